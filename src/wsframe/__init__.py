@@ -1,0 +1,52 @@
+"""wsframe: the WebSocket protocol for Python (RFC 6455)."""
+
+from .client import ClientConnection
+from .connection import Connection, Role, State
+from .errors import (
+    ConnectionClosed,
+    HandshakeError,
+    HandshakeRejected,
+    InvalidURI,
+    LocalProtocolError,
+    RemoteProtocolError,
+    WebSocketError,
+)
+from .events import Binary, Close, Event, Fail, Headers, Ping, Pong, Request, Response, Text
+from .frames import CloseCode, Frame, FrameDecoder, Opcode, encode_frame
+from .masking import apply_mask, compiled
+from .server import ServerConnection
+from .uri import URI, parse_uri
+
+__all__ = [
+    "URI",
+    "Binary",
+    "ClientConnection",
+    "Close",
+    "CloseCode",
+    "Connection",
+    "ConnectionClosed",
+    "Event",
+    "Fail",
+    "Frame",
+    "FrameDecoder",
+    "HandshakeError",
+    "HandshakeRejected",
+    "Headers",
+    "InvalidURI",
+    "LocalProtocolError",
+    "Opcode",
+    "Ping",
+    "Pong",
+    "RemoteProtocolError",
+    "Request",
+    "Response",
+    "Role",
+    "ServerConnection",
+    "State",
+    "Text",
+    "WebSocketError",
+    "apply_mask",
+    "compiled",
+    "encode_frame",
+    "parse_uri",
+]

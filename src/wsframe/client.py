@@ -1,0 +1,171 @@
+"""RFC 6455, section 4.1: the client's side of the opening handshake.
+
+client                                  server
+  | GET /chat, Upgrade: websocket  -->    |
+  |   <-- 101 Switching Protocols         |   Response(101): the connection is open
+  |   <-- 404 and a body                  |   Response(404), then Fail
+  |   <-- 101 that is wrong               |   Fail
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+import h11
+
+from . import handshake
+from .connection import CLOSED, CONNECTING, OPEN, Connection, Role
+from .errors import LocalProtocolError, RemoteProtocolError
+from .events import Event, Response
+from .uri import parse_uri
+
+__all__ = ["ClientConnection"]
+
+_MAX_BODY_SIZE = 65536  # octets of a refusal that are kept
+_MAX_INFORMATIONAL = 10  # responses of 100 to 199 before the one that counts
+
+
+class ClientConnection(Connection):
+    """Be the client's end of a WebSocket connection (RFC 6455, section 4.1).
+
+    The request is in ``data_to_send()`` at once. The first event is a ``Response``: 101 means that the
+    connection is open, any other status is followed by a ``Fail``. A 101 that is wrong is a ``Fail``.
+
+    Args:
+        uri: the address, ``ws://`` or ``wss://``. User name and password go out as Basic credentials.
+        subprotocols: what the client offers, its favourite first.
+        origin: the value of an Origin header, or None.
+        headers: more headers for the request.
+        max_message_size, fragments: as for ``Connection``.
+
+    Attributes:
+        uri: the parts of the address.
+        response: the server's ``Response``, whatever its status, or None.
+
+    Raises:
+        InvalidURI: the address is not one.
+        LocalProtocolError: a subprotocol or header cannot be sent.
+        TypeError: an argument has a wrong type.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        subprotocols: Sequence[str] = (),
+        origin: str | None = None,
+        headers: handshake.HeaderList = (),
+        max_message_size: int | None = 2**20,
+        fragments: bool = False,
+    ) -> None:
+        super().__init__(Role.CLIENT, max_message_size=max_message_size, fragments=fragments)
+        self.uri = parse_uri(uri)
+        self.state = CONNECTING
+        self.response: Response | None = None
+        self._in_handshake = True
+        self._head_reader = handshake.HeadReader()
+        self._parser: h11.Connection | None = None
+        self._body = bytearray()
+        self._informational = 0
+        self._key = handshake.new_key()
+        self._subprotocols = handshake.check_subprotocols(subprotocols)
+        self._output.append(self._encode_request(origin, headers))
+
+    def _encode_request(self, origin: str | None, headers: handshake.HeaderList) -> bytes:
+        uri = self.uri
+        request = [
+            ("Host", uri.host_header),
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Key", self._key),
+            ("Sec-WebSocket-Version", handshake.VERSION),
+        ]
+        if origin is not None:
+            handshake.check_header("Origin", origin)
+            request.append(("Origin", origin))
+        if self._subprotocols:
+            request.append(("Sec-WebSocket-Protocol", ", ".join(self._subprotocols)))
+        more = handshake.check_headers(headers)
+        if uri.username is not None and not any(name.lower() == "authorization" for name, _ in more):
+            # RFC 7617, section 2
+            if ":" in uri.username:
+                raise LocalProtocolError("user name must not contain a colon")
+            credentials = f"{uri.username}:{uri.password or ''}".encode()
+            request.append(("Authorization", "Basic " + base64.b64encode(credentials).decode()))
+        return handshake.encode_request(uri.resource_name, request + more)
+
+    def _next_handshake_event(self) -> Event | None:
+        if self.state is CLOSED:
+            assert self.response is not None
+            return self._fail(1006, f"server answered with status {self.response.status}")
+        while self._parser is None:
+            parts = self._head_reader.feed(self._decoder.take_all())
+            if parts is None:
+                return None
+            head, rest = parts
+            self._decoder.feed(rest)
+            status = self._read_head(head)
+            if status == 101:
+                return self._open()
+            if status < 200:
+                self._informational += 1
+                if self._informational > _MAX_INFORMATIONAL:
+                    raise RemoteProtocolError(1002, "too many informational responses")
+                self._parser = None
+        return self._read_body(self._parser)
+
+    def _read_head(self, head: bytes) -> int:
+        # h11 reads a response as the answer to a request, so it is told of one.
+        self._parser = parser = h11.Connection(h11.CLIENT)
+        asked = [("Host", "x"), ("Connection", "Upgrade"), ("Upgrade", "websocket")]
+        parser.send(h11.Request(method="GET", target="/", headers=asked))
+        parser.send(h11.EndOfMessage())
+        parser.receive_data(head)
+        try:
+            event = parser.next_event()
+        except h11.RemoteProtocolError as error:
+            raise RemoteProtocolError(1002, f"malformed HTTP response: {error}") from None
+        assert isinstance(event, (h11.InformationalResponse, h11.Response))
+        if event.http_version != b"1.1":
+            raise RemoteProtocolError(1002, "HTTP version must be 1.1")
+        self.response = Response(event.status_code, handshake.decode_headers(event.headers))
+        return event.status_code
+
+    def _open(self) -> Response:
+        assert self.response is not None
+        headers = self.response.headers
+        self.subprotocol = handshake.check_response(headers, self._key, self._subprotocols)
+        self.response.subprotocol = self.subprotocol
+        self.state = OPEN
+        self._in_handshake = False
+        self._parser = None
+        return self.response
+
+    def _read_body(self, parser: h11.Connection) -> Response | None:
+        octets = self._decoder.take_all()
+        if octets:
+            parser.receive_data(octets)
+        if self._eof:
+            parser.receive_data(b"")
+        is_complete = self._eof
+        while len(self._body) < _MAX_BODY_SIZE:
+            try:
+                event = parser.next_event()
+            except h11.RemoteProtocolError:
+                is_complete = True  # the body is cut short, which the status does not depend on
+                break
+            if isinstance(event, h11.Data):
+                self._body += event.data
+            else:
+                is_complete = is_complete or event is not h11.NEED_DATA
+                break
+        else:
+            is_complete = True
+        if not is_complete:
+            return None
+        assert self.response is not None
+        self.response.body = bytes(self._body[:_MAX_BODY_SIZE])
+        self.state = CLOSED
+        self.should_close = True
+        return self.response

@@ -1,0 +1,533 @@
+"""RFC 6455, sections 5.4 to 5.6, 6 and 7: the connection, as a state machine.
+
+Theory of operation
+===================
+
+A Connection is the RFC and nothing else: octets in, events out; calls in, octets out. It never touches
+the network, a clock or a thread. Whoever does its I/O follows this contract:
+
+    1  receive_data(what you read; b"" at the end)
+    2  next_event() until it returns None, acting on each
+    3  write data_to_send()
+    4  if should_close: close.   While state is CLOSING: don't wait for ever
+
+It has four states:
+
+    CONNECTING -- handshake accepted --> OPEN -- Close sent or received, or failed --> CLOSING -- end of stream --> CLOSED
+        \\______________________ handshake refused or broken ______________________________________________/
+
+    state                     | send | send_close  | gets data | gets Close          | violation               | end of stream
+    --------------------------+------+-------------+-----------+---------------------+-------------------------+--------------
+    CONNECTING                | no   | no          | -         | -                   | Fail, CLOSED, *         | Fail, CLOSED
+    OPEN                      | yes  | yes,CLOSING | event     | event, echo, CLOSING| Fail, Close out,        | Fail, CLOSED
+                              |      |             |           | server: *           | CLOSING, *              |
+    CLOSING, we closed first  | no   | no          | event     | event, server: *    | Fail, *                 | Fail, CLOSED
+    CLOSING, over             | no   | no          | ignored   | ignored             | ignored                 | CLOSED
+    CLOSED                    | no   | no          | -         | -                   | -                       | -
+
+    no: raises LocalProtocolError      *: should_close turns true; it does at every end of stream, too
+
+"Over" means that the last event, a Close or a Fail, has been returned.
+
+It is lazy: octets are only stored when they come in, and ``next_event`` reads them up to the next event.
+So the state that you see is the state as of that event, and what a peer said before it closed, or before
+it broke the protocol, can still be answered.
+
+What may come next is not a set of flags to be tested: the decoder holds the set of first octets that are
+legal now, and this module swaps that set at the beginning and at the end of a fragmented message.
+"""
+
+from __future__ import annotations
+
+import codecs
+from enum import Enum, IntEnum
+
+from .errors import LocalProtocolError, RemoteProtocolError
+from .events import Binary, Close, Event, Fail, Ping, Pong, Text
+from .frames import (
+    BETWEEN_MESSAGES,
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    END,
+    FIN,
+    MASK,
+    MAX_LENGTH,
+    PING,
+    PONG,
+    TEXT,
+    WITHIN_MESSAGE,
+    FrameDecoder,
+    as_octets,
+    encode_header,
+)
+from .masking import apply_mask, new_masking_key
+
+__all__ = ["Connection", "Role", "State"]
+
+# A payload of this size or more is queued apart from its header, so that it is not copied.
+_LARGE = 16384
+# A message may have this many fragments, or one for each 64 octets of the limit if those are more.
+_MAX_FRAGMENTS = 65536
+# Section 7.4: the status codes that may stand in a Close frame, and those that never do.
+_REGISTERED_CODES = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
+NO_STATUS_RECEIVED, ABNORMAL_CLOSURE = 1005, 1006
+
+_new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class Role(Enum):
+    """Tell the two endpoints of a connection apart (RFC 6455, section 1.2)."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+
+class State(IntEnum):
+    """Name the states of a connection (RFC 6455, sections 4.1 and 7.1)."""
+
+    CONNECTING = 0
+    OPEN = 1
+    CLOSING = 2
+    CLOSED = 3
+
+
+CONNECTING, OPEN, CLOSING, CLOSED = State.CONNECTING, State.OPEN, State.CLOSING, State.CLOSED
+
+
+def _is_sendable(code: int) -> bool:
+    """Tell whether a status code may stand in a Close frame (sections 7.4.1 and 7.4.2)."""
+    return code in _REGISTERED_CODES or 3000 <= code < 5000
+
+
+class Connection:
+    """Be one endpoint of a WebSocket connection that is open already (RFC 6455).
+
+    Use ``ServerConnection`` and ``ClientConnection`` where the opening handshake is still to come.
+
+    Args:
+        role: Role.CLIENT or Role.SERVER.
+        max_message_size: the largest message to receive, in octets; by default 1 MiB. A larger one
+            fails the connection with 1009 as soon as a header announces it. None: no limit.
+        fragments: whether ``Text`` and ``Binary`` arrive piece by piece, as the octets come in, with
+            ``final=False`` until the last; otherwise each is a whole message.
+
+    Attributes:
+        role: as given.
+        state: State.CONNECTING, OPEN, CLOSING or CLOSED, as of the last event.
+        should_close: once ``data_to_send()`` is written, close the TCP connection.
+        subprotocol: the subprotocol in use, or None.
+        close_sent: the ``Close`` that we sent, or None.
+        close_received: the ``Close`` that the peer sent, or None.
+
+    Raises:
+        TypeError: an argument has a wrong type.
+        ValueError: ``max_message_size`` is negative.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        *,
+        max_message_size: int | None = 2**20,
+        fragments: bool = False,
+    ) -> None:
+        if not isinstance(role, Role):
+            raise TypeError(f"role must be Role.CLIENT or Role.SERVER, not {role!r}")
+        if max_message_size is None:
+            max_message_size = MAX_LENGTH
+        if not isinstance(max_message_size, int):
+            raise TypeError(f"max_message_size must be an int, not {type(max_message_size).__name__}")
+        if max_message_size < 0:
+            raise ValueError(f"max_message_size must not be negative: {max_message_size}")
+        self.role = role
+        self.state = OPEN
+        self.should_close = False
+        self.subprotocol: str | None = None
+        self.close_sent: Close | None = None
+        self.close_received: Close | None = None
+
+        # Octets in
+        self._max_message_size = max_message_size
+        self._max_fragments = max(_MAX_FRAGMENTS, max_message_size // 64)
+        self._as_pieces = fragments
+        self._decoder = FrameDecoder(masked=role is Role.SERVER, max_size=max_message_size)
+        self._decoder.partial = True
+        self._decoder.legal = BETWEEN_MESSAGES
+        self._eof = False  # the end of the stream has come in
+        self._over = False  # the last event was returned
+        self._in_handshake = False
+        # The message that is coming in, while it is not there whole: its opcode, or 0
+        self._message_opcode = CONTINUATION
+        self._message = bytearray()
+        self._message_fragments = 0
+        self._utf8 = _new_utf8_decoder()
+
+        # Octets out
+        self._is_masking = role is Role.CLIENT
+        self._output: list[bytes] = []
+        # The message that is going out in fragments: its opcode, or 0
+        self._sent_opcode = CONTINUATION
+        self._sent_utf8 = _new_utf8_decoder()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.role.name} {self.state.name}>"
+
+    # 1. Octets in
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> None:
+        """Take octets off the network. It never raises for what the peer did.
+
+        Args:
+            data: what was read; any contiguous bytes-like object. ``b""`` is the end of the stream.
+
+        Raises:
+            TypeError: it is not bytes-like, or not contiguous.
+            LocalProtocolError: octets come after the end of the stream.
+        """
+        data = as_octets(data)
+        if not data:
+            self._receive_eof()
+        elif self._eof:
+            raise LocalProtocolError("octets after the end of the stream")
+        elif not self._over:
+            self._decoder.feed(data)
+
+    def get_buffer(self, hint: int = -1) -> memoryview:
+        """Return a buffer to receive octets into, as ``receive_data`` but without a copy.
+
+        Made for ``socket.recv_into`` and ``asyncio.BufferedProtocol``.
+
+        Args:
+            hint: how many octets may come; 0 or less: as many as you like.
+
+        Returns:
+            A writable buffer, valid until ``buffer_updated`` or ``receive_data``.
+        """
+        return self._decoder.get_buffer(hint)
+
+    def buffer_updated(self, count: int) -> None:
+        """Take octets that were received into the buffer of ``get_buffer``.
+
+        Args:
+            count: how many came; 0 is the end of the stream.
+
+        Raises:
+            ValueError: the buffer does not hold as many.
+            LocalProtocolError: octets come after the end of the stream.
+        """
+        if count == 0:
+            self._receive_eof()
+        elif self._eof:
+            raise LocalProtocolError("octets after the end of the stream")
+        else:
+            self._decoder.buffer_updated(count)
+            if self._over:
+                self._decoder.take_all()
+
+    def _receive_eof(self) -> None:
+        self._eof = True
+        if self._over:
+            self.state = CLOSED
+            self.should_close = True
+
+    @property
+    def unread(self) -> int:
+        """How many octets have come in that ``next_event`` has not read yet."""
+        return self._decoder.unread
+
+    # 2. Events out
+
+    def next_event(self) -> Event | None:
+        """Return what the peer said next, or None if more octets are needed.
+
+        The last event is a Close or a Fail. Pings are answered and Closes are echoed by the core: what
+        it answers stands in ``data_to_send()``. It never raises for what the peer did.
+        """
+        if self._over:
+            return None
+        try:
+            if self._in_handshake:
+                return self._next_handshake_event() or self._end_of_stream()
+            decoder = self._decoder
+            while found := decoder.advance():
+                if decoder.opcode >= CLOSE:
+                    return self._receive_control(decoder.opcode, decoder.payload)
+                if self._message_opcode == CONTINUATION and decoder.fin and found == END:
+                    # The usual case: a message is one frame, and all of it is there.
+                    if decoder.opcode == TEXT:
+                        return Text(str(decoder.payload, "utf-8"))
+                    return Binary(decoder.payload)
+                event = self._receive_piece(decoder.payload, found == END)
+                if event is not None:
+                    return event
+        except RemoteProtocolError as error:
+            return self._fail(error.code, error.reason)
+        except UnicodeDecodeError:
+            # Section 8.1: "When an endpoint is to interpret a byte stream as UTF-8 but finds that the
+            # byte stream is not, in fact, a valid UTF-8 stream, that endpoint MUST _Fail the WebSocket
+            # Connection_."
+            return self._fail(1007, "text is not UTF-8")
+        return self._end_of_stream()
+
+    def _next_handshake_event(self) -> Event | None:
+        """Return the next event of the opening handshake, which the subclasses know."""
+        raise NotImplementedError
+
+    def _end_of_stream(self) -> Fail | None:
+        if not self._eof:
+            return None
+        # Section 7.1.5: "If [...] no Close control frame was received [...], _The WebSocket Connection
+        # Close Code_ is considered to be 1006."
+        return self._fail(ABNORMAL_CLOSURE, "connection was lost: the stream ended without a Close")
+
+    def _receive_piece(self, payload: bytes, is_frame_end: bool) -> Text | Binary | None:
+        """Take some of a message that is fragmented, or not there whole (section 5.4)."""
+        decoder = self._decoder
+        if self._message_opcode == CONTINUATION:
+            self._message_opcode = decoder.opcode
+        is_text = self._message_opcode == TEXT
+        final = is_frame_end and decoder.fin
+        # Text is checked as it arrives, so that a bad octet fails the connection at once.
+        text = self._utf8.decode(payload, final) if is_text else ""
+        if not self._as_pieces:
+            self._message += payload
+        if final:
+            self._message_opcode = CONTINUATION
+            self._message_fragments = 0
+            decoder.legal = BETWEEN_MESSAGES
+            decoder.max_size = self._max_message_size
+        else:
+            decoder.max_size -= len(payload)
+            if is_frame_end:
+                self._message_fragments += 1
+                if self._message_fragments >= self._max_fragments:
+                    raise RemoteProtocolError(1009, "message has too many fragments")
+                decoder.legal = WITHIN_MESSAGE
+        if self._as_pieces:
+            if is_text:
+                return Text(text, final) if text or final else None
+            return Binary(payload, final) if payload or final else None
+        if not final:
+            return None
+        message, self._message = self._message, bytearray()
+        return Text(str(message, "utf-8")) if is_text else Binary(bytes(message))
+
+    def _receive_control(self, opcode: int, payload: bytes) -> Ping | Pong | Close:
+        """Act on a control frame (section 5.5)."""
+        if opcode == PING:
+            # Section 5.5.2: "Upon receipt of a Ping frame, an endpoint MUST send a Pong frame in
+            # response, unless it already received a Close frame."
+            self._queue_frame(FIN | PONG, payload)
+            return Ping(payload)
+        if opcode == PONG:
+            return Pong(payload)
+        close = self._parse_close(payload)
+        self.close_received = close
+        if self.close_sent is None:
+            # Section 5.5.1: "If an endpoint receives a Close frame and did not previously send a Close
+            # frame, the endpoint MUST send a Close frame in response."
+            self._queue_frame(FIN | CLOSE, payload)
+            self.close_sent = close
+        self.state = CLOSING
+        self._finish()
+        # Section 7.1.1: "the server MUST close the TCP connection immediately", "the client SHOULD wait
+        # for the server to close the connection".
+        if self.role is Role.SERVER:
+            self.should_close = True
+        return close
+
+    def _parse_close(self, payload: bytes) -> Close:
+        if not payload:
+            return Close(NO_STATUS_RECEIVED)
+        # Section 5.5.1: "If there is a body, the first two bytes of the body MUST be a 2-byte unsigned
+        # integer"
+        if len(payload) == 1:
+            raise RemoteProtocolError(1002, "close payload must not be 1 octet long")
+        code = int.from_bytes(payload[:2], "big")
+        if not _is_sendable(code):
+            raise RemoteProtocolError(1002, f"status code {code} must not be sent")
+        return Close(code, str(payload[2:], "utf-8"))
+
+    def _fail(self, code: int, reason: str) -> Fail:
+        """Fail the connection (section 7.1.7)."""
+        if self._in_handshake or code == ABNORMAL_CLOSURE:
+            self.state = CLOSED
+        else:
+            if self.close_sent is None:
+                self.close_sent = Close(code, reason)
+                self._queue_frame(FIN | CLOSE, code.to_bytes(2, "big") + reason.encode())
+            self.state = CLOSING
+        self.should_close = True
+        self._finish()
+        return Fail(code, reason)
+
+    def _finish(self) -> None:
+        """Be over: whatever else comes in is ignored."""
+        self._over = True
+        self._decoder.take_all()
+        self._message.clear()
+        if self._eof:
+            self._receive_eof()
+
+    # 3. Calls in
+
+    def send_text(self, data: str | bytes | bytearray | memoryview, fin: bool = True) -> None:
+        """Send a text message, or a fragment of one (RFC 6455, section 5.6).
+
+        Args:
+            data: the text; octets must be UTF-8. Between fragments they may be cut anywhere.
+            fin: whether the message ends here. After ``fin=False``, go on with ``send_text``.
+
+        Raises:
+            LocalProtocolError: the state is not OPEN, a fragmented binary message is being sent, or the
+                text is not UTF-8 (a lone surrogate is not). Nothing was queued.
+            TypeError: ``data`` is neither a string nor bytes-like.
+        """
+        self._check_sending(TEXT)
+        if isinstance(data, str):
+            try:
+                payload = data.encode()
+            except UnicodeEncodeError:
+                raise LocalProtocolError("text contains a lone surrogate") from None
+            if self._sent_opcode and self._sent_utf8.getstate()[0]:
+                raise LocalProtocolError("the last fragment ended inside a character")
+        else:
+            payload = as_octets(data)
+            before = self._sent_utf8.getstate()
+            try:
+                self._sent_utf8.decode(payload, fin)
+            except UnicodeDecodeError:
+                self._sent_utf8.setstate(before)
+                raise LocalProtocolError("text is not UTF-8") from None
+        self._queue_message(TEXT, payload, fin)
+
+    def send_binary(self, data: bytes | bytearray | memoryview, fin: bool = True) -> None:
+        """Send a binary message, or a fragment of one (RFC 6455, section 5.6).
+
+        Args:
+            data: any contiguous bytes-like object; items of several octets count as that many.
+            fin: whether the message ends here. After ``fin=False``, go on with ``send_binary``.
+
+        Raises:
+            LocalProtocolError: the state is not OPEN, or a fragmented text message is being sent.
+            TypeError: ``data`` is not bytes-like (a string and an int are not), or not contiguous.
+        """
+        self._check_sending(BINARY)
+        self._queue_message(BINARY, as_octets(data), fin)
+
+    def send_ping(self, payload: bytes | bytearray | memoryview = b"") -> None:
+        """Send a Ping (RFC 6455, section 5.5.2).
+
+        Args:
+            payload: up to 125 octets, which the Pong brings back.
+
+        Raises:
+            LocalProtocolError: the state is not OPEN, or the payload is longer.
+            TypeError: the payload is not bytes-like, or not contiguous.
+        """
+        self._send_control(PING, payload)
+
+    def send_pong(self, payload: bytes | bytearray | memoryview = b"") -> None:
+        """Send a Pong that no Ping asked for (RFC 6455, section 5.5.3). Pings are answered anyway.
+
+        Args:
+            payload: up to 125 octets.
+
+        Raises:
+            LocalProtocolError: the state is not OPEN, or the payload is longer.
+            TypeError: the payload is not bytes-like, or not contiguous.
+        """
+        self._send_control(PONG, payload)
+
+    def send_close(self, code: int = 1000, reason: str = "") -> None:
+        """Start the closing handshake (RFC 6455, section 7.1.2).
+
+        Messages still arrive until the peer's Close does, which is the last event.
+
+        Args:
+            code: 1000 to 1003, 1007 to 1014, or 3000 to 4999; 1005 sends a Close without a code.
+            reason: up to 123 octets of UTF-8.
+
+        Raises:
+            LocalProtocolError: the state is not OPEN, the code must not be sent, or the reason is too
+                long, has a lone surrogate, or comes with code 1005.
+            TypeError: the code is not an int, or the reason not a string.
+        """
+        self._check_open()
+        if not isinstance(code, int) or isinstance(code, bool):
+            raise TypeError(f"code must be an int, not {type(code).__name__}")
+        if not isinstance(reason, str):
+            raise TypeError(f"reason must be a str, not {type(reason).__name__}")
+        if code == NO_STATUS_RECEIVED:
+            if reason:
+                raise LocalProtocolError("a Close without a status code has no reason")
+            payload = b""
+        elif not _is_sendable(code):
+            raise LocalProtocolError(f"status code {code} must not be sent")
+        else:
+            try:
+                octets = reason.encode()
+            except UnicodeEncodeError:
+                raise LocalProtocolError("reason contains a lone surrogate") from None
+            if len(octets) > 123:
+                raise LocalProtocolError(f"reason must be at most 123 octets long, not {len(octets)}")
+            payload = code.to_bytes(2, "big") + octets
+        self._queue_frame(FIN | CLOSE, payload)
+        self.close_sent = Close(int(code), reason)
+        self.state = CLOSING
+
+    def _check_open(self) -> None:
+        if self.state is not OPEN:
+            raise LocalProtocolError(f"cannot send while the connection is {self.state.name}")
+
+    def _check_sending(self, opcode: int) -> None:
+        self._check_open()
+        if self._sent_opcode and self._sent_opcode != opcode:
+            kind = "text" if self._sent_opcode == TEXT else "binary"
+            raise LocalProtocolError(f"a fragmented {kind} message is being sent")
+
+    def _send_control(self, opcode: int, payload: bytes | bytearray | memoryview) -> None:
+        self._check_open()
+        payload = as_octets(payload)
+        if len(payload) > 125:
+            raise LocalProtocolError(f"payload must be at most 125 octets long, not {len(payload)}")
+        self._queue_frame(FIN | opcode, payload)
+
+    def _queue_message(self, opcode: int, payload: bytes, fin: bool) -> None:
+        # Section 5.4: the first fragment has the opcode, the others have opcode 0, the last has FIN.
+        first = CONTINUATION if self._sent_opcode else opcode
+        self._sent_opcode = CONTINUATION if fin else opcode
+        self._queue_frame(first | FIN if fin else first, payload)
+
+    def _queue_frame(self, first: int, payload: bytes) -> None:
+        if self._is_masking:
+            key = new_masking_key()
+            header = encode_header(first, len(payload), MASK) + key
+            payload = apply_mask(payload, key)
+        else:
+            header = encode_header(first, len(payload), 0)
+        if len(payload) < _LARGE:
+            self._output.append(header + payload)
+        else:
+            self._output += (header, payload)
+
+    # Octets out
+
+    def data_to_send(self) -> bytes:
+        """Return the octets to put on the network, and forget them; ``b""`` if there are none."""
+        return b"".join(self.chunks_to_send())
+
+    def chunks_to_send(self) -> list[bytes]:
+        """Return the same in pieces, so that a long payload goes out without being copied.
+
+        For ``transport.writelines`` or ``socket.sendmsg``.
+        """
+        output = self._output
+        self._output = []
+        return output
+
+    @property
+    def unsent(self) -> int:
+        """How many octets wait for ``data_to_send()``."""
+        return sum(map(len, self._output))

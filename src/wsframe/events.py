@@ -1,0 +1,223 @@
+"""What the peer can say.
+
+    events  = opening *( Text / Binary / Ping / Pong ) ( Close / Fail )
+    opening = Request / Response
+
+A Fail may come before the opening, or instead of it. Nothing follows a Close or a Fail.
+
+Events are small classes with ``__slots__``: they compare by class and value, match by position
+(``case Text(data)``), pickle, and cost about 100 ns each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+__all__ = [
+    "Binary",
+    "Close",
+    "Event",
+    "Fail",
+    "Headers",
+    "Ping",
+    "Pong",
+    "Request",
+    "Response",
+    "Text",
+]
+
+_SHOWN = 64  # octets or characters of a payload that a repr shows
+
+
+def _shorten(value: object) -> str:
+    if isinstance(value, (str, bytes)) and len(value) > _SHOWN:
+        return f"{value[:_SHOWN]!r}...<{len(value)}>"
+    return repr(value)
+
+
+class Headers(tuple[tuple[str, str], ...]):
+    """Hold HTTP headers: pairs of a lower-case name and a value, in the order in which they came."""
+
+    __slots__ = ()
+
+    def get(self, name: str, default: str = "") -> str:
+        """Return the values of a header, joined by commas (RFC 7230, section 3.2.2).
+
+        Args:
+            name: the header's name, in any case.
+            default: what to return when the header is not there.
+        """
+        return ", ".join(self.get_all(name)) or default
+
+    def get_all(self, name: str) -> list[str]:
+        """Return the values of a header, one for each time that it came.
+
+        Args:
+            name: the header's name, in any case.
+        """
+        name = name.lower()
+        return [value for key, value in self if key == name]
+
+
+class _Event:
+    __slots__ = ()
+    __match_args__: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        if self.__class__ is not other.__class__:
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__match_args__)
+
+    def __hash__(self) -> int:
+        return hash((self.__class__, *(getattr(self, name) for name in self.__match_args__)))
+
+    def __repr__(self) -> str:
+        values = [f"{name}={_shorten(getattr(self, name))}" for name in self.__match_args__]
+        return f"{self.__class__.__name__}({', '.join(values)})"
+
+
+class Request(_Event):
+    """A client asks to open a connection (RFC 6455, section 4.2.1).
+
+    Answer it with ``accept()`` or ``reject()``. It is always a GET over HTTP/1.1 (or, from
+    ``handshake.check_request``, an extended CONNECT of RFC 8441).
+
+    Args:
+        path: the resource name, with its query: ``/chat?room=1``.
+        headers: the HTTP headers.
+        subprotocols: the subprotocols that the client offers, its favourite first.
+        origin: the value of the Origin header, or None.
+        is_upgrade: False for a plain GET that does not ask for a WebSocket: a browser that wants a
+            page, or a health check. ``reject(200, body=...)`` answers it.
+    """
+
+    __slots__ = __match_args__ = ("path", "headers", "subprotocols", "origin", "is_upgrade")
+
+    def __init__(
+        self,
+        path: str,
+        headers: Iterable[tuple[str, str]] = (),
+        subprotocols: Iterable[str] = (),
+        origin: str | None = None,
+        is_upgrade: bool = True,
+    ) -> None:
+        self.path = path
+        self.headers = Headers(headers)
+        self.subprotocols = tuple(subprotocols)
+        self.origin = origin
+        self.is_upgrade = is_upgrade
+
+
+class Response(_Event):
+    """The server answered; 101 means that the connection is open (RFC 6455, section 4.1).
+
+    Args:
+        status: the HTTP status code.
+        headers: the HTTP headers.
+        body: what came after them, unless the status is 101; cut at 64 KiB.
+        subprotocol: the subprotocol that the server chose, or None.
+    """
+
+    __slots__ = __match_args__ = ("status", "headers", "body", "subprotocol")
+
+    def __init__(
+        self,
+        status: int,
+        headers: Iterable[tuple[str, str]] = (),
+        body: bytes = b"",
+        subprotocol: str | None = None,
+    ) -> None:
+        self.status = status
+        self.headers = Headers(headers)
+        self.body = body
+        self.subprotocol = subprotocol
+
+
+class Text(_Event):
+    """A text message, or with ``fragments=True`` a piece of one (RFC 6455, section 5.6).
+
+    Args:
+        data: the text.
+        final: whether the message ends here.
+    """
+
+    __slots__ = __match_args__ = ("data", "final")
+
+    def __init__(self, data: str, final: bool = True) -> None:
+        self.data = data
+        self.final = final
+
+
+class Binary(_Event):
+    """A binary message, or with ``fragments=True`` a piece of one (RFC 6455, section 5.6).
+
+    Args:
+        data: the octets.
+        final: whether the message ends here.
+    """
+
+    __slots__ = __match_args__ = ("data", "final")
+
+    def __init__(self, data: bytes, final: bool = True) -> None:
+        self.data = data
+        self.final = final
+
+
+class Ping(_Event):
+    """A Ping, which is already answered by a Pong (RFC 6455, section 5.5.2).
+
+    Args:
+        payload: up to 125 octets.
+    """
+
+    __slots__ = __match_args__ = ("payload",)
+
+    def __init__(self, payload: bytes = b"") -> None:
+        self.payload = payload
+
+
+class Pong(_Event):
+    """A Pong: the answer to a Ping, or a one-way heartbeat (RFC 6455, section 5.5.3).
+
+    Args:
+        payload: the octets of the Ping that it answers.
+    """
+
+    __slots__ = __match_args__ = ("payload",)
+
+    def __init__(self, payload: bytes = b"") -> None:
+        self.payload = payload
+
+
+class Close(_Event):
+    """The peer closed the connection (RFC 6455, section 5.5.1).
+
+    Args:
+        code: the status code; 1005 when the Close had none.
+        reason: the reason, which may be empty.
+    """
+
+    __slots__ = __match_args__ = ("code", "reason")
+
+    def __init__(self, code: int = 1005, reason: str = "") -> None:
+        self.code = code
+        self.reason = reason
+
+
+class Fail(_Event):
+    """We failed the connection, or it was lost (RFC 6455, section 7.1.7).
+
+    Args:
+        code: why we failed it; 1006 when it ended without a Close.
+        reason: what was wrong.
+    """
+
+    __slots__ = __match_args__ = ("code", "reason")
+
+    def __init__(self, code: int = 1006, reason: str = "") -> None:
+        self.code = code
+        self.reason = reason
+
+
+Event: TypeAlias = Request | Response | Text | Binary | Ping | Pong | Close | Fail

@@ -1,0 +1,449 @@
+"""RFC 6455, section 5: data framing.
+
+      0                   1                   2                   3
+      0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+     +-+-+-+-+-------+-+-------------+-------------------------------+
+     |F|R|R|R| opcode|M| Payload len |    Extended payload length    |
+     |I|S|S|S|  (4)  |A|     (7)     |            (16/64)            |
+     |N|V|V|V|       |S|             |   (if payload len==126/127)   |
+     | |1|2|3|       |K|             |                               |
+     +-+-+-+-+-------+-+-------------+ - - - - - - - - - - - - - - - +
+     |     Extended payload length continued, if payload len == 127  |
+     + - - - - - - - - - - - - - - - +-------------------------------+
+     |                               |Masking-key, if MASK set to 1  |
+     +-------------------------------+-------------------------------+
+     | Masking-key (continued)       |          Payload Data         |
+     +-------------------------------- - - - - - - - - - - - - - - - +
+     :                     Payload Data continued ...                :
+     +---------------------------------------------------------------+
+
+``encode_frame`` writes one frame. ``FrameDecoder`` reads them: octets in, frames out. It also is the
+input buffer of a ``Connection``, which reads a frame piece by piece while it arrives.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from .errors import LocalProtocolError, RemoteProtocolError
+from .masking import apply_mask
+
+__all__ = ["CloseCode", "Frame", "FrameDecoder", "Opcode", "encode_frame"]
+
+
+class Opcode(IntEnum):
+    """Name the opcodes (RFC 6455, section 5.2)."""
+
+    CONTINUATION = 0
+    TEXT = 1
+    BINARY = 2
+    CLOSE = 8
+    PING = 9
+    PONG = 10
+
+
+class CloseCode(IntEnum):
+    """Name the status codes (RFC 6455, section 7.4.1, and the IANA registry)."""
+
+    NORMAL_CLOSURE = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    NO_STATUS_RECEIVED = 1005
+    ABNORMAL_CLOSURE = 1006
+    INVALID_PAYLOAD = 1007
+    POLICY_VIOLATION = 1008
+    MESSAGE_TOO_BIG = 1009
+    MANDATORY_EXTENSION = 1010
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+    BAD_GATEWAY = 1014
+    TLS_HANDSHAKE = 1015
+
+
+# Plain ints for the hot path: IntEnum(value) costs 350 ns.
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+FIN, RSV1, MASK = 0x80, 0x40, 0x80
+
+# A first octet is legal or not: FIN, RSV1-3 and the opcode are judged at one look, by what may come now.
+_CONTROL = {FIN | CLOSE, FIN | PING, FIN | PONG}
+BETWEEN_MESSAGES = frozenset({TEXT, BINARY, FIN | TEXT, FIN | BINARY} | _CONTROL)
+WITHIN_MESSAGE = frozenset({CONTINUATION, FIN | CONTINUATION} | _CONTROL)
+
+MAX_LENGTH = 2**63 - 1  # section 5.2: "the most significant bit MUST be 0"
+_READ_SIZE = 65536
+_SLICE = 2048  # below, a slice is faster than a view
+
+# What advance() found.
+NOTHING, PIECE, END = 0, 1, 2
+
+
+class Frame:
+    """A frame (RFC 6455, section 5.2).
+
+    Args:
+        opcode: what kind of frame it is.
+        payload: the unmasked payload.
+        fin: whether it is the last fragment of its message.
+        rsv: the three reserved bits, as a number of 0 to 7 (RSV1 is 4).
+    """
+
+    __slots__ = __match_args__ = ("opcode", "payload", "fin", "rsv")
+
+    def __init__(self, opcode: int, payload: bytes = b"", fin: bool = True, rsv: int = 0) -> None:
+        self.opcode = Opcode(opcode)
+        self.payload = payload
+        self.fin = fin
+        self.rsv = rsv
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Frame):
+            return NotImplemented
+        return (self.opcode, self.payload, self.fin, self.rsv) == (
+            other.opcode,
+            other.payload,
+            other.fin,
+            other.rsv,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.opcode, self.payload, self.fin, self.rsv))
+
+    def __repr__(self) -> str:
+        payload = repr(self.payload)
+        if len(payload) > 80:
+            payload = f"{payload[:80]}...<{len(self.payload)}>"
+        return f"Frame({self.opcode.name}, {payload}, fin={self.fin}, rsv={self.rsv})"
+
+
+def encode_header(first: int, length: int, mask_bit: int) -> bytes:
+    """Return the header of a frame, up to its masking key (RFC 6455, section 5.2).
+
+    Args:
+        first: the first octet: FIN, RSV1-3 and the opcode.
+        length: the length of the payload, in octets.
+        mask_bit: MASK, or 0 for a frame without a masking key.
+    """
+    # "the minimal number of bytes MUST be used to encode the length"
+    if length < 126:
+        return bytes((first, mask_bit | length))
+    if length < 65536:
+        return bytes((first, mask_bit | 126, length >> 8, length & 255))
+    return bytes((first, mask_bit | 127)) + length.to_bytes(8, "big")
+
+
+def encode_frame(
+    opcode: int,
+    payload: bytes | bytearray | memoryview,
+    fin: bool = True,
+    rsv: int = 0,
+    mask: bytes | None = None,
+) -> bytes:
+    """Return the octets of one frame (RFC 6455, section 5.2).
+
+    Args:
+        opcode: an Opcode.
+        payload: any contiguous bytes-like object.
+        fin: whether it is the last fragment of its message.
+        rsv: the three reserved bits, as a number of 0 to 7 (RSV1 is 4).
+        mask: the masking key, 4 octets; None for a frame that is not masked, as a server sends it.
+
+    Raises:
+        LocalProtocolError: the opcode is reserved, or a control frame is fragmented or larger than 125.
+        ValueError: ``rsv`` is out of range, or the masking key is not 4 octets long.
+        TypeError: the payload is not bytes-like, or not contiguous.
+    """
+    if not 0 <= rsv <= 7:
+        raise ValueError(f"rsv must be 0 to 7, not {rsv}")
+    try:
+        opcode = Opcode(opcode)
+    except ValueError:
+        raise LocalProtocolError(f"opcode {opcode} is reserved") from None
+    payload = as_octets(payload)
+    if opcode >= CLOSE:
+        if not fin:
+            raise LocalProtocolError("control frames cannot be fragmented")
+        if len(payload) > 125:
+            raise LocalProtocolError(f"a control frame has at most 125 octets, not {len(payload)}")
+    first = (FIN if fin else 0) | rsv << 4 | opcode
+    if mask is None:
+        return encode_header(first, len(payload), 0) + payload
+    return encode_header(first, len(payload), MASK) + mask + apply_mask(payload, mask)
+
+
+def as_octets(data: bytes | bytearray | memoryview) -> bytes:
+    """Return what a bytes-like object holds, without a copy if it is ``bytes`` already.
+
+    Args:
+        data: any contiguous bytes-like object; items of several octets count as that many.
+
+    Raises:
+        TypeError: it is not bytes-like (an int is not), or not contiguous.
+    """
+    if type(data) is bytes:
+        return data
+    try:
+        view = memoryview(data)
+    except TypeError:
+        raise TypeError(f"data must be bytes-like, not {type(data).__name__}") from None
+    if not view.c_contiguous:
+        raise TypeError("data must be contiguous")
+    return view.tobytes()
+
+
+class FrameDecoder:
+    """Read frames from octets that come in any pieces (RFC 6455, section 5.2).
+
+    Strict: only legal first octets, minimal lengths, control frames of at most 125 octets that are not
+    fragmented, and masking exactly where the RFC asks for it. Each octet of a header is judged as soon
+    as it is there, a length before its payload is buffered.
+
+    Args:
+        masked: True to read what a client sends, False to read what a server sends. Section 5.1: "a
+            client MUST mask all frames", "a server MUST NOT mask any frames".
+        max_size: the largest payload of a data frame, in octets; by default 2**63 - 1.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_end",
+        "_growable",
+        "_in_payload",
+        "_key",
+        "_mask_bit",
+        "_position",
+        "_remaining",
+        "fin",
+        "legal",
+        "max_size",
+        "opcode",
+        "partial",
+        "payload",
+        "rsv",
+    )
+
+    def __init__(self, *, masked: bool, max_size: int = MAX_LENGTH) -> None:
+        self.legal = BETWEEN_MESSAGES | WITHIN_MESSAGE  # which first octets may come now
+        self.max_size = max_size
+        self.partial = False  # whether advance() gives a data frame in pieces, as it arrives
+        self.opcode = 0
+        self.fin = True
+        self.rsv = 0
+        self.payload = b""
+        # What is not read yet stands in _buffer[_position:_end].
+        self._buffer: bytes | bytearray = b""
+        self._position = 0
+        self._end = 0
+        self._growable = False  # whether _buffer is a bytearray that nobody holds a view of
+        self._mask_bit = MASK if masked else 0
+        self._in_payload = False
+        self._remaining = 0
+        self._key = b""
+
+    # Octets in
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Take octets off the network.
+
+        Args:
+            data: any contiguous bytes-like object.
+
+        Raises:
+            TypeError: it is not bytes-like, or not contiguous.
+        """
+        data = as_octets(data)
+        if self._position == self._end:
+            # Nothing is left over: read straight from what was given, without a copy.
+            self._buffer = data
+            self._end = len(data)
+            self._growable = False
+        else:
+            buffer = self._buffer
+            if self._growable and type(buffer) is bytearray:
+                del buffer[: self._position]
+            else:
+                buffer = self._buffer = bytearray(buffer[self._position : self._end])
+                self._growable = True
+            buffer += data
+            self._end = len(buffer)
+        self._position = 0
+
+    def get_buffer(self, hint: int = _READ_SIZE) -> memoryview:
+        """Return a buffer to receive octets into; ``buffer_updated`` says how many came.
+
+        Args:
+            hint: how many octets may come; 0 or less: as many as you like (64 KiB).
+
+        Returns:
+            A writable buffer of one octet or more. It is valid until ``buffer_updated`` or ``feed``.
+        """
+        if hint <= 0:
+            hint = _READ_SIZE
+        buffer = self._buffer
+        unread = self._end - self._position
+        # This buffer is never resized: whoever received into it may still hold a view of it.
+        if (
+            type(buffer) is not bytearray
+            or self._growable
+            or len(buffer) - unread < max(1, min(hint, _READ_SIZE) // 2)
+        ):
+            fresh = bytearray(hint + 2 * unread)
+            fresh[:unread] = buffer[self._position : self._end]
+            self._buffer = buffer = fresh
+            self._growable = False
+        elif self._position:
+            buffer[:unread] = buffer[self._position : self._end]
+        self._position, self._end = 0, unread
+        return memoryview(buffer)[unread:]
+
+    def buffer_updated(self, count: int) -> None:
+        """Take octets that were received into the buffer of ``get_buffer``.
+
+        Args:
+            count: how many came.
+
+        Raises:
+            ValueError: the buffer does not hold as many.
+        """
+        if not 0 <= count <= len(self._buffer) - self._end:
+            raise ValueError(f"count must be 0 to {len(self._buffer) - self._end}, not {count}")
+        self._end += count
+
+    @property
+    def unread(self) -> int:
+        """How many octets have come in that were not read yet."""
+        return self._end - self._position
+
+    def take_all(self) -> bytes:
+        """Return the octets that were not read yet, and forget them."""
+        octets = bytes(self._buffer[self._position : self._end])
+        self._buffer = b""
+        self._position = self._end = 0
+        return octets
+
+    # Frames out
+
+    def next_frame(self) -> Frame | None:
+        """Return the next frame, or None if more octets are needed.
+
+        Raises:
+            RemoteProtocolError: what came is not a frame, or too large.
+        """
+        if self.advance() != END:
+            return None
+        return Frame(self.opcode, self.payload, self.fin, self.rsv)
+
+    def advance(self) -> int:
+        """Read on, and say what was found, for a caller that wants no ``Frame`` objects.
+
+        Returns:
+            END: a frame, or the rest of one, stands in ``opcode``, ``fin``, ``rsv``, ``payload``.
+            PIECE: some of the payload of a data frame does, with ``partial``.
+            NOTHING: more octets are needed.
+
+        Raises:
+            RemoteProtocolError: what came is not a frame, or too large.
+        """
+        buffer = self._buffer
+        position = self._position
+        end = self._end
+        if self._in_payload:
+            length = self._remaining
+        else:
+            # 1. FIN, RSV1-3 and opcode
+            if position == end:
+                return NOTHING
+            first = buffer[position]
+            if first not in self.legal:
+                raise self._illegal(first)
+            # 2. MASK
+            if end - position < 2:
+                return NOTHING
+            second = buffer[position + 1]
+            if second & MASK != self._mask_bit:
+                # "a server MUST close the connection upon receiving a frame that is not masked" and
+                # "a client MUST close a connection if it detects a masked frame", both with 1002.
+                problem = "frames must be masked" if self._mask_bit else "frames must not be masked"
+                raise RemoteProtocolError(1002, problem)
+            # 3. Payload length
+            length = second & 0x7F
+            position += 2
+            if length > 125:
+                if first & 0x08:
+                    # Section 5.5: "All control frames MUST have a payload length of 125 bytes or less"
+                    raise RemoteProtocolError(1002, "control frame payload exceeds 125 octets")
+                # 4. Extended payload length
+                if length == 126:
+                    if end - position < 2:
+                        return NOTHING
+                    length = buffer[position] << 8 | buffer[position + 1]
+                    position += 2
+                    minimum = 126
+                else:
+                    if end - position < 8:
+                        return NOTHING
+                    length = int.from_bytes(buffer[position : position + 8], "big")
+                    position += 8
+                    minimum = 65536
+                if length > MAX_LENGTH:
+                    raise RemoteProtocolError(1002, "payload length must be below 2**63")
+                # "the minimal number of bytes MUST be used to encode the length"
+                if length < minimum:
+                    raise RemoteProtocolError(1002, "payload length must be encoded minimally")
+            # 5. The limit
+            if length > self.max_size and not first & 0x08:
+                raise RemoteProtocolError(1009, "message is too big")
+            # 6. Masking key
+            if self._mask_bit:
+                if end - position < 4:
+                    return NOTHING
+                self._key = bytes(buffer[position : position + 4])
+                position += 4
+            # 7. The header is complete
+            self.opcode = first & 0x0F
+            self.fin = first >= FIN
+            self.rsv = first >> 4 & 7
+            self._position = position
+        available = end - position
+        if available >= length:
+            self.payload = self._take(length)
+            self._in_payload = False
+            return END
+        self._in_payload = True
+        if not self.partial or self.opcode >= CLOSE or available == 0:
+            self._remaining = length
+            return NOTHING
+        self.payload = self._take(available)
+        self._remaining = length - available
+        if self._mask_bit and available & 3:
+            turn = available & 3
+            self._key = self._key[turn:] + self._key[:turn]
+        return PIECE
+
+    def _take(self, length: int) -> bytes:
+        start = self._position
+        self._position = stop = start + length
+        if length < _SLICE:
+            octets: bytes | bytearray | memoryview = self._buffer[start:stop]
+        else:
+            octets = memoryview(self._buffer)[start:stop]
+        return apply_mask(octets, self._key) if self._mask_bit else bytes(octets)
+
+    def _illegal(self, first: int) -> RemoteProtocolError:
+        opcode, fin = first & 0x0F, first >= FIN
+        if first & 0x70:
+            # "MUST be 0 unless an extension is negotiated that defines meanings for non-zero values."
+            return RemoteProtocolError(1002, "reserved bits must be zero")
+        if opcode not in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG):
+            # "If an unknown opcode is received, the receiving endpoint MUST _Fail the WebSocket
+            # Connection_."
+            return RemoteProtocolError(1002, f"opcode {opcode} is reserved")
+        if opcode >= CLOSE and not fin:
+            # Section 5.5: control frames "MUST NOT be fragmented".
+            return RemoteProtocolError(1002, "control frames must not be fragmented")
+        if opcode == CONTINUATION:
+            return RemoteProtocolError(1002, "continuation frame without a message to continue")
+        # Section 5.4: "The fragments of one message MUST NOT be interleaved between the fragments of
+        # another message".
+        return RemoteProtocolError(1002, "expected a continuation frame")

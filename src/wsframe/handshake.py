@@ -1,0 +1,481 @@
+"""RFC 6455, section 4: the opening handshake, as functions on HTTP heads.
+
+    GET /chat HTTP/1.1                                HTTP/1.1 101 Switching Protocols
+    Host: server.example.com                          Upgrade: websocket
+    Upgrade: websocket                                Connection: Upgrade
+    Connection: Upgrade                               Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==       Sec-WebSocket-Protocol: chat
+    Sec-WebSocket-Version: 13
+    Sec-WebSocket-Protocol: chat, superchat
+
+A head is read in three steps: ``HeadReader`` collects its octets, h11 parses them, and ``check_request``
+or ``check_response`` judges the headers. These two, with ``accept``, work on header lists alone, so that
+a server that speaks HTTP already can use them; over HTTP/2 as well (RFC 8441: ``:protocol = websocket``).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import TypeAlias
+
+from .errors import HandshakeError, LocalProtocolError, RemoteProtocolError
+from .events import Headers, Request
+
+__all__ = [
+    "HeadReader",
+    "HeaderList",
+    "accept",
+    "accept_key",
+    "check_header",
+    "check_headers",
+    "check_request",
+    "check_response",
+    "check_subprotocols",
+    "choose_subprotocol",
+    "encode_request",
+    "encode_response",
+    "new_key",
+]
+
+MAX_HEAD_SIZE = 16384  # octets
+MAX_HEADERS = 100
+VERSION = "13"
+# RFC 7231, section 6.5.15: "The server MUST send an Upgrade header field in a 426 response".
+UPGRADE_REQUIRED = (
+    ("Upgrade", "websocket"),
+    ("Connection", "Upgrade"),
+    ("Sec-WebSocket-Version", VERSION),
+)
+
+HeaderList: TypeAlias = Iterable[tuple[str, str]] | Mapping[str, str]
+
+# RFC 7230, section 3.2.6
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+# Section 3.2, field-value, in ISO 8859-1; without its control characters, which split lines elsewhere.
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
+_RESOURCE_NAME = re.compile(r"/[\x21\x22\x24-\x7e]*")
+_ABSOLUTE_FORM = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
+
+_BLANK_LINE = re.compile(rb"\n\r?\n")
+# Lines end with CRLF and only with CRLF; no line is folded; no control characters.
+_ILLEGAL = re.compile(rb"(?<!\r)\n|\r[^\n]|\r\n[\t ]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+# What a user may not set, because the handshake does.
+_OURS = frozenset(
+    {
+        "connection",
+        "content-length",
+        "host",
+        "origin",
+        "sec-websocket-accept",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+
+# Octets of a head
+
+
+class HeadReader:
+    """Collect the octets of a head up to its blank line, in linear time whatever the pieces.
+
+    Section 4: lines are split on CRLF only; what holds a bare CR or LF, a folded line or a control
+    character is refused as soon as it is there, and so is what exceeds 16 KiB.
+    """
+
+    __slots__ = ("_octets",)
+
+    def __init__(self) -> None:
+        self._octets = bytearray()
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Take octets, and return the head and what follows it, or None if more octets are needed.
+
+        Args:
+            data: the next octets of the stream.
+
+        Raises:
+            HandshakeError: with status 400 for an illegal octet, 431 for a head that is too large.
+        """
+        octets = self._octets
+        seen = len(octets)
+        octets += data
+        blank_line = _BLANK_LINE.search(octets, max(seen - 2, 0))
+        end = blank_line.end() if blank_line else len(octets)
+        illegal = _ILLEGAL.search(octets, max(seen - 2, 0), min(end, MAX_HEAD_SIZE))
+        if illegal:
+            what = illegal[0]
+            if what.startswith(b"\r\n"):
+                raise HandshakeError(400, "header lines must not be folded")
+            if what.startswith((b"\r", b"\n")):
+                raise HandshakeError(400, "lines must end with CR LF")
+            raise HandshakeError(400, f"octet 0x{what[0]:02x} is not allowed in a head")
+        if end > MAX_HEAD_SIZE:
+            raise HandshakeError(431, f"head exceeds {MAX_HEAD_SIZE} octets")
+        if blank_line is None:
+            return None
+        head, rest = bytes(octets[:end]), bytes(octets[end:])
+        octets.clear()
+        return head, rest
+
+
+def decode_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """Return headers as text: h11's octets, decoded.
+
+    Args:
+        headers: pairs of octets; names in lower case.
+
+    Raises:
+        HandshakeError: with status 431, when there are more than 100.
+    """
+    decoded = Headers((name.decode("ascii"), value.decode("latin-1")) for name, value in headers)
+    if len(decoded) > MAX_HEADERS:
+        raise HandshakeError(431, f"head has more than {MAX_HEADERS} headers")
+    return decoded
+
+
+def check_headers(headers: HeaderList) -> list[tuple[str, str]]:
+    """Return the headers that a user wants to send, as pairs, when they can be sent.
+
+    Args:
+        headers: pairs, or a mapping, of names and values.
+
+    Raises:
+        LocalProtocolError: a name is not a token, a value has a control character or a character
+            outside ISO 8859-1, or the header is one that the handshake sets by itself.
+        TypeError: a name or a value is not a string.
+    """
+    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+    for name, value in pairs:
+        check_header(name, value)
+        if name.lower() in _OURS:
+            raise LocalProtocolError(f"header {name} is set by the handshake")
+    return pairs
+
+
+def check_header(name: str, value: str) -> None:
+    """Check that a header can be sent (RFC 7230, section 3.2).
+
+    Args:
+        name: the header's name.
+        value: its value.
+
+    Raises:
+        LocalProtocolError: the name is not a token, or the value has a control character or a
+            character outside ISO 8859-1.
+        TypeError: one of them is not a string.
+    """
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise TypeError(f"headers must be pairs of str, not {name!r}: {value!r}")
+    if not _TOKEN.fullmatch(name):
+        raise LocalProtocolError(f"header name {name!r} is not a token")
+    if not _FIELD_VALUE.fullmatch(value):
+        raise LocalProtocolError(f"value of header {name} has a control or non-latin-1 character")
+
+
+def encode_request(resource_name: str, headers: Iterable[tuple[str, str]]) -> bytes:
+    """Return the octets of a GET (RFC 6455, section 4.1).
+
+    Args:
+        resource_name: path and query.
+        headers: checked headers.
+    """
+    return _encode_head(f"GET {resource_name} HTTP/1.1", headers)
+
+
+def encode_response(status: int, headers: Iterable[tuple[str, str]], body: bytes = b"") -> bytes:
+    """Return the octets of a response (RFC 7230, section 3).
+
+    Args:
+        status: the HTTP status code.
+        headers: checked headers; Content-Length is added where a body may be.
+        body: the body.
+    """
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    headers = list(headers)
+    # RFC 7230, section 3.3.2: no Content-Length "with a status code of 1xx (Informational) or 204".
+    if status >= 200 and status not in (204, 304):
+        headers.append(("Content-Length", str(len(body))))
+    return _encode_head(f"HTTP/1.1 {status} {phrase}", headers) + body
+
+
+def _encode_head(first_line: str, headers: Iterable[tuple[str, str]]) -> bytes:
+    lines = [first_line, *(f"{name}: {value}" for name, value in headers)]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+# The key
+
+
+def new_key() -> str:
+    """Return a fresh Sec-WebSocket-Key: 16 random octets in base64 (RFC 6455, section 4.1, item 7)."""
+    return base64.b64encode(os.urandom(16)).decode()
+
+
+def accept_key(key: str) -> str:
+    """Return the Sec-WebSocket-Accept that answers a key (RFC 6455, section 4.2.2, item 5.4).
+
+    Args:
+        key: the value of Sec-WebSocket-Key.
+    """
+    digest = hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode(), usedforsecurity=False)
+    return base64.b64encode(digest.digest()).decode()
+
+
+def _is_key(key: str) -> bool:
+    try:
+        return len(key) == 24 and len(binascii.a2b_base64(key, strict_mode=True)) == 16
+    except ValueError:  # binascii.Error is one, and so is what a character outside ASCII gives
+        return False
+
+
+# Headers
+
+
+def _elements(value: str) -> list[str]:
+    """Split a comma-separated list (RFC 7230, section 7: empty elements are ignored)."""
+    return [element for part in value.split(",") if (element := part.strip(" \t"))]
+
+
+def _single(headers: Headers, name: str, label: str) -> str | None:
+    values = headers.get_all(name)
+    if len(values) > 1:
+        raise HandshakeError(400, f"more than one {label} header")
+    return values[0].strip(" \t") if values else None
+
+
+def _includes(headers: Headers, name: str, token: str) -> bool:
+    return token in _elements(headers.get(name).lower())
+
+
+def check_request(
+    headers: HeaderList, *, method: str = "GET", path: str = "/", http_version: str = "1.1"
+) -> Request:
+    """Judge a client's opening handshake (RFC 6455, section 4.2.1; RFC 8441, section 5).
+
+    Args:
+        headers: the HTTP headers; with the pseudo-headers for HTTP/2.
+        method: the HTTP method; for HTTP/2 it stands in ``:method``.
+        path: the target of the request line; for HTTP/2 it stands in ``:path``.
+        http_version: the HTTP version, such as ``1.1``.
+
+    Returns:
+        The request. ``is_upgrade`` is False when it is a plain GET.
+
+    Raises:
+        HandshakeError: it is wrong; the error has the status and headers to refuse it with.
+    """
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    headers = Headers((name.lower(), value) for name, value in pairs)
+    for _, value in headers:
+        if not _FIELD_VALUE.fullmatch(value):
+            raise HandshakeError(400, "a header value has a control character")
+    if headers.get(":protocol"):
+        return _check_extended_connect(headers)
+    # 1. "The method of the request MUST be GET, and the HTTP version MUST be at least 1.1." HTTP/2
+    #    and later don't have a request line.
+    if http_version != "1.1":
+        raise HandshakeError(505, "HTTP version must be 1.1")
+    if method != "GET":
+        raise HandshakeError(405, "method must be GET", (("Allow", "GET"),))
+    # 2. The resource name
+    resource_name = _resource_name(path)
+    # 3. "A |Host| header field containing the server's authority."
+    if not _single(headers, "host", "Host"):
+        raise HandshakeError(400, "Host header is missing")
+    # A body would be taken for frames.
+    if headers.get("transfer-encoding"):
+        raise HandshakeError(400, "request must not have a body")
+    if any(length.strip("0 \t") for length in headers.get_all("content-length")):
+        raise HandshakeError(400, "request must not have a body")
+    # 4. "An |Upgrade| header field containing the value "websocket", treated as an ASCII
+    #    case-insensitive value." Without it, it is another GET.
+    if not _includes(headers, "upgrade", "websocket"):
+        return Request(resource_name, headers, is_upgrade=False)
+    # 5. "A |Connection| header field that includes the token "Upgrade""
+    if not _includes(headers, "connection", "upgrade"):
+        raise HandshakeError(400, "Connection header must include upgrade")
+    # 6. "A |Sec-WebSocket-Version| header field, with a value of 13."
+    _check_version(headers)
+    # 7. "A |Sec-WebSocket-Key| header field with a base64-encoded value that, when decoded, is 16
+    #    bytes in length."
+    key = _single(headers, "sec-websocket-key", "Sec-WebSocket-Key")
+    if key is None:
+        raise HandshakeError(400, "Sec-WebSocket-Key header is missing")
+    if not _is_key(key):
+        raise HandshakeError(400, "Sec-WebSocket-Key must be base64 of 16 octets")
+    # 8. and 9. "Optionally," Origin and Sec-WebSocket-Protocol
+    return _request(resource_name, headers)
+
+
+def _check_extended_connect(headers: Headers) -> Request:
+    if headers.get(":protocol") != "websocket":
+        raise HandshakeError(501, "protocol must be websocket")
+    if headers.get(":method") != "CONNECT":
+        raise HandshakeError(400, "method must be CONNECT")
+    _check_version(headers)
+    return _request(_resource_name(headers.get(":path")), headers)
+
+
+def _check_version(headers: Headers) -> None:
+    version = _single(headers, "sec-websocket-version", "Sec-WebSocket-Version")
+    if version is None:
+        raise HandshakeError(400, "Sec-WebSocket-Version header is missing")
+    if version != VERSION:
+        # Section 4.4: "the server MUST respond with [...] a |Sec-WebSocket-Version| header field"
+        raise HandshakeError(426, "Sec-WebSocket-Version must be 13", UPGRADE_REQUIRED)
+
+
+def _request(resource_name: str, headers: Headers) -> Request:
+    origin = _single(headers, "origin", "Origin")
+    subprotocols = _elements(headers.get("sec-websocket-protocol"))
+    for subprotocol in subprotocols:
+        if not _TOKEN.fullmatch(subprotocol):
+            raise HandshakeError(400, "Sec-WebSocket-Protocol must be a list of tokens")
+    # Section 4.1, item 10: "MUST all be unique strings"
+    if len(set(subprotocols)) != len(subprotocols):
+        raise HandshakeError(400, "Sec-WebSocket-Protocol must not repeat a subprotocol")
+    return Request(resource_name, headers, subprotocols, origin)
+
+
+def _resource_name(target: str) -> str:
+    if authority := _ABSOLUTE_FORM.match(target):
+        target = target[authority.end() :]
+        target = target if target.startswith("/") else "/" + target
+    if not _RESOURCE_NAME.fullmatch(target):
+        raise HandshakeError(400, "request target must be a path")
+    return target
+
+
+def check_subprotocols(subprotocols: Sequence[str]) -> tuple[str, ...]:
+    """Return the subprotocols that a user offers, when they can be offered (section 4.1, item 10).
+
+    Args:
+        subprotocols: names, the favourite first.
+
+    Raises:
+        LocalProtocolError: one is not a token, or comes twice.
+        TypeError: they are a string, or one is not a string.
+    """
+    if isinstance(subprotocols, str):
+        raise TypeError("subprotocols must be a list of str, not a str")
+    for subprotocol in subprotocols:
+        if not isinstance(subprotocol, str):
+            raise TypeError(f"subprotocol must be a str, not {type(subprotocol).__name__}")
+        if not _TOKEN.fullmatch(subprotocol):
+            raise LocalProtocolError(f"subprotocol {subprotocol!r} is not a token")
+    if len(set(subprotocols)) != len(subprotocols):
+        raise LocalProtocolError("subprotocols must be unique")
+    return tuple(subprotocols)
+
+
+def choose_subprotocol(request: Request, subprotocols: Sequence[str]) -> str | None:
+    """Return the first of the server's subprotocols that the client offers, or None.
+
+    Args:
+        request: the client's request.
+        subprotocols: what the server speaks, its favourite first.
+    """
+    return next((name for name in subprotocols if name in request.subprotocols), None)
+
+
+def accept(
+    request: Request, *, subprotocol: str | None = None, headers: HeaderList = ()
+) -> list[tuple[str, str]]:
+    """Return the headers of the response that opens the connection (RFC 6455, section 4.2.2, item 5).
+
+    They go with status 101, or with 200 over HTTP/2 (RFC 8441).
+
+    Args:
+        request: what ``check_request`` returned.
+        subprotocol: one of those that the client offers, or None.
+        headers: more headers, such as cookies.
+
+    Raises:
+        LocalProtocolError: the subprotocol was not offered, the request is a plain GET, or
+            ``check_headers`` refuses the headers.
+    """
+    if not request.is_upgrade:
+        raise LocalProtocolError("the request does not ask for a WebSocket")
+    if subprotocol is not None and subprotocol not in request.subprotocols:
+        raise LocalProtocolError(f"the client did not offer subprotocol {subprotocol!r}")
+    more = check_headers(headers)
+    response = []
+    # RFC 8441, section 5: over HTTP/2 these are "not included".
+    if not request.headers.get(":protocol"):
+        key = request.headers.get("sec-websocket-key").strip(" \t")
+        response += [
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Accept", accept_key(key)),
+        ]
+    if subprotocol is not None:
+        response.append(("Sec-WebSocket-Protocol", subprotocol))
+    return response + more
+
+
+def check_response(headers: HeaderList, key: str, subprotocols: Sequence[str] = ()) -> str | None:
+    """Judge the headers of a server's 101 (RFC 6455, section 4.1, the second half).
+
+    Args:
+        headers: the HTTP headers.
+        key: the Sec-WebSocket-Key that was sent.
+        subprotocols: those that were offered.
+
+    Returns:
+        The subprotocol that the server chose, or None.
+
+    Raises:
+        RemoteProtocolError: "the client MUST _Fail the WebSocket Connection_".
+    """
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    headers = Headers((name.lower(), value) for name, value in pairs)
+    # 2. "If the response lacks an |Upgrade| header field or [it] contains a value that is not an
+    #    ASCII case-insensitive match for the value "websocket""
+    if _elements(headers.get("upgrade").lower()) != ["websocket"]:
+        raise RemoteProtocolError(1002, "Upgrade header must be websocket")
+    # 3. "If the response lacks a |Connection| header field or the |Connection| header field doesn't
+    #    contain a token that is an ASCII case-insensitive match for the value "Upgrade""
+    if not _includes(headers, "connection", "upgrade"):
+        raise RemoteProtocolError(1002, "Connection header must include upgrade")
+    # 4. Sec-WebSocket-Accept
+    accepts = headers.get_all("sec-websocket-accept")
+    if len(accepts) != 1:
+        problem = (
+            "more than one Sec-WebSocket-Accept header"
+            if accepts
+            else "Sec-WebSocket-Accept header is missing"
+        )
+        raise RemoteProtocolError(1002, problem)
+    if not hmac.compare_digest(
+        accepts[0].strip(" \t").encode("latin-1", "replace"), accept_key(key).encode()
+    ):
+        raise RemoteProtocolError(1002, "Sec-WebSocket-Accept does not answer the key")
+    # 5. "indicates the use of an extension that was not present in the client's handshake"
+    if _elements(headers.get("sec-websocket-extensions")):
+        raise RemoteProtocolError(1002, "server uses an extension that was not offered")
+    # 6. "indicates the use of a subprotocol that was not present in the client's handshake"
+    chosen = headers.get_all("sec-websocket-protocol")
+    if len(chosen) > 1:
+        raise RemoteProtocolError(1002, "more than one Sec-WebSocket-Protocol header")
+    if not chosen:
+        return None
+    subprotocol = chosen[0].strip(" \t")
+    if subprotocol not in subprotocols:
+        raise RemoteProtocolError(1002, "server uses a subprotocol that was not offered")
+    return subprotocol

@@ -1,0 +1,178 @@
+"""RFC 6455, section 4.2: the server's side of the opening handshake.
+
+client                                  server
+  | GET /chat, Upgrade: websocket  -->    |   Request, or a refusal and Fail
+  |   <-- 101 Switching Protocols         |   accept()
+  |   <-- 403 and a line of text          |   reject(403)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from types import EllipsisType
+
+import h11
+
+from . import handshake
+from .connection import CLOSED, CONNECTING, OPEN, Connection, Role
+from .errors import HandshakeError, LocalProtocolError
+from .events import Event, Request
+
+__all__ = ["ServerConnection"]
+
+_CONNECTION_CLOSE = ("Connection", "close")
+_PLAIN_TEXT = ("Content-Type", "text/plain; charset=utf-8")
+
+
+class ServerConnection(Connection):
+    """Be the server's end of a WebSocket connection (RFC 6455, section 4.2).
+
+    The first event is a ``Request``: answer it with ``accept()`` or ``reject()``. A handshake that is
+    wrong is answered by the core with the HTTP error that fits, and the event is a ``Fail``.
+
+    Args:
+        subprotocols: what the server speaks, its favourite first.
+        origins: the origins whose pages may connect, such as ``https://example.com``; others get 403.
+            None in the list allows requests without an Origin. By default all may.
+        max_message_size, fragments: as for ``Connection``.
+
+    Attributes:
+        request: the client's ``Request``, or None.
+
+    Raises:
+        LocalProtocolError: a subprotocol is not a token, or comes twice.
+        TypeError: an argument has a wrong type.
+    """
+
+    def __init__(
+        self,
+        *,
+        subprotocols: Sequence[str] = (),
+        origins: Iterable[str | None] | None = None,
+        max_message_size: int | None = 2**20,
+        fragments: bool = False,
+    ) -> None:
+        super().__init__(Role.SERVER, max_message_size=max_message_size, fragments=fragments)
+        if isinstance(origins, str):
+            raise TypeError("origins must be a list of str, not a str")
+        self.state = CONNECTING
+        self.request: Request | None = None
+        self._in_handshake = True
+        self._head_reader = handshake.HeadReader()
+        self._subprotocols = handshake.check_subprotocols(subprotocols)
+        self._origins = None if origins is None else frozenset(origins)
+        self._refusal = ""
+
+    def _next_handshake_event(self) -> Event | None:
+        if self.state is CLOSED:
+            return self._fail(1006, self._refusal)
+        try:
+            if self.request is None:
+                self.request = self._read_request()
+                return self.request
+            if not self.request.is_upgrade:
+                # It was offered to the application, which went on without an answer.
+                raise HandshakeError(426, "this is a WebSocket server", handshake.UPGRADE_REQUIRED)
+        except HandshakeError as error:
+            self._refuse(error)
+            return self._fail(error.code, error.reason)
+        return None
+
+    def _read_request(self) -> Request | None:
+        parts = self._head_reader.feed(self._decoder.take_all())
+        if parts is None:
+            return None
+        head, rest = parts
+        self._decoder.feed(rest)
+        parser = h11.Connection(h11.SERVER)
+        parser.receive_data(head)
+        try:
+            event = parser.next_event()
+        except h11.RemoteProtocolError as error:
+            raise HandshakeError(400, f"malformed HTTP request: {error}") from None
+        assert isinstance(event, h11.Request)
+        request = handshake.check_request(
+            handshake.decode_headers(event.headers),
+            method=event.method.decode("ascii"),
+            path=event.target.decode("ascii"),
+            http_version=event.http_version.decode("ascii"),
+        )
+        # Section 4.2.2, item 4: "If the server does not wish to accept this connection, it MUST return
+        # an appropriate HTTP error code (e.g., 403 Forbidden)".
+        if self._origins is not None and request.is_upgrade and request.origin not in self._origins:
+            raise HandshakeError(
+                403, "origin is not allowed" if request.origin else "Origin header is missing"
+            )
+        return request
+
+    def accept(
+        self,
+        subprotocol: str | None | EllipsisType = ...,
+        headers: handshake.HeaderList = (),
+    ) -> None:
+        """Accept the request and open the connection with a 101 (RFC 6455, section 4.2.2).
+
+        A plain GET cannot be accepted: it is refused with 426.
+
+        Args:
+            subprotocol: one that the client offers, or None for none; by default the first of the
+                server's ``subprotocols`` that it offers.
+            headers: more headers for the response.
+
+        Raises:
+            LocalProtocolError: there is no request to answer, the subprotocol was not offered, or a
+                header cannot be sent.
+            TypeError: a header is not a pair of strings.
+        """
+        request = self._unanswered()
+        if not request.is_upgrade:
+            self._refuse(HandshakeError(426, "this is a WebSocket server", handshake.UPGRADE_REQUIRED))
+            return
+        if subprotocol is ...:
+            subprotocol = handshake.choose_subprotocol(request, self._subprotocols)
+        response = handshake.accept(request, subprotocol=subprotocol, headers=headers)
+        self._output.append(handshake.encode_response(101, response))
+        self.subprotocol = subprotocol
+        self.state = OPEN
+        self._in_handshake = False
+
+    def reject(self, status: int, headers: handshake.HeaderList = (), body: bytes = b"") -> None:
+        """Answer the request with any other HTTP response, and close (RFC 6455, section 4.2.2).
+
+        Args:
+            status: 200 to 599.
+            headers: more headers for the response.
+            body: the body; plain text, unless ``headers`` has a Content-Type.
+
+        Raises:
+            LocalProtocolError: there is no request to answer, or a header cannot be sent.
+            ValueError: the status is out of range, or does not go with a body.
+            TypeError: an argument has a wrong type.
+        """
+        self._unanswered()
+        if not isinstance(status, int):
+            raise TypeError(f"status must be an int, not {type(status).__name__}")
+        if not 200 <= status <= 599:
+            raise ValueError(f"status must be 200 to 599, not {status}")
+        if not isinstance(body, bytes):
+            raise TypeError(f"body must be bytes, not {type(body).__name__}")
+        if body and status in (204, 304):
+            raise ValueError(f"a response with status {status} has no body")
+        response = handshake.check_headers(headers)
+        if body and not any(name.lower() == "content-type" for name, _ in response):
+            response.append(_PLAIN_TEXT)
+        self._send_refusal(status, response, body)
+
+    def _unanswered(self) -> Request:
+        if self.state is not CONNECTING or self.request is None:
+            raise LocalProtocolError("there is no request to answer")
+        return self.request
+
+    def _refuse(self, error: HandshakeError) -> None:
+        self._send_refusal(error.status, [*error.headers, _PLAIN_TEXT], error.reason.encode() + b"\n")
+
+    def _send_refusal(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self._output.append(handshake.encode_response(status, [*headers, _CONNECTION_CLOSE], body))
+        self._refusal = f"handshake was refused with {status}"
+        self.state = CLOSED
+        self.should_close = True

@@ -1,0 +1,103 @@
+"""RFC 6455, section 3: WebSocket URIs.
+
+ws-URI  = "ws:"  "//" host [ ":" port ] path [ "?" query ]
+wss-URI = "wss:" "//" host [ ":" port ] path [ "?" query ]
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+from urllib.parse import quote, unquote, urlsplit
+
+from .errors import InvalidURI
+
+__all__ = ["URI", "parse_uri"]
+
+_DEFAULT_PORTS = {False: 80, True: 443}
+_CONTROL_OR_SPACE = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029]")
+_HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%-]+|[0-9A-Fa-f:.]+(?:%25[A-Za-z0-9._~-]+)?")
+_LONGEST = 8192  # RFC 7230, section 3.1.1, asks for request lines of at least 8000 octets
+
+
+class URI(NamedTuple):
+    """Hold the parts of a WebSocket address.
+
+    Fields:
+        secure: whether it is ``wss://``.
+        host: the host name or address, without brackets, in ASCII.
+        port: the TCP port.
+        resource_name: path and query, percent-encoded: what stands in the request line.
+        username: the user name, decoded, or None.
+        password: the password, decoded, or None.
+    """
+
+    secure: bool
+    host: str
+    port: int
+    resource_name: str
+    username: str | None = None
+    password: str | None = None
+
+    @property
+    def host_header(self) -> str:
+        """Return the value of the Host header: the port is left out when it is the default one."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _DEFAULT_PORTS[self.secure] else f"{host}:{self.port}"
+
+
+def parse_uri(uri: str) -> URI:
+    """Take a WebSocket address apart (RFC 6455, section 3).
+
+    Args:
+        uri: an address such as ``ws://localhost:8001/chat?room=1``. Characters outside ASCII are
+            encoded: by IDNA in the host, as percent-encoded UTF-8 in path and query.
+
+    Returns:
+        Its parts, with the default port (80 or 443) and path (``/``) filled in.
+
+    Raises:
+        InvalidURI: it is not such an address.
+        TypeError: it is not a string.
+    """
+    if not isinstance(uri, str):
+        raise TypeError(f"uri must be a str, not {type(uri).__name__}")
+    if len(uri) > _LONGEST:
+        raise InvalidURI(f"uri is longer than {_LONGEST} characters")
+    # Before urlsplit, which drops tabs and line ends without a word.
+    if _CONTROL_OR_SPACE.search(uri):
+        raise InvalidURI(f"uri contains a space or control character: {uri!r}")
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise InvalidURI(f"{error}: {uri!r}") from None
+    if parts.scheme not in ("ws", "wss"):
+        raise InvalidURI(f"scheme must be ws or wss: {uri!r}")
+    # "Fragment identifiers are meaningless in the context of WebSocket URIs and MUST NOT be used on
+    # these URIs." An empty one, which urlsplit does not tell, is one too.
+    if "#" in uri:
+        raise InvalidURI(f"uri has a fragment identifier: {uri!r}")
+    if not host:
+        raise InvalidURI(f"uri has no host: {uri!r}")
+    try:
+        host = host.encode("ascii" if host.isascii() else "idna").decode()
+    except UnicodeError:
+        raise InvalidURI(f"host is not a domain name: {uri!r}") from None
+    if not _HOST.fullmatch(host):
+        raise InvalidURI(f"host is not a domain name or address: {uri!r}")
+    secure = parts.scheme == "wss"
+    if port is None:
+        port = _DEFAULT_PORTS[secure]
+    elif port == 0:
+        raise InvalidURI(f"port must be 1 to 65535: {uri!r}")
+    try:
+        # "%" is safe: what is encoded already stays as it is.
+        resource_name = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
+        if parts.query or "?" in uri:
+            resource_name += "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~-._?[]|^`{}\\")
+    except UnicodeEncodeError:
+        raise InvalidURI(f"uri contains a lone surrogate: {uri!r}") from None
+    username = None if parts.username is None else unquote(parts.username)
+    password = None if parts.password is None else unquote(parts.password)
+    return URI(secure, host, port, resource_name, username, password)
