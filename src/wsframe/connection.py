@@ -1,4 +1,4 @@
-"""RFC 6455, sections 5.4 to 5.6, 6 and 7: the connection, as a state machine.
+r"""RFC 6455, sections 5.4 to 5.6, 6 and 7: the connection, as a state machine.
 
 Theory of operation
 ===================
@@ -13,19 +13,21 @@ the network, a clock or a thread. Whoever does its I/O follows this contract:
 
 It has four states:
 
-    CONNECTING -- handshake accepted --> OPEN -- Close sent or received, or failed --> CLOSING -- end of stream --> CLOSED
-        \\______________________ handshake refused or broken ______________________________________________/
+    CONNECTING -- accepted --> OPEN -- Close sent or received, or failed --> CLOSING -- end of stream --> CLOSED
+        \________ handshake refused or broken __________________________________________________________/
 
-    state                     | send | send_close  | gets data | gets Close          | violation               | end of stream
-    --------------------------+------+-------------+-----------+---------------------+-------------------------+--------------
-    CONNECTING                | no   | no          | -         | -                   | Fail, CLOSED, *         | Fail, CLOSED
-    OPEN                      | yes  | yes,CLOSING | event     | event, echo, CLOSING| Fail, Close out,        | Fail, CLOSED
-                              |      |             |           | server: *           | CLOSING, *              |
-    CLOSING, we closed first  | no   | no          | event     | event, server: *    | Fail, *                 | Fail, CLOSED
-    CLOSING, over             | no   | no          | ignored   | ignored             | ignored                 | CLOSED
-    CLOSED                    | no   | no          | -         | -                   | -                       | -
+    state                   | send | send_close   | gets data | gets Close     | violation       | end of stream
+    ------------------------+------+--------------+-----------+----------------+-----------------+--------------
+    CONNECTING              | no   | no           | -         | -              | Fail, CLOSED, * | Fail, CLOSED
+    OPEN                    | yes  | yes, CLOSING | event     | event, echo,   | Fail, Close out | Fail, CLOSED
+                            |      |              |           | CLOSING,       | CLOSING, *      |
+                            |      |              |           | server: *      |                 |
+    CLOSING, ours was first | no   | no           | event     | event,         | Fail, *         | Fail, CLOSED
+                            |      |              |           | server: *      |                 |
+    CLOSING, over           | no   | no           | ignored   | ignored        | ignored         | CLOSED
+    CLOSED                  | no   | no           | -         | -              | -               | -
 
-    no: raises LocalProtocolError      *: should_close turns true; it does at every end of stream, too
+    no: raises LocalProtocolError      *: should_close turns true, as it does at every end of stream
 
 "Over" means that the last event, a Close or a Fail, has been returned.
 

@@ -27,7 +27,7 @@ def _xor_table(octet: int) -> bytes:
     return bytes(octet ^ other for other in range(256))
 
 
-def _apply_mask(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
+def apply_mask(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
     """Mask or unmask octets: the two are the same (RFC 6455, section 5.3).
 
     Args:
@@ -61,10 +61,10 @@ def _apply_mask(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
     return bytes(octets)
 
 
+pure_apply_mask = apply_mask
 try:
     from ._mask import apply_mask
 except ImportError:
-    apply_mask = _apply_mask
     compiled = False
 else:
     compiled = True

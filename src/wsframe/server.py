@@ -107,7 +107,7 @@ class ServerConnection(Connection):
 
     def accept(
         self,
-        subprotocol: str | None | EllipsisType = ...,
+        subprotocol: str | EllipsisType | None = ...,
         headers: handshake.HeaderList = (),
     ) -> None:
         """Accept the request and open the connection with a 101 (RFC 6455, section 4.2.2).
