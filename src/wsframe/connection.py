@@ -13,11 +13,11 @@ the network, a clock or a thread. Whoever does its I/O follows this contract:
 
 It has four states:
 
-    CONNECTING -- accepted --> OPEN -- Close sent or received, or failed --> CLOSING -- end of stream --> CLOSED
-        \________ handshake refused or broken __________________________________________________________/
+    CONNECTING -- accepted --> OPEN -- Close sent or received, or failed --> CLOSING -- end --> CLOSED
+        \________ handshake refused or broken _________________________________________________/
 
-    state                   | send | send_close   | gets data | gets Close     | violation       | end of stream
-    ------------------------+------+--------------+-----------+----------------+-----------------+--------------
+    state                   | send | send_close   | gets data | gets Close     | violation       | end
+    ------------------------+------+--------------+-----------+----------------+-----------------+-------------
     CONNECTING              | no   | no           | -         | -              | Fail, CLOSED, * | Fail, CLOSED
     OPEN                    | yes  | yes, CLOSING | event     | event, echo,   | Fail, Close out | Fail, CLOSED
                             |      |              |           | CLOSING,       | CLOSING, *      |

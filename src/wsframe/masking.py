@@ -63,7 +63,7 @@ def apply_mask(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
 
 pure_apply_mask = apply_mask
 try:
-    from ._mask import apply_mask
+    from ._mask import apply_mask  # type: ignore[no-redef]
 except ImportError:
     compiled = False
 else:
