@@ -16,16 +16,16 @@ It has four states:
     CONNECTING -- accepted --> OPEN -- Close sent or received, or failed --> CLOSING -- end --> CLOSED
         \________ handshake refused or broken _________________________________________________/
 
-    state                   | send | send_close   | gets data | gets Close     | violation       | end
-    ------------------------+------+--------------+-----------+----------------+-----------------+-------------
-    CONNECTING              | no   | no           | -         | -              | Fail, CLOSED, * | Fail, CLOSED
-    OPEN                    | yes  | yes, CLOSING | event     | event, echo,   | Fail, Close out | Fail, CLOSED
-                            |      |              |           | CLOSING,       | CLOSING, *      |
-                            |      |              |           | server: *      |                 |
-    CLOSING, ours was first | no   | no           | event     | event,         | Fail, *         | Fail, CLOSED
-                            |      |              |           | server: *      |                 |
-    CLOSING, over           | no   | no           | ignored   | ignored        | ignored         | CLOSED
-    CLOSED                  | no   | no           | -         | -              | -               | -
+    state                   | send | send_close   | gets data | gets Close     | violation      | end
+    ------------------------+------+--------------+-----------+----------------+----------------+-------------
+    CONNECTING              | no   | no           | -         | -              | Fail, CLOSED,* | Fail, CLOSED
+    OPEN                    | yes  | yes, CLOSING | event     | event, echo,   | Fail, Close,   | Fail, CLOSED
+                            |      |              |           | CLOSING,       | CLOSING, *     |
+                            |      |              |           | server: *      |                |
+    CLOSING, ours was 1st   | no   | no           | event     | event,         | Fail, *        | Fail, CLOSED
+                            |      |              |           | server: *      |                |
+    CLOSING, over           | no   | no           | ignored   | ignored        | ignored        | CLOSED
+    CLOSED                  | no   | no           | -         | -              | -              | -
 
     no: raises LocalProtocolError      *: should_close turns true, as it does at every end of stream
 
