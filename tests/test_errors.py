@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from wsframe import errors
+from wsframe.errors import (
+    ConnectionClosed,
+    HandshakeError,
+    HandshakeRejected,
+    InvalidURI,
+    LocalProtocolError,
+    RemoteProtocolError,
+    WebSocketError,
+)
+from wsframe.events import Response
+
+SAMPLES = [
+    (LocalProtocolError("text is not UTF-8"), "text is not UTF-8"),
+    (RemoteProtocolError(1002, "reserved bits must be zero"), "reserved bits must be zero (1002)"),
+    (HandshakeError(405, "method must be GET", (("Allow", "GET"),)), "method must be GET (1002)"),
+    (InvalidURI("uri has no host"), "uri has no host"),
+    (HandshakeRejected("no"), "no"),
+    (HandshakeRejected("server answered with status 404", Response(404)), "server answered with status 404"),
+    (ConnectionClosed(1000, clean=True), "connection closed: 1000"),
+    (ConnectionClosed(1001, "going away", True), "connection closed: 1001 going away"),
+    (ConnectionClosed(1006), "connection lost or failed: 1006"),
+]
+
+
+@pytest.mark.parametrize(("error", "text"), SAMPLES)
+def test_str_says_what_went_wrong(error, text):
+    assert str(error) == text
+
+
+@pytest.mark.parametrize("error", [error for error, _ in SAMPLES])
+def test_errors_survive_pickling(error):
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert copy.args == error.args
+    assert vars(copy) == vars(error)
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_every_error_is_a_websocket_error(name):
+    assert issubclass(getattr(errors, name), WebSocketError)
+
+
+def test_an_invalid_uri_is_a_value_error():
+    assert issubclass(InvalidURI, ValueError)
+
+
+def test_a_handshake_error_is_a_protocol_error_of_the_peer():
+    error = HandshakeError(405, "method must be GET", (("Allow", "GET"),))
+    assert isinstance(error, RemoteProtocolError)
+    assert (error.code, error.reason) == (1002, "method must be GET")
+    assert (error.status, error.headers) == (405, (("Allow", "GET"),))
+    assert HandshakeError(400, "no").headers == ()
+
+
+def test_rejection_carries_the_response():
+    assert HandshakeRejected("no", Response(404)).response == Response(404)
+    assert HandshakeRejected("no").response is None
+
+
+def test_connection_closed_carries_code_reason_and_clean():
+    error = ConnectionClosed(1001, "going away", True)
+    assert (error.code, error.reason, error.clean) == (1001, "going away", True)
+    assert (ConnectionClosed(1006).reason, ConnectionClosed(1006).clean) == ("", False)
