@@ -48,7 +48,8 @@ class Headers(tuple[tuple[str, str], ...]):
             name: the header's name, in any case.
             default: what to return when the header is not there.
         """
-        return ", ".join(self.get_all(name)) or default
+        values = self.get_all(name)
+        return ", ".join(values) if values else default
 
     def get_all(self, name: str) -> list[str]:
         """Return the values of a header, one for each time that it came.

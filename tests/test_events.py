@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import pickle
+from itertools import combinations
+
+import pytest
+
+from wsframe.events import Binary, Close, Fail, Headers, Ping, Pong, Request, Response, Text
+
+HEADERS = [("host", "x"), ("cookie", "a=1")]
+
+# Each of them differs from all others.
+SAMPLES = [
+    Request("/"),
+    Request("/chat", HEADERS, ["chat", "echo"], "https://example.com"),
+    Request("/", is_upgrade=False),
+    Response(101),
+    Response(101, subprotocol="chat"),
+    Response(404, HEADERS, b"no"),
+    Text(""),
+    Text("a"),
+    Text("a", final=False),
+    Binary(b""),
+    Binary(b"a"),
+    Binary(b"a", final=False),
+    Ping(),
+    Ping(b"a"),
+    Pong(),
+    Pong(b"a"),
+    Close(),
+    Close(1000),
+    Close(1006),
+    Close(1000, "bye"),
+    Fail(),
+    Fail(1000),
+    Fail(1005),
+]
+
+
+@pytest.mark.parametrize("event", SAMPLES, ids=repr)
+def test_events_survive_pickling_equal_with_an_equal_hash(event):
+    copy = pickle.loads(pickle.dumps(event))
+    assert copy is not event
+    assert copy == event
+    assert not copy != event
+    assert hash(copy) == hash(event)
+    assert repr(copy) == repr(event)
+
+
+@pytest.mark.parametrize(("event", "other"), list(combinations(SAMPLES, 2)), ids=repr)
+def test_events_of_other_class_or_value_differ(event, other):
+    assert event != other
+    assert not event == other
+
+
+@pytest.mark.parametrize("event", SAMPLES, ids=repr)
+def test_events_differ_from_what_is_no_event(event):
+    values = tuple(getattr(event, name) for name in event.__match_args__)
+    assert event != values
+    assert event.__eq__(values) is NotImplemented
+
+
+@pytest.mark.parametrize("event", SAMPLES, ids=repr)
+def test_events_have_no_dict(event):
+    with pytest.raises(AttributeError):
+        event.colour = "red"
+
+
+def matched(event):
+    match event:
+        case Request(path, headers, subprotocols, origin, is_upgrade):
+            return path, headers, subprotocols, origin, is_upgrade
+        case Response(status, headers, body, subprotocol):
+            return status, headers, body, subprotocol
+        case Text(data, final):
+            return data, final
+        case Binary(data, final):
+            return data, final
+        case Ping(payload):
+            return (payload,)
+        case Pong(payload):
+            return (payload,)
+        case Close(code, reason):
+            return code, reason
+        case Fail(code, reason):
+            return code, reason
+
+
+@pytest.mark.parametrize(
+    ("event", "values"),
+    [
+        (Request("/", HEADERS, ["a"], "o"), ("/", Headers(HEADERS), ("a",), "o", True)),
+        (Request("/"), ("/", Headers(), (), None, True)),
+        (Response(404, HEADERS, b"no"), (404, Headers(HEADERS), b"no", None)),
+        (Text("a"), ("a", True)),
+        (Binary(b"a", False), (b"a", False)),
+        (Ping(b"a"), (b"a",)),
+        (Pong(), (b"",)),
+        (Close(), (1005, "")),
+        (Fail(), (1006, "")),
+    ],
+    ids=repr,
+)
+def test_events_match_by_position(event, values):
+    assert matched(event) == values
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (
+            Request("/", [("host", "x")]),
+            "Request(path='/', headers=(('host', 'x'),), subprotocols=(), origin=None, is_upgrade=True)",
+        ),
+        (Response(101), "Response(status=101, headers=(), body=b'', subprotocol=None)"),
+        (Text("é"), "Text(data='é', final=True)"),
+        (Text("x" * 64), f"Text(data='{'x' * 64}', final=True)"),
+        (Text("x" * 65), f"Text(data='{'x' * 64}'...<65>, final=True)"),
+        (Binary(b"x" * 2**20, False), f"Binary(data=b'{'x' * 64}'...<1048576>, final=False)"),
+        (Ping(b"\0"), "Ping(payload=b'\\x00')"),
+        (Pong(), "Pong(payload=b'')"),
+        (Close(1000, "bye"), "Close(code=1000, reason='bye')"),
+        (Fail(1002, "no"), "Fail(code=1002, reason='no')"),
+    ],
+)
+def test_repr_shows_class_and_values_and_shortens_payloads(event, text):
+    assert repr(event) == text
+
+
+def test_headers_are_found_in_any_case_and_joined_by_commas_rfc7230_3_2_2():
+    headers = Headers([("upgrade", "a, b"), ("host", "x"), ("upgrade", "c"), ("empty", "")])
+    assert headers.get("Upgrade") == "a, b, c"
+    assert headers.get_all("UPGRADE") == ["a, b", "c"]
+    assert headers.get_all("cookie") == []
+    assert headers.get("cookie") == ""
+    assert headers.get("cookie", "none") == "none"
+    assert headers.get("empty", "none") == ""
+
+
+def test_headers_survive_pickling():
+    copy = pickle.loads(pickle.dumps(Headers(HEADERS)))
+    assert type(copy) is Headers
+    assert copy == tuple(HEADERS)
