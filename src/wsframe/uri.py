@@ -15,8 +15,11 @@ from .errors import InvalidURI
 __all__ = ["URI", "parse_uri"]
 
 _DEFAULT_PORTS = {False: 80, True: 443}
-_CONTROL_OR_SPACE = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029]")
-_HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%-]+|[0-9A-Fa-f:.]+(?:%25[A-Za-z0-9._~-]+)?")
+_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]")
+# RFC 3986, section 3.2: only an IPv6 address stands in brackets, and nothing stands around them.
+_AUTHORITY = re.compile(r"(?:[^\\\[\]]*@)?(?:\[[^\[\]]*:[^\[\]]*\]|[^\\\[\]:@]*)(?::[0-9]*)?")
+# Section 3.2.2, reg-name or IPv6address, with the zone of RFC 6874.
+_HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+|[0-9A-Fa-f:.]+(?:%25[A-Za-z0-9._~-]+)?")
 _LONGEST = 8192  # RFC 7230, section 3.1.1, asks for request lines of at least 8000 octets
 
 
@@ -25,7 +28,7 @@ class URI(NamedTuple):
 
     Fields:
         secure: whether it is ``wss://``.
-        host: the host name or address, without brackets, in ASCII.
+        host: the host name or address, without brackets, in ASCII; an IPv6 address with its zone.
         port: the TCP port.
         resource_name: path and query, percent-encoded: what stands in the request line.
         username: the user name, decoded, or None.
@@ -42,7 +45,8 @@ class URI(NamedTuple):
     @property
     def host_header(self) -> str:
         """Return the value of the Host header: the port is left out when it is the default one."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        # RFC 6874, section 4: a client "MUST remove any ZoneID attached to an outgoing URI".
+        host = f"[{self.host.partition('%')[0]}]" if ":" in self.host else self.host
         return host if self.port == _DEFAULT_PORTS[self.secure] else f"{host}:{self.port}"
 
 
@@ -65,8 +69,8 @@ def parse_uri(uri: str) -> URI:
     if len(uri) > _LONGEST:
         raise InvalidURI(f"uri is longer than {_LONGEST} characters")
     # Before urlsplit, which drops tabs and line ends without a word.
-    if _CONTROL_OR_SPACE.search(uri):
-        raise InvalidURI(f"uri contains a space or control character: {uri!r}")
+    if _UNPRINTABLE.search(uri):
+        raise InvalidURI(f"uri contains a space, control character or lone surrogate: {uri!r}")
     try:
         parts = urlsplit(uri)
         host, port = parts.hostname, parts.port
@@ -84,20 +88,19 @@ def parse_uri(uri: str) -> URI:
         host = host.encode("ascii" if host.isascii() else "idna").decode()
     except UnicodeError:
         raise InvalidURI(f"host is not a domain name: {uri!r}") from None
-    if not _HOST.fullmatch(host):
+    if not _AUTHORITY.fullmatch(parts.netloc) or not _HOST.fullmatch(host):
         raise InvalidURI(f"host is not a domain name or address: {uri!r}")
+    if ":" in host:
+        host = host.replace("%25", "%")
     secure = parts.scheme == "wss"
     if port is None:
         port = _DEFAULT_PORTS[secure]
     elif port == 0:
         raise InvalidURI(f"port must be 1 to 65535: {uri!r}")
-    try:
-        # "%" is safe: what is encoded already stays as it is.
-        resource_name = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
-        if parts.query or "?" in uri:
-            resource_name += "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~-._?[]|^`{}\\")
-    except UnicodeEncodeError:
-        raise InvalidURI(f"uri contains a lone surrogate: {uri!r}") from None
+    # "%" is safe: what is encoded already stays as it is.
+    resource_name = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
+    if "?" in uri:
+        resource_name += "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~-._?[]|^`{}\\")
     username = None if parts.username is None else unquote(parts.username)
     password = None if parts.password is None else unquote(parts.password)
     return URI(secure, host, port, resource_name, username, password)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import pytest
+
+from wsframe.errors import InvalidURI
+from wsframe.uri import URI, parse_uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "parts", "host_header"),
+    [
+        # RFC 6455, section 3: default ports and path, scheme and host in any case
+        ("ws://localhost", (False, "localhost", 80, "/"), "localhost"),
+        ("wss://localhost", (True, "localhost", 443, "/"), "localhost"),
+        ("WSS://Example.COM/Chat", (True, "example.com", 443, "/Chat"), "example.com"),
+        ("ws://localhost:8001/chat?room=1", (False, "localhost", 8001, "/chat?room=1"), "localhost:8001"),
+        ("ws://h:443/", (False, "h", 443, "/"), "h:443"),
+        ("wss://h:443/", (True, "h", 443, "/"), "h"),
+        ("ws://h:080/", (False, "h", 80, "/"), "h"),
+        ("ws://h:/", (False, "h", 80, "/"), "h"),
+        ("ws://h?q", (False, "h", 80, "/?q"), "h"),
+        ("ws://h/?", (False, "h", 80, "/?"), "h"),
+        ("ws://h//a?b?c", (False, "h", 80, "//a?b?c"), "h"),
+        # Hosts: RFC 3986, section 3.2.2; IDNA; RFC 6874, section 4: the zone stays at home
+        ("ws://127.0.0.1:99/", (False, "127.0.0.1", 99, "/"), "127.0.0.1:99"),
+        ("ws://[::1]/", (False, "::1", 80, "/"), "[::1]"),
+        ("ws://[2001:DB8::1]:99/", (False, "2001:db8::1", 99, "/"), "[2001:db8::1]:99"),
+        ("ws://[fe80::1%25Eth0]:99/", (False, "fe80::1%Eth0", 99, "/"), "[fe80::1]:99"),
+        ("ws://a_b-c~%41.(d)!/", (False, "a_b-c~%41.(d)!", 80, "/"), "a_b-c~%41.(d)!"),
+        ("ws://Bücher.example/", (False, "xn--bcher-kva.example", 80, "/"), "xn--bcher-kva.example"),
+        # Path and query are percent-encoded once
+        ("ws://h/ü?ü", (False, "h", 80, "/%C3%BC?%C3%BC"), "h"),
+        ("ws://h/%C3%BC%2f?%20", (False, "h", 80, "/%C3%BC%2f?%20"), "h"),
+        ("ws://h/\u3000", (False, "h", 80, "/%E3%80%80"), "h"),
+        ('ws://h/<>"[]', (False, "h", 80, "/%3C%3E%22%5B%5D"), "h"),
+        ('ws://h/?<>"[]', (False, "h", 80, "/?%3C%3E%22[]"), "h"),
+        ("ws://h/!$&'()*+,;=:@-._~", (False, "h", 80, "/!$&'()*+,;=:@-._~"), "h"),
+        # User information
+        ("ws://user@h/", (False, "h", 80, "/", "user"), "h"),
+        ("ws://user:pass@h:99/", (False, "h", 99, "/", "user", "pass"), "h:99"),
+        ("ws://us%40er:p%3Ass%C3%BC@h/", (False, "h", 80, "/", "us@er", "p:ssü"), "h"),
+        ("ws://user:@h/", (False, "h", 80, "/", "user", ""), "h"),
+        ("ws://user:p@ss@[::1]:99/", (False, "::1", 99, "/", "user", "p@ss"), "[::1]:99"),
+    ],
+)
+def test_an_address_is_taken_apart_rfc6455_3(uri, parts, host_header):
+    assert parse_uri(uri) == URI(*parts)
+    assert parse_uri(uri).host_header == host_header
+
+
+@pytest.mark.parametrize(
+    ("uri", "problem"),
+    [
+        ("", "scheme"),
+        ("localhost", "scheme"),
+        ("//h/", "scheme"),
+        ("http://h/", "scheme"),
+        ("wsx://h/", "scheme"),
+        # "Fragment identifiers [...] MUST NOT be used on these URIs"
+        ("ws://h/#a", "fragment"),
+        ("ws://h/#", "fragment"),
+        ("ws://h?#", "fragment"),
+        ("ws:h", "host"),
+        ("ws:/h", "host"),
+        ("ws:///a", "host"),
+        ("ws://:80/", "host"),
+        ("ws://user@/", "host"),
+        ("ws://@/", "host"),
+        ("ws://h:0/", "port"),
+        ("ws://h:65536/", "(?i)port"),
+        ("ws://h:-1/", "(?i)port"),
+        ("ws://h:+1/", "(?i)port"),
+        ("ws://h:a/", "(?i)port"),
+        ("ws://h:８０/", "(?i)port"),
+        ("ws://a:1:2/", "(?i)port"),
+        ("ws://::1/", "(?i)port"),
+        ("ws://[::1/", "IPv6"),
+        ("ws://[::1]x/", "host"),
+        ("ws://[::1].example/", "host"),
+        ("ws://[fe80::1%eth0]/", "host"),
+        ("ws://[fe80::1%25]/", "host"),
+        ("ws://[v1.a]/", "host"),
+        ("ws://[v1.a:b]/", "host"),
+        ("ws://a%4/", "host"),
+        ("ws://a^b/", "host"),
+        ('ws://a"b/', "host"),
+        ("ws://\u2100/", "NFKC"),
+        ("ws://é" + "a" * 63 + "/", "host"),
+        # A browser reads this as host a, others as host b.
+        ("ws://a\\@b/", "host"),
+        ("ws://h/" + "a" * 8186, "8192"),
+    ],
+)
+def test_what_is_no_address_is_refused_rfc6455_3(uri, problem):
+    with pytest.raises(InvalidURI, match=problem):
+        parse_uri(uri)
+
+
+@pytest.mark.parametrize(
+    "template", ["{}ws://h/", "w{}s://h/", "ws://{}@h/", "ws://h{}/", "ws://h/{}", "ws://h/?{}"]
+)
+@pytest.mark.parametrize(
+    "character",
+    [*map(chr, range(0x21)), *map(chr, range(0x7F, 0xA1)), "\u2028", "\u2029", "\ud800", "\udfff"],
+    ids=ascii,
+)
+def test_spaces_control_characters_and_surrogates_are_refused(template, character):
+    with pytest.raises(InvalidURI, match="space"):
+        parse_uri(template.format(character))
+
+
+def test_the_longest_address_is_fine():
+    uri = "ws://h/" + "a" * 8185
+    assert len(parse_uri(uri).resource_name) == 8186
+
+
+@pytest.mark.parametrize("uri", [None, b"ws://h/", 1])
+def test_an_address_is_a_str(uri):
+    with pytest.raises(TypeError, match="uri must be a str"):
+        parse_uri(uri)
