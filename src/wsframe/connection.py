@@ -75,8 +75,6 @@ _MAX_FRAGMENTS = 65536
 _REGISTERED_CODES = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
 NO_STATUS_RECEIVED, ABNORMAL_CLOSURE = 1005, 1006
 
-_new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
-
 
 class Role(Enum):
     """Tell the two endpoints of a connection apart (RFC 6455, section 1.2)."""
@@ -100,6 +98,25 @@ CONNECTING, OPEN, CLOSING, CLOSED = State.CONNECTING, State.OPEN, State.CLOSING,
 def _is_sendable(code: int) -> bool:
     """Tell whether a status code may stand in a Close frame (sections 7.4.1 and 7.4.2)."""
     return code in _REGISTERED_CODES or 3000 <= code < 5000
+
+
+class _TextDecoder:
+    """Decode UTF-8 that comes in pieces, and refuse at once an octet that no other can complete."""
+
+    __slots__ = ("pending",)
+
+    def __init__(self) -> None:
+        self.pending = b""  # the beginning of a character
+
+    def decode(self, octets: bytes, final: bool) -> str:
+        octets = self.pending + octets
+        text, length = codecs.utf_8_decode(octets, "strict", final)
+        pending = octets[length:]
+        # The codec waits for the third octet of a surrogate, but the second gives it away.
+        if b"\xed\xa0" <= pending < b"\xee":
+            raise UnicodeDecodeError("utf-8", pending, 0, 2, "surrogates are not allowed")
+        self.pending = pending
+        return text
 
 
 class Connection:
@@ -163,14 +180,14 @@ class Connection:
         self._message_opcode = CONTINUATION
         self._message = bytearray()
         self._message_fragments = 0
-        self._utf8 = _new_utf8_decoder()
+        self._utf8 = _TextDecoder()
 
         # Octets out
         self._is_masking = role is Role.CLIENT
         self._output: list[bytes] = []
         # The message that is going out in fragments: its opcode, or 0
         self._sent_opcode = CONTINUATION
-        self._sent_utf8 = _new_utf8_decoder()
+        self._sent_utf8 = _TextDecoder()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.role.name} {self.state.name}>"
@@ -392,15 +409,13 @@ class Connection:
                 payload = data.encode()
             except UnicodeEncodeError:
                 raise LocalProtocolError("text contains a lone surrogate") from None
-            if self._sent_opcode and self._sent_utf8.getstate()[0]:
+            if self._sent_utf8.pending:
                 raise LocalProtocolError("the last fragment ended inside a character")
         else:
             payload = as_octets(data)
-            before = self._sent_utf8.getstate()
             try:
                 self._sent_utf8.decode(payload, fin)
             except UnicodeDecodeError:
-                self._sent_utf8.setstate(before)
                 raise LocalProtocolError("text is not UTF-8") from None
         self._queue_message(TEXT, payload, fin)
 

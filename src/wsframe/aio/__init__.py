@@ -1,0 +1,11 @@
+"""WebSockets on asyncio: ``connect`` and ``serve``.
+
+connection.py holds the ``WebSocket``, an asyncio protocol around a ``Connection``. client.py opens one;
+server.py accepts many.
+"""
+
+from .client import Connecting, connect
+from .connection import WebSocket
+from .server import Server, Serving, serve
+
+__all__ = ["Connecting", "Server", "Serving", "WebSocket", "connect", "serve"]

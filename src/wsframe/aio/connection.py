@@ -1,0 +1,516 @@
+"""A WebSocket on asyncio: a transport and a Connection.
+
+    transport -- data_received --> Connection -- next_event --> recv()
+    transport <-- write -- _flush <-- Connection <-- send_* -- send()
+
+Three rules decide when the next event is read:
+
+1. ``recv`` reads it straight from the Connection whenever octets are there: a batch of frames that came
+   in one read costs one wake-up.
+2. Octets that come while a task waits in ``recv`` wake it, and it gets one turn of the loop before anybody
+   looks further ahead. So its answer goes out before a Close that came in the same packet is acted on.
+3. Octets that come while nobody waits are looked at ahead of ``recv``: Pings are answered, messages are
+   queued. When the queue is full the transport is paused, and the Connection holds what is left over.
+
+And two decide when octets are written: a ``send`` is written at once if no received octets wait to be
+read; otherwise what is sent is collected, until ``recv`` has to wait, the loop's turn ends or 64 KiB are
+there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import deque
+from contextlib import suppress
+from time import perf_counter
+from typing import Any
+
+from ..connection import Connection, State
+from ..errors import ConnectionClosed, LocalProtocolError
+from ..events import Binary, Close, Fail, Ping, Pong, Request, Response, Text
+
+__all__ = ["CLEAN_CODES", "WebSocket"]
+
+OPEN, CONNECTING = State.OPEN, State.CONNECTING
+MAX_QUEUED_MESSAGES = 16
+MAX_QUEUED_SIZE = 2**20  # octets
+HIGH_WATER = 65536  # octets of unsent output
+# Iteration ends silently after these: normal closure, going away, and a Close without a code.
+CLEAN_CODES = (1000, 1001, 1005)
+
+
+class WebSocket(asyncio.Protocol):
+    """Be an open WebSocket: what ``connect`` returns and what ``serve`` gives to its handler.
+
+    Iterating over it gives its messages: text as ``str``, binary as ``bytes``. The iteration ends when the
+    connection is closed with 1000, 1001 or no code, and raises ``ConnectionClosed`` when it is closed
+    otherwise or lost. Any task may send; one at a time may receive.
+
+    The methods that begin with ``connection_``, ``data_``, ``eof_``, ``pause_`` and ``resume_`` are called
+    by the event loop.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_close_timeout",
+        "_close_timer",
+        "_connection",
+        "_corked",
+        "_drained",
+        "_end",
+        "_eof",
+        "_is_discarding",
+        "_is_flush_scheduled",
+        "_is_half_closed",
+        "_is_looking_ahead",
+        "_is_reading_paused",
+        "_is_writing_paused",
+        "_loop",
+        "_lost",
+        "_messages",
+        "_pings",
+        "_pongs",
+        "_queued",
+        "_reader",
+        "_transport",
+    )
+
+    def __init__(self, connection: Connection, close_timeout: float | None) -> None:
+        self._connection = connection
+        self._close_timeout = close_timeout
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport = None  # type: ignore[assignment]  # until connection_made
+        self._lost = self._loop.create_future()
+        self._end: Close | Fail | None = None
+        self._eof = False
+        self._close_timer: asyncio.TimerHandle | None = None
+        # Octets in
+        self._reader: asyncio.Future[None] | None = None
+        self._messages: deque[Text | Binary] = deque()
+        self._queued = 0
+        self._is_looking_ahead = False
+        self._is_reading_paused = False
+        self._is_discarding = False
+        self._pings: dict[bytes, tuple[asyncio.Future[float], float]] = {}
+        # Octets out
+        self._corked = 0
+        self._pongs = 0
+        self._is_flush_scheduled = False
+        self._is_half_closed = False
+        self._is_writing_paused = False
+        self._drained: deque[asyncio.Future[None]] = deque()
+
+    def __repr__(self) -> str:
+        return f"<WebSocket {self.state.name} {self.remote_address}>"
+
+    # What it is
+
+    @property
+    def state(self) -> State:
+        """State.CONNECTING, OPEN, CLOSING or CLOSED."""
+        return State.CLOSED if self._lost.done() else self._connection.state
+
+    @property
+    def request(self) -> Request | None:
+        """The client's request, on a server."""
+        return getattr(self._connection, "request", None)
+
+    @property
+    def response(self) -> Response | None:
+        """The server's response, on a client."""
+        return getattr(self._connection, "response", None)
+
+    @property
+    def path(self) -> str:
+        """The resource name: path and query."""
+        request = self.request
+        return self._connection.uri.resource_name if request is None else request.path  # type: ignore[attr-defined]
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol in use, or None."""
+        return self._connection.subprotocol
+
+    @property
+    def remote_address(self) -> Any:
+        """The peer's address, as ``socket.getpeername`` returns it."""
+        return self._transport and self._transport.get_extra_info("peername")
+
+    @property
+    def local_address(self) -> Any:
+        """This end's address, as ``socket.getsockname`` returns it."""
+        return self._transport and self._transport.get_extra_info("sockname")
+
+    @property
+    def close_code(self) -> int | None:
+        """The status code that the connection ended with; None before that (RFC 6455, 7.1.5)."""
+        return None if self._end is None else self._end.code
+
+    @property
+    def close_reason(self) -> str | None:
+        """The reason that the connection ended with; None before that (RFC 6455, 7.1.6)."""
+        return None if self._end is None else self._end.reason
+
+    # Receiving
+
+    async def recv(self, timeout: float | None = None) -> str | bytes:
+        """Receive the next message. Cancelling it loses none.
+
+        Args:
+            timeout: how many seconds to wait; None: for ever.
+
+        Returns:
+            Text as ``str``, binary as ``bytes``.
+
+        Raises:
+            ConnectionClosed: the connection ended, and all messages before its end were received.
+            TimeoutError: no message came in time.
+            RuntimeError: another task is receiving.
+        """
+        if self._reader is not None:
+            raise RuntimeError("another task is receiving from this WebSocket already")
+        message = self._next_message()
+        if message is None:
+            if timeout is None:
+                message = await self._wait_for_message()
+            else:
+                async with asyncio.timeout(timeout):
+                    message = await self._wait_for_message()
+        return message.data
+
+    def __aiter__(self) -> WebSocket:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        try:
+            return await self.recv()
+        except ConnectionClosed as closed:
+            if closed.clean and closed.code in CLEAN_CODES:
+                raise StopAsyncIteration from None
+            raise
+
+    def _next_message(self) -> Text | Binary | None:
+        if self._messages:
+            message = self._messages.popleft()
+            self._queued -= len(message.data)
+            return message
+        event = self._pull()
+        if event is None and self._end is not None:
+            self._flush()
+            raise self._closed()
+        return event
+
+    async def _wait_for_message(self) -> Text | Binary:
+        message = None
+        while message is None:
+            # Everything that came in was read: now write the answers, and read on.
+            self._flush()
+            self._resume_reading()
+            self._reader = self._loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+            message = self._next_message()
+        return message
+
+    def _pull(self) -> Text | Binary | None:
+        """Read events up to the next message; None: more octets are needed, or it is over."""
+        while event := self._connection.next_event():
+            kind = type(event)
+            if kind is Text or kind is Binary:
+                return event  # type: ignore[return-value]
+            if kind is Ping:
+                if self._is_writing_paused:
+                    self._pongs += len(event.payload) + 2  # type: ignore[union-attr]
+            elif kind is Pong:
+                self._receive_pong(event.payload)  # type: ignore[union-attr]
+            elif kind is Close or kind is Fail:
+                self._end = event  # type: ignore[assignment]
+                self._start_close_timer()
+        return None
+
+    def _wake_reader(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def _look_ahead(self) -> None:
+        """Read events ahead of ``recv``, until the queue is full."""
+        self._is_looking_ahead = False
+        while len(self._messages) < MAX_QUEUED_MESSAGES and self._queued < MAX_QUEUED_SIZE:
+            message = self._pull()
+            if message is None:
+                break
+            if not self._is_discarding:
+                self._messages.append(message)
+                self._queued += len(message.data)
+        else:
+            self._pause_reading()
+        if self._messages or self._end:
+            self._wake_reader()
+        self._flush()
+
+    def _pause_reading(self) -> None:
+        if not (self._is_reading_paused or self._eof or self._transport.is_closing()):
+            self._is_reading_paused = True
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._is_reading_paused and self._pongs < HIGH_WATER:
+            self._is_reading_paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    # Sending
+
+    async def send(self, message: str | bytes | bytearray | memoryview) -> None:
+        """Send a message; waits while more than 64 KiB are unsent.
+
+        Args:
+            message: ``str`` goes out as text, a bytes-like object as binary.
+
+        Raises:
+            ConnectionClosed: the connection is closing or closed.
+            LocalProtocolError: the text contains a lone surrogate.
+            TypeError: the message is neither a string nor bytes-like.
+        """
+        if self._is_writing_paused:
+            await self._drain()
+        self._check_open()
+        if isinstance(message, str):
+            self._connection.send_text(message)
+        else:
+            self._connection.send_binary(message)
+        self._cork(len(message))
+        if self._is_writing_paused:
+            await self._drain()
+
+    async def ping(self, payload: bytes | None = None) -> float:
+        """Send a Ping and wait for its Pong.
+
+        Args:
+            payload: up to 125 octets; by default 4 random ones.
+
+        Returns:
+            The round trip, in seconds.
+
+        Raises:
+            ConnectionClosed: the connection is closing or closed, or ended before the Pong.
+            LocalProtocolError: the payload is too long, or the same one is waited for already.
+        """
+        self._check_open()
+        payload = os.urandom(4) if payload is None else bytes(memoryview(payload))
+        if payload in self._pings:
+            raise LocalProtocolError("a ping with this payload is waiting for its pong already")
+        self._connection.send_ping(payload)
+        pong: asyncio.Future[float] = self._loop.create_future()
+        self._pings[payload] = (pong, perf_counter())
+        self._flush()
+        try:
+            return await pong
+        finally:
+            self._pings.pop(payload, None)
+
+    def _receive_pong(self, payload: bytes) -> None:
+        if payload not in self._pings:
+            return  # Section 5.5.3: "A response to an unsolicited Pong frame is not expected."
+        # The peer may answer only the latest of several Pings: that answers the earlier ones as well.
+        now = perf_counter()
+        for earlier in list(self._pings):
+            pong, sent = self._pings.pop(earlier)
+            if not pong.done():
+                pong.set_result(now - sent)
+            if earlier == payload:
+                break
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection, and wait until it is closed. Messages that still come are dropped.
+
+        It does nothing more than wait when the connection is closing or closed already.
+
+        Args:
+            code: the status code: 1000 to 1003, 1007 to 1014, 3000 to 4999, or 1005 for none.
+            reason: up to 123 octets of UTF-8.
+
+        Raises:
+            LocalProtocolError: the code or the reason cannot be sent.
+            TypeError: the code is not an int, or the reason not a string.
+        """
+        if self._connection.state is OPEN and not self._lost.done():
+            self._connection.send_close(code, reason)
+            self._start_close_timer()
+        self._is_discarding = True
+        self._messages.clear()
+        self._queued = 0
+        self._look_ahead()
+        self._resume_reading()
+        await self.wait_closed()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed."""
+        await asyncio.shield(self._lost)
+
+    async def __aenter__(self) -> WebSocket:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _check_open(self) -> None:
+        if self._connection.state is not OPEN or self._lost.done():
+            raise self._closed()
+
+    def _closed(self) -> ConnectionClosed:
+        if self._end is not None:
+            return ConnectionClosed(self._end.code, self._end.reason, type(self._end) is Close)
+        sent = self._connection.close_sent
+        if sent is not None and not self._lost.done():
+            return ConnectionClosed(sent.code, sent.reason)
+        return ConnectionClosed(1006, "connection was lost")
+
+    def _cork(self, size: int) -> None:
+        self._corked += size
+        if self._corked >= HIGH_WATER or not (self._messages or self._connection.unread):
+            self._flush()
+        elif not self._is_flush_scheduled:
+            self._is_flush_scheduled = True
+            self._loop.call_soon(self._scheduled_flush)
+
+    def _scheduled_flush(self) -> None:
+        self._is_flush_scheduled = False
+        self._flush()
+
+    def _flush(self) -> None:
+        """Write what the Connection has to send, and close when it says so."""
+        connection = self._connection
+        self._corked = 0
+        chunks = connection.chunks_to_send()
+        if chunks and not self._transport.is_closing():
+            if len(chunks) == 1:
+                self._transport.write(chunks[0])
+            else:
+                self._transport.writelines(chunks)
+        if connection.should_close:
+            self._close_transport()
+        elif self._pongs >= HIGH_WATER:
+            # The peer sends Pings, and does not read our Pongs.
+            self._pause_reading()
+
+    async def _drain(self) -> None:
+        while self._is_writing_paused and not self._lost.done():
+            waiter = self._loop.create_future()
+            self._drained.append(waiter)
+            try:
+                await waiter
+            finally:
+                self._drained.remove(waiter)
+
+    # Closing
+
+    def _close_transport(self) -> None:
+        """Close the TCP connection so that the peer reads all that was written.
+
+        Closing a socket that has unread octets resets the connection, and the reset overtakes our Close.
+        So close one direction, and drop what comes until the peer closes the other (section 7.1.1).
+        """
+        self._start_close_timer()
+        transport = self._transport
+        if self._eof:
+            transport.close()
+        elif not self._is_half_closed and not transport.is_closing():
+            self._is_half_closed = True
+            self._resume_reading()
+            if transport.can_write_eof():
+                transport.write_eof()
+            elif type(self._end) is Fail and self._connection.close_sent is not None:
+                # TLS can't close one direction without losing what comes in the other: TCP can.
+                _shutdown(transport.get_extra_info("socket"))
+            else:
+                transport.close()
+
+    def _start_close_timer(self) -> None:
+        if self._close_timer is None and self._close_timeout is not None:
+            self._close_timer = self._loop.call_later(self._close_timeout, self._transport.abort)
+
+    # Called by the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin (called by the event loop)."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(HIGH_WATER)
+
+    def data_received(self, data: bytes) -> None:
+        """Take octets off the network (called by the event loop)."""
+        self._connection.receive_data(data)
+        self._read_on()
+
+    def eof_received(self) -> bool:
+        """Take the end of the stream (called by the event loop)."""
+        self._eof = True
+        self._connection.receive_data(b"")
+        self._read_on()
+        # Keep the transport open for the answers that are still to come; TLS can't.
+        return self._transport.can_write_eof()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """End (called by the event loop)."""
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+        if not self._eof:
+            self._eof = True
+            self._connection.receive_data(b"")
+        self._lost.set_result(None)
+        self.resume_writing()
+        self._read_on()
+        for pong, _ in self._pings.values():
+            if not pong.done():
+                pong.set_exception(self._closed())
+        self._pings.clear()
+
+    def pause_writing(self) -> None:
+        """Stop sending: more than 64 KiB are unsent (called by the event loop)."""
+        self._is_writing_paused = True
+
+    def resume_writing(self) -> None:
+        """Go on sending (called by the event loop)."""
+        self._is_writing_paused = False
+        for waiter in self._drained:
+            if not waiter.done():
+                waiter.set_result(None)
+        if self._pongs:
+            self._pongs = 0
+            if not self._messages:
+                self._resume_reading()
+
+    def _read_on(self) -> None:
+        """Read what came in: see the rules above."""
+        if self._connection.state is CONNECTING:
+            self._read_handshake()
+            return
+        if self._reader is not None and not self._reader.done():
+            message = self._pull()
+            if message is not None:
+                self._messages.append(message)
+                self._queued += len(message.data)
+            if message is not None or self._end is not None:
+                self._wake_reader()
+            if not self._connection.unread and not self._eof:
+                self._flush()
+                return
+        if not self._is_looking_ahead:
+            self._is_looking_ahead = True
+            self._loop.call_soon(self._look_ahead)
+
+    def _read_handshake(self) -> None:
+        """Go on with the opening handshake. The client and the server say how."""
+        raise NotImplementedError
+
+
+def _shutdown(sock: Any) -> None:
+    if sock is not None:
+        # A duplicate, because event loops keep their sockets to themselves.
+        with socket.socket(fileno=os.dup(sock.fileno())) as duplicate, suppress(OSError):
+            duplicate.shutdown(socket.SHUT_WR)

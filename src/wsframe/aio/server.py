@@ -1,0 +1,300 @@
+"""``serve``: accept WebSockets on asyncio (RFC 6455, section 4.2)."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import socket
+import ssl as tls
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from typing import Any, TypeAlias
+
+from ..errors import ConnectionClosed
+from ..events import Fail, Request, Response
+from ..server import ServerConnection
+from .connection import CONNECTING, OPEN, WebSocket
+
+__all__ = ["Handler", "ProcessRequest", "Server", "Serving", "serve"]
+
+logger = logging.getLogger("wsframe.aio")
+
+Handler: TypeAlias = Callable[[WebSocket], Awaitable[None]]
+ProcessRequest: TypeAlias = Callable[[Request], "Response | Awaitable[Response | None] | None"]
+
+
+def serve(
+    handler: Handler,
+    host: str | Sequence[str] | None = None,
+    port: int | None = None,
+    *,
+    process_request: ProcessRequest | None = None,
+    subprotocols: Sequence[str] = (),
+    origins: Iterable[str | None] | None = None,
+    ssl: tls.SSLContext | None = None,
+    unix: str | None = None,
+    sock: socket.socket | None = None,
+    open_timeout: float | None = 10,
+    close_timeout: float | None = 10,
+    max_message_size: int | None = 2**20,
+) -> Serving:
+    """Accept WebSocket connections, and run a handler for each.
+
+    ``async with serve(...) as server`` closes the server at the end; ``await serve(...)`` returns it.
+
+    The connection is closed with 1000 when its handler returns. When the handler raises, the error is
+    logged and the connection is closed with 1011; a ``ConnectionClosed`` is not an error.
+
+    Args:
+        handler: a coroutine function that is called with each open ``WebSocket``.
+        host: where to listen; None: on all interfaces.
+        port: the TCP port; 0: any free one, which ``server.port`` tells.
+        process_request: a function or coroutine function that is called with each ``Request`` before it
+            is answered. It returns None to accept (a plain GET gets 426), ``Response(101, headers)`` to
+            accept with more headers, or any other ``Response`` to answer with that and close.
+        subprotocols: what the server speaks, its favourite first.
+        origins: the origins whose pages may connect; others get 403. By default all may.
+        ssl: the TLS context, for ``wss://``.
+        unix: listen on a Unix socket at this path.
+        sock: listen on this bound socket.
+        open_timeout: how many seconds the opening handshake may take; None: no limit.
+        close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
+        max_message_size: the largest message to receive, in octets; None: no limit.
+
+    Raises:
+        OSError: the address cannot be listened on.
+        LocalProtocolError: a subprotocol is not a token, or comes twice.
+        ValueError: arguments that exclude each other.
+    """
+    if [host is not None or port is not None, unix is not None, sock is not None].count(True) != 1:
+        raise ValueError("give one of: host and port, unix, sock")
+    connection_options: dict[str, Any] = {
+        "subprotocols": subprotocols,
+        "origins": None if origins is None or isinstance(origins, str) else tuple(origins),
+        "max_message_size": max_message_size,
+    }
+    if isinstance(origins, str):
+        raise TypeError("origins must be a list of str, not a str")
+    ServerConnection(**connection_options)  # wrong options are told now, not with the first client
+    options: dict[str, Any] = {}
+    if unix is not None:
+        options["path"] = unix
+    elif sock is not None:
+        options["sock"] = sock
+    else:
+        options["host"], options["port"] = host, port or 0
+    if ssl is not None:
+        options["ssl"] = ssl
+        options["ssl_handshake_timeout"] = open_timeout
+        options["ssl_shutdown_timeout"] = close_timeout
+    server = Server(handler, process_request, connection_options, open_timeout, close_timeout)
+    return Serving(server, options)
+
+
+class Serving:
+    """Be what ``serve`` returns: await it, or enter it with ``async with``."""
+
+    def __init__(self, server: Server, options: dict[str, Any]) -> None:
+        self._server = server
+        self._options = options
+
+    def __await__(self) -> Generator[Any, None, Server]:
+        return self._server._listen(self._options).__await__()
+
+    async def __aenter__(self) -> Server:
+        return await self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._server.close()
+
+
+class Server:
+    """Be a running server.
+
+    Attributes:
+        connections: its open ``WebSocket`` objects.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        process_request: ProcessRequest | None,
+        connection_options: dict[str, Any],
+        open_timeout: float | None,
+        close_timeout: float | None,
+    ) -> None:
+        self.connections: set[WebSocket] = set()
+        self._handler = handler
+        self._process_request = process_request
+        self._connection_options = connection_options
+        self._open_timeout = open_timeout
+        self._close_timeout = close_timeout
+        self._protocols: set[_ServerWebSocket] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._closed: asyncio.Future[None] | None = None
+
+    @property
+    def sockets(self) -> Sequence[Any]:
+        """The sockets that it listens on."""
+        return () if self._server is None else self._server.sockets
+
+    @property
+    def port(self) -> int:
+        """The TCP port that it listens on."""
+        return int(self.sockets[0].getsockname()[1])
+
+    async def __aenter__(self) -> Server:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def serve_forever(self) -> None:
+        """Wait until the server is closed."""
+        await self.wait_closed()
+
+    async def wait_closed(self) -> None:
+        """Wait until the server, its connections and its handlers are closed."""
+        assert self._closed is not None
+        await asyncio.shield(self._closed)
+
+    async def close(self, code: int = 1001, reason: str = "") -> None:
+        """Refuse new connections, close the open ones, and wait for the handlers.
+
+        Connections that are not closed within ``close_timeout`` are cut, and handlers that have not
+        returned by then are cancelled.
+
+        Args:
+            code: the status code to close with.
+            reason: the reason to close with.
+
+        Raises:
+            LocalProtocolError: the code or the reason cannot be sent.
+        """
+        assert self._server is not None
+        assert self._closed is not None
+        self._server.close()
+        for protocol in list(self._protocols):
+            if protocol.state is CONNECTING:
+                protocol.abort()
+        closing = [asyncio.ensure_future(websocket.close(code, reason)) for websocket in self.connections]
+        # A handler may be closing the server.
+        tasks = self._tasks - {asyncio.current_task()}
+        if closing or tasks:
+            done, late = await asyncio.wait([*closing, *tasks], timeout=self._close_timeout)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+            for task in closing:
+                if task in done:
+                    task.result()  # a wrong code or reason is raised here
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    async def _listen(self, options: dict[str, Any]) -> Server:
+        if self._server is not None:
+            raise RuntimeError("this serve() was used already")
+        loop = asyncio.get_running_loop()
+        self._closed = loop.create_future()
+        create = loop.create_unix_server if "path" in options else loop.create_server
+        self._server = await create(lambda: _ServerWebSocket(self), **options)
+        return self
+
+    def _start(self, websocket: _ServerWebSocket, request: Request) -> None:
+        task = asyncio.get_running_loop().create_task(self._run(websocket, request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, websocket: _ServerWebSocket, request: Request) -> None:
+        try:
+            if await self._answer(websocket, request):
+                await self._handle(websocket)
+        except asyncio.CancelledError:
+            websocket.abort()
+            raise
+
+    async def _answer(self, websocket: _ServerWebSocket, request: Request) -> bool:
+        """Answer a request, and tell whether the connection is open."""
+        try:
+            response = self._process_request and self._process_request(request)
+            if inspect.isawaitable(response):
+                response = await response
+            websocket.answer(response)
+        except Exception:
+            logger.exception("process_request failed")
+            websocket.answer(Response(500, body=b"internal server error\n"))
+        return websocket.state is OPEN
+
+    async def _handle(self, websocket: WebSocket) -> None:
+        self.connections.add(websocket)
+        code, reason = 1000, ""
+        try:
+            await self._handler(websocket)
+        except ConnectionClosed:
+            pass
+        except Exception:
+            logger.exception("connection handler failed")
+            code, reason = 1011, "internal error"
+        finally:
+            self.connections.discard(websocket)
+        await websocket.close(code, reason)
+
+
+class _ServerWebSocket(WebSocket):
+    __slots__ = ("_open_timer", "_server")
+
+    _connection: ServerConnection
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(ServerConnection(**server._connection_options), server._close_timeout)
+        self._server = server
+        self._open_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._server._protocols.add(self)
+        if self._server._open_timeout is not None:
+            self._open_timer = self._loop.call_later(self._server._open_timeout, self.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        self._server._protocols.discard(self)
+        super().connection_lost(exc)
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def _stop_timer(self) -> None:
+        if self._open_timer is not None:
+            self._open_timer.cancel()
+            self._open_timer = None
+
+    def _read_handshake(self) -> None:
+        if self._connection.request is not None:
+            return  # it waits for its answer
+        event = self._connection.next_event()
+        if isinstance(event, Request):
+            # What follows the request is read when it is answered.
+            self._pause_reading()
+            self._server._start(self, event)
+        elif isinstance(event, Fail):
+            self._stop_timer()
+            self._end = event
+            self._flush()
+
+    def answer(self, response: Response | None) -> None:
+        connection = self._connection
+        if connection.state is not CONNECTING or self._lost.done():
+            return
+        if response is None:
+            connection.accept()
+        elif response.status == 101:
+            connection.accept(response.subprotocol or ..., response.headers)
+        else:
+            connection.reject(response.status, response.headers, response.body)
+        self._stop_timer()
+        self._flush()
+        self._resume_reading()
+        self._read_on()

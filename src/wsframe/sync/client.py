@@ -1,0 +1,113 @@
+"""``connect``: open a WebSocket on a blocking socket (RFC 6455, section 4.1)."""
+
+from __future__ import annotations
+
+import socket
+import ssl as tls
+from collections.abc import Sequence
+from time import monotonic
+
+from ..client import ClientConnection
+from ..connection import State
+from ..errors import HandshakeRejected
+from ..events import Fail
+from ..handshake import HeaderList
+from .connection import WebSocket
+from .stream import Stream, TLSStream, remaining
+
+__all__ = ["connect"]
+
+
+def connect(
+    uri: str,
+    *,
+    subprotocols: Sequence[str] = (),
+    origin: str | None = None,
+    additional_headers: HeaderList = (),
+    ssl: tls.SSLContext | None = None,
+    server_hostname: str | None = None,
+    unix: str | None = None,
+    sock: socket.socket | None = None,
+    open_timeout: float | None = 10,
+    close_timeout: float | None = 10,
+    max_message_size: int | None = 2**20,
+) -> WebSocket:
+    """Open a WebSocket connection.
+
+    ``with connect(uri) as websocket`` closes it at the end.
+
+    Args:
+        uri: the address, ``ws://`` or ``wss://``.
+        subprotocols: what to offer, the favourite first.
+        origin: the value of an Origin header.
+        additional_headers: more headers for the request.
+        ssl: the TLS context for ``wss://``; by default one that verifies the server.
+        server_hostname: the name that the server's certificate must have; by default the host.
+        unix: connect to the Unix socket at this path.
+        sock: use this connected socket.
+        open_timeout: how many seconds connecting and the opening handshake may take; None: no limit.
+        close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
+        max_message_size: the largest message to receive, in octets; None: no limit.
+
+    Raises:
+        InvalidURI: the address is not one.
+        HandshakeRejected: the server did not open the connection; the error has its response.
+        OSError: the TCP connection or TLS failed.
+        TimeoutError: it took longer than ``open_timeout``.
+        LocalProtocolError: a subprotocol or header cannot be sent.
+        ValueError: arguments that exclude each other.
+    """
+    connection = ClientConnection(
+        uri,
+        subprotocols=subprotocols,
+        origin=origin,
+        headers=additional_headers,
+        max_message_size=max_message_size,
+    )
+    address = connection.uri
+    if not address.secure and (ssl is not None or server_hostname is not None):
+        raise ValueError("ssl and server_hostname go with wss:// addresses")
+    if unix is not None and sock is not None:
+        raise ValueError("unix and sock exclude each other")
+    deadline = None if open_timeout is None else monotonic() + open_timeout
+    if unix is not None:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(open_timeout)
+        _connect_unix(sock, unix)
+    elif sock is None:
+        sock = socket.create_connection((address.host, address.port), open_timeout)
+    try:
+        if address.secure:
+            context = ssl or tls.create_default_context()
+            sock = context.wrap_socket(
+                sock, server_hostname=server_hostname or address.host, do_handshake_on_connect=False
+            )
+        websocket = _open(connection, sock, deadline, close_timeout)
+    except BaseException:
+        sock.close()
+        raise
+    return websocket
+
+
+def _connect_unix(sock: socket.socket, path: str) -> None:
+    try:
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _open(
+    connection: ClientConnection, sock: socket.socket, deadline: float | None, close_timeout: float | None
+) -> WebSocket:
+    stream = TLSStream(sock) if isinstance(sock, tls.SSLSocket) else Stream(sock)
+    stream.do_handshake(deadline)
+    websocket = WebSocket(connection, stream, close_timeout)
+    stream.send(connection.data_to_send(), deadline)
+    while connection.state is not State.OPEN:
+        if websocket._next_event() is None:
+            remaining(deadline)
+            websocket._receive(deadline)
+        elif isinstance(websocket._end, Fail):
+            raise HandshakeRejected(websocket._end.reason, connection.response)
+    return websocket

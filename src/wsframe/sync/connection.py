@@ -1,0 +1,411 @@
+"""A WebSocket on a blocking socket: a stream, a Connection, a lock. No thread of its own.
+
+Whoever waits for something drives the connection: it reads from the stream, answers Pings and gives what
+came to the others. One thread reads at a time; many may send.
+
+    _changed    protects the Connection; it is never held while the network is waited for
+    _writing    is held while octets are written, so that frames go out in the order of their calls
+    _is_reading says that a thread reads, and so who waits for ``_changed`` need not
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from threading import Condition, Lock
+from time import monotonic, perf_counter
+from typing import Any
+
+from ..connection import Connection, State
+from ..errors import ConnectionClosed, LocalProtocolError
+from ..events import Binary, Close, Event, Fail, Ping, Pong, Request, Response, Text
+from .stream import Stream, remaining
+
+__all__ = ["WebSocket"]
+
+OPEN = State.OPEN
+MAX_QUEUED_MESSAGES = 16
+MAX_QUEUED_SIZE = 2**20  # octets
+HIGH_WATER = 65536  # octets of unsent output
+# Iteration ends silently after these: normal closure, going away, and a Close without a code.
+CLEAN_CODES = (1000, 1001, 1005)
+
+
+class WebSocket:
+    """Be an open WebSocket: what ``connect`` returns and what ``serve`` gives to its handler.
+
+    Iterating over it gives its messages: text as ``str``, binary as ``bytes``. The iteration ends when the
+    connection is closed with 1000, 1001 or no code, and raises ``ConnectionClosed`` when it is closed
+    otherwise or lost. Any thread may call anything; Pings are answered while one is in ``recv``.
+    """
+
+    def __init__(self, connection: Connection, stream: Stream, close_timeout: float | None) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._close_timeout = close_timeout
+        self._changed = Condition(Lock())
+        self._writing = Lock()
+        self._is_reading = False
+        self._is_broken = False  # writing failed
+        self._is_closed = False
+        self._end: Close | Fail | None = None
+        self._messages: deque[str | bytes] = deque()
+        self._queued = 0
+        self._pings: dict[bytes, float] = {}  # payload -> when it was sent
+        self._round_trips: dict[bytes, float] = {}  # payload -> seconds
+        self._remote_address: Any = stream.sock.getpeername()
+        self._local_address: Any = stream.sock.getsockname()
+
+    def __repr__(self) -> str:
+        return f"<WebSocket {self.state.name} {self._remote_address}>"
+
+    # What it is
+
+    @property
+    def state(self) -> State:
+        """State.CONNECTING, OPEN, CLOSING or CLOSED."""
+        return State.CLOSED if self._is_closed else self._connection.state
+
+    @property
+    def request(self) -> Request | None:
+        """The client's request, on a server."""
+        return getattr(self._connection, "request", None)
+
+    @property
+    def response(self) -> Response | None:
+        """The server's response, on a client."""
+        return getattr(self._connection, "response", None)
+
+    @property
+    def path(self) -> str:
+        """The resource name: path and query."""
+        request = self.request
+        return self._connection.uri.resource_name if request is None else request.path  # type: ignore[attr-defined]
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol in use, or None."""
+        return self._connection.subprotocol
+
+    @property
+    def remote_address(self) -> Any:
+        """The peer's address, as ``socket.getpeername`` returns it."""
+        return self._remote_address
+
+    @property
+    def local_address(self) -> Any:
+        """This end's address, as ``socket.getsockname`` returns it."""
+        return self._local_address
+
+    @property
+    def close_code(self) -> int | None:
+        """The status code that the connection ended with; None before that (RFC 6455, 7.1.5)."""
+        return None if self._end is None else self._end.code
+
+    @property
+    def close_reason(self) -> str | None:
+        """The reason that the connection ended with; None before that (RFC 6455, 7.1.6)."""
+        return None if self._end is None else self._end.reason
+
+    # Receiving
+
+    def recv(self, timeout: float | None = None) -> str | bytes:
+        """Receive the next message.
+
+        Args:
+            timeout: how many seconds to wait; None: for ever.
+
+        Returns:
+            Text as ``str``, binary as ``bytes``.
+
+        Raises:
+            ConnectionClosed: the connection ended, and all messages before its end were received.
+            TimeoutError: no message came in time.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        self._start_reading(deadline)
+        try:
+            while True:
+                if self._messages:
+                    message = self._messages.popleft()
+                    self._queued -= len(message)
+                    return message
+                event = self._next_event()
+                if event is None:
+                    if self._end is not None:
+                        self._finish(self._close_deadline())
+                        raise self._closed()
+                    self._receive(deadline)
+                elif type(event) is Text or type(event) is Binary:
+                    return event.data
+        finally:
+            self._stop_reading()
+
+    def __iter__(self) -> WebSocket:
+        return self
+
+    def __next__(self) -> str | bytes:
+        try:
+            return self.recv()
+        except ConnectionClosed as closed:
+            if closed.clean and closed.code in CLEAN_CODES:
+                raise StopIteration from None
+            raise
+
+    def _start_reading(self, deadline: float | None) -> None:
+        with self._changed:
+            while self._is_reading:
+                self._changed.wait(remaining(deadline))
+            self._is_reading = True
+
+    def _stop_reading(self) -> None:
+        with self._changed:
+            self._is_reading = False
+            self._changed.notify_all()
+
+    def _next_event(self) -> Event | None:
+        """Return the next event after acting on it, as the thread that reads."""
+        with self._changed:
+            event = self._connection.next_event()
+            kind = type(event)
+            if kind is Pong:
+                self._receive_pong(event.payload)  # type: ignore[union-attr]
+            elif kind is Close or kind is Fail:
+                self._end = event  # type: ignore[assignment]
+                self._changed.notify_all()
+            elif kind is not Ping:
+                return event
+        self._flush(self._close_deadline() if self._end else None)
+        return event
+
+    def _receive(self, deadline: float | None) -> None:
+        """Read from the stream, as the thread that reads."""
+        buffer = self._connection.get_buffer()
+        try:
+            count = self._stream.receive_into(buffer, deadline)
+        except TimeoutError:
+            raise
+        except OSError:
+            count = 0  # the connection is broken
+        with self._changed:
+            self._connection.buffer_updated(count)
+
+    # Sending
+
+    def send(self, message: str | bytes | bytearray | memoryview) -> None:
+        """Send a message; waits until the system has taken it.
+
+        Args:
+            message: ``str`` goes out as text, a bytes-like object as binary.
+
+        Raises:
+            ConnectionClosed: the connection is closing or closed.
+            LocalProtocolError: the text contains a lone surrogate.
+            TypeError: the message is neither a string nor bytes-like.
+        """
+        with self._writing:
+            with self._changed:
+                self._check_open()
+                if isinstance(message, str):
+                    self._connection.send_text(message)
+                else:
+                    self._connection.send_binary(message)
+            self._write(None)
+        if self._connection.unsent:
+            self._flush(None)
+        if self._is_broken:
+            raise self._closed()
+
+    def ping(self, payload: bytes | None = None, timeout: float | None = None) -> float:
+        """Send a Ping and wait for its Pong. Messages that come before it are kept for ``recv``.
+
+        Args:
+            payload: up to 125 octets; by default 4 random ones.
+            timeout: how many seconds to wait; None: for ever.
+
+        Returns:
+            The round trip, in seconds.
+
+        Raises:
+            ConnectionClosed: the connection is closing or closed, or ended before the Pong.
+            LocalProtocolError: the payload is too long, or the same one is waited for already.
+            TimeoutError: it did not come in time.
+            RuntimeError: 16 messages or 1 MiB came before it, and nobody receives them.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        payload = os.urandom(4) if payload is None else bytes(memoryview(payload))
+        with self._changed:
+            self._check_open()
+            if payload in self._pings:
+                raise LocalProtocolError("a ping with this payload is waiting for its pong already")
+            self._connection.send_ping(payload)
+            self._pings[payload] = perf_counter()
+        try:
+            self._flush(deadline)
+            while True:
+                with self._changed:
+                    while self._is_reading and payload not in self._round_trips and self._end is None:
+                        self._changed.wait(remaining(deadline))
+                    if payload in self._round_trips:
+                        return self._round_trips[payload]
+                    if self._end is not None:
+                        raise self._closed()
+                    self._is_reading = True
+                self._read_ahead(deadline)
+        finally:
+            with self._changed:
+                self._pings.pop(payload, None)
+                self._round_trips.pop(payload, None)
+
+    def _read_ahead(self, deadline: float | None) -> None:
+        """Read one event ahead of ``recv``, or some more octets."""
+        try:
+            if len(self._messages) >= MAX_QUEUED_MESSAGES or self._queued >= MAX_QUEUED_SIZE:
+                raise RuntimeError("the receive queue is full: receive its messages first")
+            event = self._next_event()
+            if type(event) is Text or type(event) is Binary:
+                self._messages.append(event.data)
+                self._queued += len(event.data)
+            elif event is None and self._end is None:
+                self._receive(deadline)
+        finally:
+            self._stop_reading()
+
+    def _receive_pong(self, payload: bytes) -> None:
+        if payload not in self._pings:
+            return  # Section 5.5.3: "A response to an unsolicited Pong frame is not expected."
+        # The peer may answer only the latest of several Pings: that answers the earlier ones as well.
+        now = perf_counter()
+        for earlier in list(self._pings):
+            self._round_trips[earlier] = now - self._pings.pop(earlier)
+            if earlier == payload:
+                break
+        self._changed.notify_all()
+
+    def _check_open(self) -> None:
+        if self._connection.state is not OPEN or self._is_broken or self._is_closed:
+            raise self._closed()
+
+    def _closed(self) -> ConnectionClosed:
+        if self._end is not None:
+            return ConnectionClosed(self._end.code, self._end.reason, type(self._end) is Close)
+        sent = self._connection.close_sent
+        if sent is not None and not self._is_broken:
+            return ConnectionClosed(sent.code, sent.reason)
+        return ConnectionClosed(1006, "connection was lost")
+
+    def _flush(self, deadline: float | None) -> None:
+        """Write what the Connection has to send, unless another thread writes: it will write this too.
+
+        The one that reads must not wait for the one that writes: the peer may be waiting for us to read
+        before it reads what we write. Only when it makes us answer more than it reads, we wait.
+        """
+        while unsent := self._connection.unsent:
+            if unsent > HIGH_WATER:
+                self._writing.acquire()
+            elif not self._writing.acquire(blocking=False):
+                return
+            try:
+                self._write(deadline)
+            finally:
+                self._writing.release()
+
+    def _write(self, deadline: float | None) -> None:
+        """Write what the Connection has to send, as the thread that writes."""
+        with self._changed:
+            octets = self._connection.data_to_send()
+        if self._is_broken or not octets:
+            return
+        try:
+            self._stream.send(octets, deadline)
+        except OSError:  # TimeoutError is one: half a frame may be out, so no other can follow
+            # What the peer sent before can still be read; perhaps it says why.
+            self._is_broken = True
+
+    # Closing
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection, and wait until it is closed. Messages that still come are dropped.
+
+        It does nothing more than wait when the connection is closing or closed already.
+
+        Args:
+            code: the status code: 1000 to 1003, 1007 to 1014, 3000 to 4999, or 1005 for none.
+            reason: up to 123 octets of UTF-8.
+
+        Raises:
+            LocalProtocolError: the code or the reason cannot be sent.
+            TypeError: the code is not an int, or the reason not a string.
+        """
+        deadline = self._close_deadline()
+        try:
+            self._send_close(code, reason, deadline)
+            self._start_reading(deadline)
+        except TimeoutError:
+            # Another thread reads, and the peer does not close: wake it, and take its place.
+            self._stream.abort()
+            self._start_reading(None)
+        try:
+            self._messages.clear()
+            self._queued = 0
+            while self._end is None:
+                if self._next_event() is None and self._end is None:
+                    self._receive(deadline)
+        except TimeoutError:
+            self._stream.abort()
+        finally:
+            self._finish(deadline)
+            self._stop_reading()
+
+    def wait_closed(self, timeout: float | None = None) -> None:
+        """Wait until the connection is closed, which another thread sees to.
+
+        Args:
+            timeout: how many seconds to wait; None: for ever.
+
+        Raises:
+            TimeoutError: it is not closed in time.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        with self._changed:
+            while not self._is_closed:
+                self._changed.wait(remaining(deadline))
+
+    def __enter__(self) -> WebSocket:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _close_deadline(self) -> float | None:
+        return None if self._close_timeout is None else monotonic() + self._close_timeout
+
+    def _send_close(self, code: int, reason: str, deadline: float | None) -> None:
+        with self._changed:
+            if self._connection.state is OPEN and not self._is_closed:
+                self._connection.send_close(code, reason)
+        seconds = remaining(deadline)
+        if not self._writing.acquire(timeout=-1 if seconds is None else seconds):
+            raise TimeoutError("timed out")
+        try:
+            self._write(deadline)
+        finally:
+            self._writing.release()
+
+    def _finish(self, deadline: float | None) -> None:
+        """Close the TCP connection so that the peer reads all that was written (section 7.1.1)."""
+        if self._is_closed:
+            return
+        if self._connection.should_close:
+            self._stream.shut_down()
+        # "the client SHOULD wait for the server to close the connection"
+        self._stream.drain(deadline)
+        with self._changed:
+            self._connection.receive_data(b"")
+            while self._end is None:
+                event = self._connection.next_event()
+                if isinstance(event, (Close, Fail)):
+                    self._end = event
+            self._is_closed = True
+            self._changed.notify_all()
+        self._stream.close()

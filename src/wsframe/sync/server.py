@@ -1,0 +1,342 @@
+"""``serve``: accept WebSockets on blocking sockets, with a thread for each (RFC 6455, section 4.2)."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import ssl as tls
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from time import monotonic
+from typing import Any, TypeAlias
+
+from ..errors import ConnectionClosed
+from ..events import Request, Response
+from ..server import ServerConnection
+from .connection import OPEN, WebSocket
+from .stream import Stream, TLSStream, remaining
+
+__all__ = ["Handler", "ProcessRequest", "Server", "serve"]
+
+logger = logging.getLogger("wsframe.sync")
+
+Handler: TypeAlias = Callable[[WebSocket], None]
+ProcessRequest: TypeAlias = Callable[[Request], Response | None]
+
+
+def serve(
+    handler: Handler,
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    process_request: ProcessRequest | None = None,
+    subprotocols: Sequence[str] = (),
+    origins: Iterable[str | None] | None = None,
+    ssl: tls.SSLContext | None = None,
+    unix: str | None = None,
+    sock: socket.socket | None = None,
+    open_timeout: float | None = 10,
+    close_timeout: float | None = 10,
+    max_message_size: int | None = 2**20,
+    max_connections: int = 1000,
+) -> Server:
+    """Accept WebSocket connections, and run a handler for each in a thread of its own.
+
+    ``with serve(...) as server`` shuts the server down at the end. It listens at once, and accepts
+    connections in ``server.serve_forever()``.
+
+    The connection is closed with 1000 when its handler returns. When the handler raises, the error is
+    logged and the connection is closed with 1011; a ``ConnectionClosed`` is not an error.
+
+    Args:
+        handler: a function that is called with each open ``WebSocket``.
+        host: where to listen; None: on all interfaces.
+        port: the TCP port; 0: any free one, which ``server.port`` tells.
+        process_request: a function that is called with each ``Request`` before it is answered. It returns
+            None to accept (a plain GET gets 426), ``Response(101, headers)`` to accept with more headers,
+            or any other ``Response`` to answer with that and close.
+        subprotocols: what the server speaks, its favourite first.
+        origins: the origins whose pages may connect; others get 403. By default all may.
+        ssl: the TLS context, for ``wss://``.
+        unix: listen on a Unix socket at this path.
+        sock: listen on this bound socket.
+        open_timeout: how many seconds the opening handshake may take; None: no limit.
+        close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
+        max_message_size: the largest message to receive, in octets; None: no limit.
+        max_connections: how many connections are open at a time; more wait until one is closed.
+
+    Raises:
+        OSError: the address cannot be listened on.
+        LocalProtocolError: a subprotocol is not a token, or comes twice.
+        ValueError: arguments that exclude each other.
+    """
+    if [host is not None or port is not None, unix is not None, sock is not None].count(True) != 1:
+        raise ValueError("give one of: host and port, unix, sock")
+    if isinstance(origins, str):
+        raise TypeError("origins must be a list of str, not a str")
+    connection_options: dict[str, Any] = {
+        "subprotocols": subprotocols,
+        "origins": None if origins is None else tuple(origins),
+        "max_message_size": max_message_size,
+    }
+    ServerConnection(**connection_options)  # wrong options are told now, not with the first client
+    if unix is not None:
+        sock = socket.socket(socket.AF_UNIX)
+        _listen(sock, unix)
+        sockets = [sock]
+    elif sock is not None:
+        sock.listen()
+        sockets = [sock]
+    else:
+        sockets = _listen_on(host, port or 0)
+    return Server(
+        handler,
+        sockets,
+        process_request,
+        connection_options,
+        ssl,
+        open_timeout,
+        close_timeout,
+        max_connections,
+    )
+
+
+def _listen(sock: socket.socket, address: Any) -> None:
+    try:
+        sock.bind(address)
+        sock.listen()
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _listen_on(host: str | None, port: int) -> list[socket.socket]:
+    """Listen on every address that a host name stands for."""
+    sockets: list[socket.socket] = []
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, _, _, _, address in dict.fromkeys(found):
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+        except OSError:
+            continue  # no IPv6 on this machine
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            _listen(sock, (address[0], port, *address[2:]))
+        except OSError as error:
+            if family == socket.AF_INET6 and error.errno == 99:  # EADDRNOTAVAIL: IPv6 is switched off
+                continue
+            for other in sockets:
+                other.close()
+            raise
+        port = port or sock.getsockname()[1]
+        sockets.append(sock)
+    if not sockets:
+        raise OSError(f"cannot listen on {host!r}")
+    return sockets
+
+
+class Server:
+    """Be a server that listens.
+
+    Attributes:
+        sockets: the sockets that it listens on.
+        connections: its open ``WebSocket`` objects.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        sockets: Sequence[socket.socket],
+        process_request: ProcessRequest | None,
+        connection_options: dict[str, Any],
+        ssl: tls.SSLContext | None,
+        open_timeout: float | None,
+        close_timeout: float | None,
+        max_connections: int,
+    ) -> None:
+        self.sockets = sockets
+        self.connections: set[WebSocket] = set()
+        self._handler = handler
+        self._process_request = process_request
+        self._connection_options = connection_options
+        self._ssl = ssl
+        self._open_timeout = open_timeout
+        self._close_timeout = close_timeout
+        self._max_connections = max_connections
+        self._lock = threading.Lock()
+        self._threads: set[threading.Thread] = set()
+        self._opening: set[Stream] = set()
+        self._is_serving = False
+        self._is_shut_down = False
+        # Whoever changes what serve_forever() waits for sends it an octet.
+        self._waker, self._wakened = socket.socketpair()
+        for sock in (*sockets, self._waker, self._wakened):
+            sock.setblocking(False)
+
+    @property
+    def port(self) -> int:
+        """The TCP port that it listens on."""
+        return int(self.sockets[0].getsockname()[1])
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+
+    def serve_forever(self) -> None:
+        """Accept connections, until another thread calls ``shutdown()``."""
+        with self._lock:
+            if self._is_shut_down or self._is_serving:
+                raise RuntimeError("the server is shut down, or serves already")
+            self._is_serving = True
+        try:
+            self._serve_until_shut_down()
+        finally:
+            self._is_serving = False
+            self._close_wakers()
+
+    def _serve_until_shut_down(self) -> None:
+        with selectors.DefaultSelector() as full, selectors.DefaultSelector() as ready:
+            full.register(self._wakened, selectors.EVENT_READ)
+            for sock in (*self.sockets, self._wakened):
+                ready.register(sock, selectors.EVENT_READ)
+            while not self._is_shut_down:
+                selector = full if len(self._threads) >= self._max_connections else ready
+                for key, _ in selector.select():
+                    if key.fileobj is self._wakened:
+                        self._wakened.recv(4096)
+                    else:
+                        self._accept(key.fileobj)  # type: ignore[arg-type]
+
+    def shutdown(self, code: int = 1001, reason: str = "") -> None:
+        """Refuse new connections, close the open ones, and wait for the handlers.
+
+        Connections that are not closed within ``close_timeout`` are cut.
+
+        Args:
+            code: the status code to close with.
+            reason: the reason to close with.
+
+        Raises:
+            LocalProtocolError: the code or the reason cannot be sent.
+        """
+        deadline = None if self._close_timeout is None else monotonic() + self._close_timeout
+        with self._lock:
+            self._is_shut_down = True
+            websockets, opening, threads = list(self.connections), list(self._opening), list(self._threads)
+        self._wake()
+        for sock in self.sockets:
+            sock.close()
+        for stream in opening:
+            stream.abort()
+        for websocket in websockets:
+            with suppress(TimeoutError):
+                websocket._send_close(code, reason, deadline)
+        for thread in threads:
+            # A handler may be shutting down the server.
+            if thread is not threading.current_thread():
+                thread.join(None if deadline is None else max(0, deadline - monotonic()))
+        for websocket in websockets:
+            websocket._stream.abort()
+        self._close_wakers()
+
+    def _wake(self) -> None:
+        with suppress(OSError):  # it is full of wake-ups already, or closed
+            self._waker.send(b"\0")
+
+    def _close_wakers(self) -> None:
+        if self._is_shut_down and not self._is_serving:
+            self._waker.close()
+            self._wakened.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        if len(self._threads) >= self._max_connections:
+            return
+        try:
+            sock, _ = listener.accept()
+        except OSError:
+            return  # the client has gone, or the server is shut down
+        thread = threading.Thread(target=self._run, args=(sock,), daemon=True, name="wsframe")
+        with self._lock:
+            self._threads.add(thread)
+        thread.start()
+
+    def _run(self, sock: socket.socket) -> None:
+        """Serve one client, in a thread of its own."""
+        deadline = None if self._open_timeout is None else monotonic() + self._open_timeout
+        try:
+            if self._ssl is not None:
+                sock.setblocking(False)
+                sock = self._ssl.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            stream = TLSStream(sock) if isinstance(sock, tls.SSLSocket) else Stream(sock)
+            websocket = self._open(stream, deadline)
+            if websocket is not None:
+                self._handle(websocket)
+        except OSError:
+            pass  # the opening handshake failed, or took too long: there is nobody to tell
+        finally:
+            sock.close()
+            with self._lock:
+                self._threads.discard(threading.current_thread())
+            self._wake()
+
+    def _open(self, stream: Stream, deadline: float | None) -> WebSocket | None:
+        with self._lock:
+            if self._is_shut_down:
+                return None
+            self._opening.add(stream)
+        try:
+            stream.do_handshake(deadline)
+            connection = ServerConnection(**self._connection_options)
+            websocket = WebSocket(connection, stream, self._close_timeout)
+            while connection.state is not OPEN:
+                event = websocket._next_event()
+                if isinstance(event, Request):
+                    self._answer(connection, event)
+                websocket._flush(deadline)
+                if websocket._end is not None:
+                    websocket._finish(deadline)
+                    return None
+                if event is None:
+                    remaining(deadline)
+                    websocket._receive(deadline)
+            return websocket
+        finally:
+            with self._lock:
+                self._opening.discard(stream)
+
+    def _answer(self, connection: ServerConnection, request: Request) -> None:
+        try:
+            response = self._process_request and self._process_request(request)
+            if response is None:
+                connection.accept()
+            elif response.status == 101:
+                connection.accept(response.subprotocol or ..., response.headers)
+            else:
+                connection.reject(response.status, response.headers, response.body)
+        except Exception:
+            logger.exception("process_request failed")
+            connection.reject(500, body=b"internal server error\n")
+
+    def _handle(self, websocket: WebSocket) -> None:
+        with self._lock:
+            if not self._is_shut_down:
+                self.connections.add(websocket)
+        code, reason = 1000, ""
+        try:
+            if not self._is_shut_down:
+                self._handler(websocket)
+        except ConnectionClosed:
+            pass
+        except Exception:
+            logger.exception("connection handler failed")
+            code, reason = 1011, "internal error"
+        finally:
+            websocket.close(code, reason)
+            with self._lock:
+                self.connections.discard(websocket)

@@ -1,0 +1,194 @@
+"""A connected socket, as the few things that a WebSocket asks of it.
+
+``Stream`` is TCP or a Unix socket, which blocks. ``TLSStream`` never blocks inside OpenSSL, whose objects
+must not be used by two threads at a time: it waits for the socket outside of its lock.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
+from typing import TypeVar
+
+__all__ = ["Stream", "TLSStream", "remaining"]
+
+T = TypeVar("T")
+
+_DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)
+
+
+def remaining(deadline: float | None) -> float | None:
+    """Return how many seconds are left.
+
+    Args:
+        deadline: a value of ``time.monotonic``; None: for ever.
+
+    Raises:
+        TimeoutError: none are left.
+    """
+    if deadline is None:
+        return None
+    seconds = deadline - monotonic()
+    if seconds <= 0:
+        raise TimeoutError("timed out")
+    return seconds
+
+
+class Stream:
+    """Be a connected socket without TLS.
+
+    Args:
+        sock: a connected socket.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(None)
+
+    def do_handshake(self, deadline: float | None) -> None:
+        """Do the TLS handshake, which there is none of here.
+
+        Args:
+            deadline: when to give up; None: never.
+
+        Raises:
+            TimeoutError: it took too long.
+            OSError: it failed.
+        """
+
+    def receive_into(self, buffer: memoryview, deadline: float | None) -> int:
+        """Receive some octets, and return how many; 0 is the end of the stream.
+
+        Args:
+            buffer: where they go.
+            deadline: when to give up; None: never.
+
+        Raises:
+            TimeoutError: none came in time.
+            OSError: the connection is broken.
+        """
+        if deadline is None:
+            return self.sock.recv_into(buffer)
+        while True:
+            self._wait(deadline, write=False)
+            with suppress(BlockingIOError):
+                return self.sock.recv_into(buffer, 0, _DONTWAIT)
+
+    def send(self, octets: bytes, deadline: float | None) -> None:
+        """Send octets, all of them.
+
+        Args:
+            octets: what to send.
+            deadline: when to give up; None: never.
+
+        Raises:
+            TimeoutError: they could not be sent in time.
+            OSError: the connection is broken.
+        """
+        if deadline is None:
+            self.sock.sendall(octets)
+            return
+        with memoryview(octets) as view:
+            sent = 0
+            while sent < len(view):
+                self._wait(deadline, write=True)
+                with suppress(BlockingIOError):
+                    sent += self.sock.send(view[sent:], _DONTWAIT)
+
+    def shut_down(self) -> None:
+        """Close this end's direction: the peer reads what was sent, and then the end of the stream."""
+        with suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def drain(self, deadline: float | None) -> None:
+        """Drop what comes, until the peer closes its direction.
+
+        Closing a socket that has unread octets resets the connection, and the reset destroys what the
+        peer has not read yet.
+
+        Args:
+            deadline: when to give up; None: never.
+        """
+        scratch = memoryview(bytearray(65536))
+        with suppress(OSError):  # TimeoutError is one
+            while self.receive_into(scratch, deadline):
+                pass
+
+    def abort(self) -> None:
+        """Break the connection: who waits for it wakes up."""
+        with suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.sock.close()
+
+    def _wait(self, deadline: float | None, *, write: bool) -> None:
+        while True:
+            seconds = remaining(deadline)
+            if hasattr(select, "poll"):
+                poll = select.poll()
+                poll.register(self.sock, select.POLLOUT if write else select.POLLIN)
+                ready = bool(poll.poll(None if seconds is None else seconds * 1000))
+            else:
+                socks = [self.sock]
+                ready = any(select.select([] if write else socks, socks if write else [], [], seconds))
+            if ready:
+                return
+
+
+class TLSStream(Stream):
+    """Be a connected socket with TLS.
+
+    Args:
+        sock: a wrapped socket, whose handshake is still to come.
+    """
+
+    sock: ssl.SSLSocket
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        super().__init__(sock)
+        sock.settimeout(0)
+        self._lock = threading.Lock()
+
+    def do_handshake(self, deadline: float | None) -> None:
+        """Do the TLS handshake."""
+        self._retry(self.sock.do_handshake, deadline)
+
+    def receive_into(self, buffer: memoryview, deadline: float | None) -> int:
+        """Receive some octets, and return how many; 0 is the end of the stream."""
+        return self._retry(lambda: self.sock.recv_into(buffer), deadline)
+
+    def send(self, octets: bytes, deadline: float | None) -> None:
+        """Send octets, all of them."""
+        with memoryview(octets) as view:
+            sent = 0
+            while sent < len(view):
+                sent += self._retry(lambda start=sent: self.sock.send(view[start:]), deadline)  # type: ignore[misc]
+
+    def shut_down(self) -> None:
+        """Close this end's direction: say so in TLS, then in TCP."""
+        # unwrap() sends the alert, and then fails because it does not wait for the peer's.
+        with self._lock, suppress(OSError, ValueError):
+            self.sock.unwrap()
+        # From here on the socket is read as TCP, so that drain() does not mind what TLS thinks of it.
+        super().shut_down()
+
+    def _retry(self, operation: Callable[[], T], deadline: float | None) -> T:
+        while True:
+            try:
+                with self._lock:
+                    return operation()
+            except ssl.SSLWantReadError:
+                self._wait(deadline, write=False)
+            except ssl.SSLWantWriteError:
+                self._wait(deadline, write=True)
+            except BlockingIOError:  # after shut_down(), when it is TCP
+                self._wait(deadline, write=False)
