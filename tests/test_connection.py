@@ -1,0 +1,1452 @@
+"""RFC 6455, sections 5.4 to 5.6, 6 and 7. Each sample is read three ways: whole, octet by octet, and followed
+by an octet that is not part of it."""
+
+from __future__ import annotations
+
+import array
+import base64
+import hashlib
+import itertools
+import operator
+
+import pytest
+
+from wsframe import (
+    Binary,
+    ClientConnection,
+    Close,
+    CloseCode,
+    Connection,
+    Fail,
+    FrameDecoder,
+    LocalProtocolError,
+    Ping,
+    Pong,
+    Response,
+    Role,
+    ServerConnection,
+    State,
+    Text,
+)
+
+CLIENT, SERVER = Role.CLIENT, Role.SERVER
+CONNECTING, OPEN, CLOSING, CLOSED = State.CONNECTING, State.OPEN, State.CLOSING, State.CLOSED
+
+# First octets
+TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
+TEXT_STARTS, BINARY_STARTS, GOES_ON, ENDS = 0x01, 0x02, 0x00, 0x80
+
+KEY = bytes.fromhex("37fa213d")
+LOST = Fail(1006, "connection was lost: the stream ended without a Close")
+BAD_TEXT = Fail(1007, "text is not UTF-8")
+TOO_BIG = Fail(1009, "message is too big")
+TOO_MANY = Fail(1009, "message has too many fragments")
+
+# A Ping may come after any frame, so its first octet may.
+TRAILING = b"\x89"
+WAYS = {
+    "whole": lambda octets: [octets],
+    "octet by octet": lambda octets: [octets[i : i + 1] for i in range(len(octets))],
+    "with trailing octets": lambda octets: [octets + TRAILING],
+}
+
+
+@pytest.fixture(params=Role, ids=lambda role: role.value)
+def role(request):
+    return request.param
+
+
+@pytest.fixture(params=WAYS)
+def way(request):
+    return request.param
+
+
+def said(role, first, payload=b"", length=None):
+    """Return a frame (section 5.2) as the peer of ``role`` sends it; its beginning, if ``length`` is larger."""
+    length = len(payload) if length is None else length
+    masked = 0x80 if role is SERVER else 0
+    if length < 126:
+        header = bytes([first, masked | length])
+    elif length < 65536:
+        header = bytes([first, masked | 126]) + length.to_bytes(2, "big")
+    else:
+        header = bytes([first, masked | 127]) + length.to_bytes(8, "big")
+    if not masked:
+        return header + payload
+    return header + KEY + bytes(map(operator.xor, payload, itertools.cycle(KEY)))
+
+
+def all_said(role, frames):
+    return b"".join(said(role, *frame) for frame in frames)
+
+
+def frames_of(role, octets):
+    """Return what ``role`` sends as pairs of first octet and payload."""
+    decoder = FrameDecoder(masked=role is CLIENT)
+    decoder.feed(octets)
+    frames = []
+    while frame := decoder.next_frame():
+        frames.append((frame.fin << 7 | frame.rsv << 4 | frame.opcode, frame.payload))
+    assert decoder.unread == 0
+    return frames
+
+
+def sent(conn):
+    return frames_of(conn.role, conn.data_to_send())
+
+
+def hear(conn, *chunks):
+    """Return the events of some octets."""
+    events = []
+    for chunk in chunks:
+        conn.receive_data(chunk)
+        while event := conn.next_event():
+            events.append(event)
+    return events
+
+
+def close_payload(code, reason=""):
+    return code.to_bytes(2, "big") + reason.encode()
+
+
+def snapshot(conn):
+    return conn.state, conn.should_close, conn.close_sent, conn.close_received, conn.unsent, conn.unread
+
+
+# Opening handshakes, to begin in CONNECTING
+
+REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def connecting(role):
+    if role is SERVER:
+        return ServerConnection()
+    conn = ClientConnection("ws://localhost/")
+    conn.request_sent = conn.data_to_send()
+    return conn
+
+
+def response_to(request):
+    key = request.partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0]
+    accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+    )
+
+
+def opened(role):
+    conn = connecting(role)
+    if role is SERVER:
+        conn.receive_data(REQUEST)
+        assert conn.next_event() is conn.request
+        conn.accept()
+        assert conn.data_to_send() == response_to(REQUEST)
+    else:
+        conn.receive_data(response_to(conn.request_sent))
+        assert conn.next_event() == Response(101, conn.response.headers)
+    return conn
+
+
+def with_request(role):
+    conn = ServerConnection()
+    conn.receive_data(REQUEST)
+    assert conn.next_event() is conn.request
+    return conn
+
+
+def refused(role):
+    if role is SERVER:
+        conn = with_request(role)
+        conn.reject(403)
+        fail = Fail(1006, "handshake was refused with 403")
+        assert hear(conn) == []
+        assert conn.next_event() == fail
+    else:
+        conn = connecting(role)
+        conn.receive_data(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        assert conn.next_event().status == 403
+        assert conn.next_event() == Fail(1006, "server answered with status 403")
+    conn.data_to_send()
+    return conn
+
+
+def closing_first(role):
+    conn = Connection(role)
+    conn.send_close(1001, "bye")
+    conn.data_to_send()
+    return conn
+
+
+def over_by_peer(role):
+    conn = Connection(role)
+    assert hear(conn, said(role, CLOSE, close_payload(1001))) == [Close(1001)]
+    conn.data_to_send()
+    return conn
+
+
+def over_by_us(role):
+    conn = closing_first(role)
+    assert hear(conn, said(role, CLOSE, close_payload(1001))) == [Close(1001)]
+    return conn
+
+
+def over_by_violation(role):
+    conn = Connection(role)
+    assert hear(conn, b"\xff") == [Fail(1002, "reserved bits must be zero")]
+    conn.data_to_send()
+    return conn
+
+
+def ended(begin):
+    def begin_and_end(role):
+        conn = begin(role)
+        conn.receive_data(b"")
+        while conn.next_event():
+            pass
+        conn.data_to_send()
+        return conn
+
+    begin_and_end.__name__ = f"{begin.__name__} and ended"
+    return begin_and_end
+
+
+# The state table (DESIGN, section 3.4), cell by cell.
+
+ROWS = {
+    "CONNECTING": [connecting],
+    "CONNECTING with a request": [with_request],
+    "OPEN": [Connection, opened],
+    "CLOSING first": [closing_first],
+    "CLOSING over": [over_by_peer, over_by_us, over_by_violation],
+    "CLOSED": [refused],
+    "CLOSED by the end": [
+        ended(begin) for begin in (connecting, opened, closing_first, over_by_peer, over_by_us, refused)
+    ],
+}
+
+CALLS = {
+    "send text": lambda conn: conn.send_text("Hello"),
+    "send text octets": lambda conn: conn.send_text(b"Hello"),
+    "send text fragment": lambda conn: conn.send_text("Hello", fin=False),
+    "send binary": lambda conn: conn.send_binary(b"Hello"),
+    "send binary fragment": lambda conn: conn.send_binary(b"Hello", fin=False),
+    "send ping": lambda conn: conn.send_ping(b"Hello"),
+    "send pong": lambda conn: conn.send_pong(b"Hello"),
+    "send close": lambda conn: conn.send_close(),
+}
+SENT = {
+    "send text": (TEXT, b"Hello"),
+    "send text octets": (TEXT, b"Hello"),
+    "send text fragment": (TEXT_STARTS, b"Hello"),
+    "send binary": (BINARY, b"Hello"),
+    "send binary fragment": (BINARY_STARTS, b"Hello"),
+    "send ping": (PING, b"Hello"),
+    "send pong": (PONG, b"Hello"),
+    "send close": (CLOSE, close_payload(1000)),
+}
+
+VIOLATION = Fail(1002, "opcode 3 is reserved")
+GETS = {
+    "gets data": lambda role: said(role, TEXT, b"Hello"),
+    "gets Close": lambda role: said(role, CLOSE, close_payload(1001, "away")),
+    "violation": lambda role: said(role, 0x83),
+    "end of stream": lambda role: b"",
+}
+
+# (row, what comes in): (event, state, should_close of a client and of a server, frames out)
+CELLS = {
+    ("OPEN", "gets data"): (Text("Hello"), OPEN, (False, False), []),
+    ("OPEN", "gets Close"): (
+        Close(1001, "away"),
+        CLOSING,
+        (False, True),
+        [(CLOSE, close_payload(1001, "away"))],
+    ),
+    ("OPEN", "violation"): (
+        VIOLATION,
+        CLOSING,
+        (True, True),
+        [(CLOSE, close_payload(1002, "opcode 3 is reserved"))],
+    ),
+    ("OPEN", "end of stream"): (LOST, CLOSED, (True, True), []),
+    ("CLOSING first", "gets data"): (Text("Hello"), CLOSING, (False, False), []),
+    ("CLOSING first", "gets Close"): (Close(1001, "away"), CLOSING, (False, True), []),
+    ("CLOSING first", "violation"): (VIOLATION, CLOSING, (True, True), []),
+    ("CLOSING first", "end of stream"): (LOST, CLOSED, (True, True), []),
+    ("CONNECTING", "end of stream"): (LOST, CLOSED, (True, True), []),
+    ("CONNECTING with a request", "end of stream"): (LOST, CLOSED, (True, True), []),
+}
+# What has no event is ignored. In CONNECTING, and after the end of the stream, no frame comes.
+IGNORED = {
+    ("CLOSING over", "gets data"): CLOSING,
+    ("CLOSING over", "gets Close"): CLOSING,
+    ("CLOSING over", "violation"): CLOSING,
+    ("CLOSING over", "end of stream"): CLOSED,
+    ("CLOSED", "gets data"): CLOSED,
+    ("CLOSED", "gets Close"): CLOSED,
+    ("CLOSED", "violation"): CLOSED,
+    ("CLOSED", "end of stream"): CLOSED,
+    ("CLOSED by the end", "end of stream"): CLOSED,
+}
+
+
+def begun(row):
+    return [pytest.param(begin, id=f"{row}: {begin.__name__}") for begin in ROWS[row]]
+
+
+def cells(table):
+    return [
+        pytest.param(begin, what, table[row, what], id=f"{row}: {begin.__name__}, {what}")
+        for row, what in table
+        for begin in ROWS[row]
+    ]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("begin", begun("OPEN"))
+def test_what_is_said_in_open_goes_out(role, begin, call):
+    conn = begin(role)
+    CALLS[call](conn)
+    assert sent(conn) == [SENT[call]]
+    is_close = call == "send close"
+    assert conn.state is (CLOSING if is_close else OPEN)
+    assert conn.close_sent == (Close(1000) if is_close else None)
+    assert not conn.should_close  # "never right after only sending Close"
+    assert conn.next_event() is None
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("begin", [case for row in ROWS if row != "OPEN" for case in begun(row)])
+def test_nothing_is_said_unless_open_and_a_refused_call_changes_nothing(role, begin, call):
+    conn = begin(role)
+    before = snapshot(conn)
+    with pytest.raises(LocalProtocolError, match=f"cannot send while the connection is {conn.state.name}"):
+        CALLS[call](conn)
+    assert snapshot(conn) == before
+    assert conn.data_to_send() == b""
+
+
+@pytest.mark.parametrize(("begin", "what", "outcome"), cells(CELLS))
+def test_what_the_peer_says_leads_to_one_event(role, way, begin, what, outcome):
+    conn = begin(role)
+    event, state, should_close, frames = outcome
+    octets = GETS[what](role)
+    chunks = WAYS[way](octets) if octets else [b""]
+    assert hear(conn, *chunks) == [event]
+    assert conn.state is state
+    assert conn.should_close is should_close[conn.role is SERVER]
+    assert sent(conn) == frames
+    is_over = isinstance(event, (Close, Fail))
+    assert conn.unread == (1 if octets and way == "with trailing octets" and not is_over else 0)
+    assert conn.close_received == (event if isinstance(event, Close) else None)
+    assert conn.next_event() is None
+
+
+@pytest.mark.parametrize(("begin", "what", "state"), cells(IGNORED))
+def test_after_the_last_event_nothing_is_heard(role, way, begin, what, state):
+    conn = begin(role)
+    should_close = conn.should_close
+    close_sent, close_received = conn.close_sent, conn.close_received
+    octets = GETS[what](role)
+    assert hear(conn, *(WAYS[way](octets) if octets else [b""])) == []
+    assert conn.state is state
+    assert conn.should_close is (should_close or what == "end of stream")
+    assert (conn.close_sent, conn.close_received) == (close_sent, close_received)
+    assert conn.data_to_send() == b""
+    assert conn.unread == 0
+
+
+@pytest.mark.parametrize("begin", begun("CLOSED by the end"))
+def test_octets_after_the_end_of_the_stream_are_the_callers_mistake(role, begin):
+    conn = begin(role)
+    before = snapshot(conn)
+    with pytest.raises(LocalProtocolError, match="octets after the end of the stream"):
+        conn.receive_data(b"\x89\x00")
+    conn.get_buffer(16)
+    with pytest.raises(LocalProtocolError, match="octets after the end of the stream"):
+        conn.buffer_updated(2)
+    assert snapshot(conn) == before
+    assert conn.next_event() is None
+
+
+def test_a_violation_in_the_handshake_fails_it_and_a_server_answers_first(role, way):
+    conn = connecting(role)
+    octets = (REQUEST if role is SERVER else response_to(conn.request_sent)).replace(
+        b"websocket", b"web\0socket"
+    )
+    events = hear(conn, *WAYS[way](octets))
+    assert events == [Fail(1002, "octet 0x00 is not allowed in a head")]
+    assert conn.state is CLOSED
+    assert conn.should_close
+    assert conn.close_sent is None
+    answer = conn.data_to_send()
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n") if role is SERVER else answer == b""
+
+
+# Arguments
+
+
+@pytest.mark.parametrize("role", ["client", None, 1, "SERVER"])
+def test_role_must_be_a_role(role):
+    with pytest.raises(TypeError, match=r"role must be Role.CLIENT or Role.SERVER"):
+        Connection(role)
+
+
+@pytest.mark.parametrize(
+    ("limit", "error"), [("1", TypeError), (1.0, TypeError), (b"1", TypeError), (-1, ValueError)]
+)
+def test_max_message_size_must_be_a_natural_number(role, limit, error):
+    with pytest.raises(error, match="max_message_size must"):
+        Connection(role, max_message_size=limit)
+
+
+def test_repr_tells_role_and_state(role):
+    assert repr(Connection(role)) == f"<Connection {role.name} OPEN>"
+    assert repr(connecting(SERVER)) == "<ServerConnection SERVER CONNECTING>"
+
+
+def test_a_connection_starts_open_without_a_handshake(role):
+    conn = Connection(role)
+    assert (conn.state, conn.should_close, conn.subprotocol) == (OPEN, False, None)
+    assert (conn.close_sent, conn.close_received) == (None, None)
+    assert (conn.unread, conn.unsent, conn.data_to_send(), conn.chunks_to_send()) == (0, 0, b"", [])
+    assert conn.next_event() is None
+
+
+@pytest.mark.parametrize("data", ["text", 5, None, [1], memoryview(b"abcd")[::2]])
+def test_receive_data_takes_octets_only(role, data):
+    conn = Connection(role)
+    before = snapshot(conn)
+    with pytest.raises(TypeError, match="data must be"):
+        conn.receive_data(data)
+    assert snapshot(conn) == before
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, lambda octets: array.array("B", octets)])
+def test_receive_data_takes_any_octets_and_keeps_none_of_the_callers_memory(role, kind):
+    conn = Connection(role)
+    data = kind(said(role, TEXT, b"Hello"))
+    conn.receive_data(data)
+    if isinstance(data, bytearray):
+        data[:] = bytes(len(data))
+        data.clear()
+    assert conn.next_event() == Text("Hello")
+
+
+# Sending: data
+
+WIDE = array.array("I", [0x41424344, 0x45464748])
+HOLES = memoryview(b"abcdef")[::2]
+OCTETS = [
+    b"",
+    b"Hello",
+    bytearray(b"Hello"),
+    memoryview(b"Hello")[1:3],
+    WIDE,
+    memoryview(WIDE),
+    memoryview(bytes(6)).cast("B", (2, 3)),
+]
+
+
+@pytest.mark.parametrize("data", OCTETS, ids=repr)
+def test_payloads_are_measured_in_octets(role, data):
+    octets = memoryview(data).tobytes()
+    for send, first in (
+        (Connection.send_binary, BINARY),
+        (Connection.send_text, TEXT),
+        (Connection.send_ping, PING),
+        (Connection.send_pong, PONG),
+    ):
+        conn = Connection(role)
+        send(conn, data)
+        assert sent(conn) == [(first, octets)]
+
+
+@pytest.mark.parametrize("data", [5, None, 1.5, ["Hello"], object(), HOLES], ids=repr)
+@pytest.mark.parametrize("method", ["send_text", "send_binary", "send_ping", "send_pong"])
+def test_only_octets_are_payloads(role, method, data):
+    conn = Connection(role)
+    before = snapshot(conn)
+    with pytest.raises(TypeError, match="data must be"):
+        getattr(conn, method)(data)
+    assert snapshot(conn) == before
+    conn.send_text("Hello")
+    assert sent(conn) == [(TEXT, b"Hello")]
+
+
+@pytest.mark.parametrize("method", ["send_binary", "send_ping", "send_pong"])
+def test_a_string_is_no_binary_payload(role, method):
+    conn = Connection(role)
+    with pytest.raises(TypeError, match="data must be bytes-like, not str"):
+        getattr(conn, method)("Hello")
+    assert conn.unsent == 0
+
+
+@pytest.mark.parametrize("text", ["", "Hello", "κόσμε", "\0", "\U0010ffff", "\ufeff\ufffe"])
+def test_text_goes_out_as_utf_8(role, text):
+    for data in (text, text.encode(), bytearray(text.encode())):
+        conn = Connection(role)
+        conn.send_text(data)
+        assert sent(conn) == [(TEXT, text.encode())]
+
+
+@pytest.mark.parametrize("fin", [True, False])
+@pytest.mark.parametrize("text", ["\ud800", "a\udfff", "\udc80b"])
+def test_a_lone_surrogate_is_refused_before_anything_is_queued(role, text, fin):
+    conn = Connection(role)
+    before = snapshot(conn)
+    with pytest.raises(LocalProtocolError, match="text contains a lone surrogate"):
+        conn.send_text(text, fin)
+    assert snapshot(conn) == before
+    conn.send_binary(b"no text message was begun")
+    assert sent(conn) == [(BINARY, b"no text message was begun")]
+
+
+@pytest.mark.parametrize("size", [0, 1, 124, 125, 126, 127, 65535, 65536, 100_000])
+def test_frames_of_any_size_go_out_minimally_encoded(role, size):
+    payload = bytes(size)
+    conn = Connection(role)
+    conn.send_binary(payload)
+    if size < 126:
+        length = bytes([size])
+    else:
+        length = b"\x7e" + size.to_bytes(2, "big") if size < 65536 else b"\x7f" + size.to_bytes(8, "big")
+    octets = conn.data_to_send()
+    if role is SERVER:
+        assert octets == b"\x82" + length + payload
+    else:
+        header = len(length) + 1
+        assert octets[:header] == bytes([0x82, length[0] | 0x80]) + length[1:]
+        key = octets[header : header + 4]
+        # A payload of zeros shows the masking key.
+        assert octets[header + 4 :] == (key * (size // 4 + 1))[:size]
+
+
+def test_each_frame_of_a_client_has_a_masking_key_of_its_own():
+    conn = Connection(CLIENT)
+    for _ in range(2000):  # more than one pool of keys
+        conn.send_binary(bytes(4))
+    octets = conn.data_to_send()
+    assert len({octets[i + 2 : i + 6] for i in range(0, len(octets), 10)}) > 1990
+
+
+@pytest.mark.parametrize(("method", "first"), [("send_ping", PING), ("send_pong", PONG)])
+def test_control_payloads_have_at_most_125_octets(role, method, first):
+    conn = Connection(role)
+    for payload in (bytes(126), bytearray(200), array.array("I", [0] * 32)):
+        with pytest.raises(LocalProtocolError, match="payload must be at most 125 octets long, not"):
+            getattr(conn, method)(payload)
+        assert conn.unsent == 0
+    getattr(conn, method)(bytes(125))
+    getattr(conn, method)()
+    assert sent(conn) == [(first, bytes(125)), (first, b"")]
+
+
+# Sending: fragments (section 5.4)
+
+FRAGMENTED = {
+    "two of text": ([("text", "Hel", False), ("text", "lo", True)], [(0x01, b"Hel"), (0x80, b"lo")]),
+    "three of binary": (
+        [("binary", b"a", False), ("binary", b"b", False), ("binary", b"c", True)],
+        [(0x02, b"a"), (0x00, b"b"), (0x80, b"c")],
+    ),
+    "empty ones": (
+        [("text", "", False), ("text", b"", False), ("text", "", True)],
+        [(0x01, b""), (0x00, b""), (0x80, b"")],
+    ),
+    "octets cut inside a character": (
+        [("text", b"\xe2", False), ("text", b"\x82", False), ("text", b"\xac", True)],
+        [(0x01, b"\xe2"), (0x00, b"\x82"), (0x80, b"\xac")],
+    ),
+    "octets, then a string": (
+        [
+            ("text", b"\xe2\x82\xac", False),
+            ("text", "€", False),
+            ("text", b"\xc3", False),
+            ("text", b"\xa9", True),
+        ],
+        [(0x01, "€".encode()), (0x00, "€".encode()), (0x00, b"\xc3"), (0x80, b"\xa9")],
+    ),
+    "pings between fragments": (
+        [("text", "a", False), ("ping", b"p"), ("pong", b"q"), ("text", "b", True)],
+        [(0x01, b"a"), (0x89, b"p"), (0x8A, b"q"), (0x80, b"b")],
+    ),
+    "two messages": (
+        [("text", "a", False), ("text", "b", True), ("binary", b"c", False), ("binary", b"d", True)],
+        [(0x01, b"a"), (0x80, b"b"), (0x02, b"c"), (0x80, b"d")],
+    ),
+    "a Close between fragments": (
+        [("binary", b"a", False), ("close", 1001)],
+        [(0x02, b"a"), (0x88, b"\x03\xe9")],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FRAGMENTED)
+def test_fragments_go_out_as(role, name):
+    calls, frames = FRAGMENTED[name]
+    conn = Connection(role)
+    for kind, *arguments in calls:
+        getattr(conn, f"send_{kind}")(*arguments)
+    assert sent(conn) == frames
+
+
+REFUSED_FRAGMENTS = {
+    "binary within text": (
+        [("text", "a", False)],
+        ("binary", b"b"),
+        "a fragmented text message is being sent",
+        ("text", b"b"),
+    ),
+    "text within binary": (
+        [("binary", b"a", False)],
+        ("text", "b"),
+        "a fragmented binary message is being sent",
+        ("binary", b"b"),
+    ),
+    "text octets within binary": (
+        [("binary", b"a", False)],
+        ("text", b"b"),
+        "a fragmented binary message is being sent",
+        ("binary", b"b"),
+    ),
+    "a string inside a character": (
+        [("text", b"a\xe2\x82", False)],
+        ("text", "b"),
+        "the last fragment ended inside a character",
+        ("text", b"\xac"),
+    ),
+    "an empty string that ends the message inside a character": (
+        [("text", b"a\xe2\x82", False)],
+        ("text", ""),
+        "the last fragment ended inside a character",
+        ("text", b"\xac"),
+    ),
+    "octets that end the message inside a character": (
+        [("text", b"a\xe2", False)],
+        ("text", b"\x82", True),
+        "text is not UTF-8",
+        ("text", b"\x82\xac"),
+    ),
+    "octets that don't go on with the character": (
+        [("text", b"a\xe2", False)],
+        ("text", b"b", False),
+        "text is not UTF-8",
+        ("text", b"\x82\xac"),
+    ),
+    "a first fragment not UTF-8": (
+        [],
+        ("text", b"\xff", False),
+        "text is not UTF-8",
+        ("binary", b"b"),
+    ),
+    "two octets of a surrogate": (
+        [],
+        ("text", b"\xed\xa0", False),
+        "text is not UTF-8",
+        ("binary", b"b"),
+    ),
+    "a surrogate over two fragments": (
+        [("text", b"a\xed", False)],
+        ("text", b"\xbf", False),
+        "text is not UTF-8",
+        ("text", b"\x9f\xbf"),
+    ),
+    "a whole message that is not UTF-8": ([], ("text", b"a\xc0\x80"), "text is not UTF-8", ("binary", b"b")),
+    "a whole message that ends inside a character": (
+        [],
+        ("text", b"a\xe2\x82"),
+        "text is not UTF-8",
+        ("text", b"b"),
+    ),
+    "a type within a message": ([("text", b"\xe2", False)], ("text", 5), None, ("text", b"\x82\xac")),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_FRAGMENTS)
+def test_a_refused_fragment_leaves_the_message_as_it_was(role, name):
+    before, (kind, *arguments), problem, (next_kind, next_payload) = REFUSED_FRAGMENTS[name]
+    conn = Connection(role)
+    for before_kind, *before_arguments in before:
+        getattr(conn, f"send_{before_kind}")(*before_arguments)
+    as_it_was = snapshot(conn)
+    with pytest.raises(LocalProtocolError if problem else TypeError, match=problem):
+        getattr(conn, f"send_{kind}")(*arguments)
+    assert snapshot(conn) == as_it_was
+    getattr(conn, f"send_{next_kind}")(next_payload)
+    first = 0x80 if before else {"text": TEXT, "binary": BINARY}[next_kind]
+    assert sent(conn)[len(before) :] == [(first, next_payload)]
+
+
+# Sending: Close (section 5.5.1)
+
+
+def test_status_codes_are_sendable_or_not_in_both_directions_alike(role):
+    """Section 7.4.2: 0-999 are not used, 1000-2999 are for the RFC, 3000-4999 for the rest of us."""
+    defined = {1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, *range(3000, 5000)}
+    for code in [*range(5101), 65535]:
+        conn = Connection(role)
+        payload = close_payload(code, "why")
+        events = hear(conn, said(role, CLOSE, payload))
+        if code in defined:
+            assert events == [Close(code, "why")]
+            assert sent(conn) == [(CLOSE, payload)]
+        else:
+            problem = f"status code {code} must not be sent"
+            assert events == [Fail(1002, problem)]
+            assert sent(conn) == [(CLOSE, close_payload(1002, problem))]
+        assert conn.close_sent == Close(events[0].code, events[0].reason)
+
+        conn = Connection(role)
+        if code in defined:
+            conn.send_close(code, "why")
+            assert sent(conn) == [(CLOSE, payload)]
+            assert conn.close_sent == Close(code, "why")
+        else:
+            with pytest.raises(LocalProtocolError):
+                conn.send_close(code, "why")
+            assert snapshot(conn) == snapshot(Connection(role))
+
+
+@pytest.mark.parametrize("code", [-1, 65536, 2**70])
+def test_a_status_code_has_16_bits(role, code):
+    conn = Connection(role)
+    with pytest.raises(LocalProtocolError, match=f"status code {code} must not be sent"):
+        conn.send_close(code)
+    assert conn.state is OPEN
+
+
+def test_code_1005_sends_a_close_without_a_code(role):
+    conn = Connection(role)
+    with pytest.raises(LocalProtocolError, match="a Close without a status code has no reason"):
+        conn.send_close(1005, "why")
+    assert snapshot(conn) == snapshot(Connection(role))
+    conn.send_close(1005)
+    assert sent(conn) == [(CLOSE, b"")]
+    assert conn.close_sent == Close(1005)
+
+
+def test_a_close_code_may_be_an_int_enum(role):
+    conn = Connection(role)
+    conn.send_close(CloseCode.GOING_AWAY)
+    assert sent(conn) == [(CLOSE, b"\x03\xe9")]
+    assert type(conn.close_sent.code) is int
+
+
+@pytest.mark.parametrize("reason", ["", "a" * 123, "é" * 61 + "a", "€" * 41, "😀" * 30 + "abc"])
+def test_a_reason_of_up_to_123_octets_is_sent_and_heard(role, reason):
+    conn = Connection(role)
+    conn.send_close(1000, reason)
+    assert sent(conn) == [(CLOSE, close_payload(1000, reason))]
+    assert conn.close_sent == Close(1000, reason)
+    peer = Connection(role)
+    assert hear(peer, said(role, CLOSE, close_payload(1000, reason))) == [Close(1000, reason)]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "error", "problem"),
+    [
+        (1000, "a" * 124, LocalProtocolError, "at most 123 octets long, not 124"),
+        (1000, "é" * 62, LocalProtocolError, "at most 123 octets long, not 124"),
+        (1000, "€" * 41 + "a", LocalProtocolError, "at most 123 octets long, not 124"),
+        (1000, "😀" * 31, LocalProtocolError, "at most 123 octets long, not 124"),
+        (1000, "\ud83d", LocalProtocolError, "reason contains a lone surrogate"),
+        (True, "", TypeError, "code must be an int, not bool"),
+        (1000.0, "", TypeError, "code must be an int, not float"),
+        ("1000", "", TypeError, "code must be an int, not str"),
+        (None, "", TypeError, "code must be an int, not NoneType"),
+        (1000, b"why", TypeError, "reason must be a str, not bytes"),
+        (1000, None, TypeError, "reason must be a str, not NoneType"),
+        (1005, b"", TypeError, "reason must be a str, not bytes"),
+    ],
+)
+def test_a_close_that_cannot_be_sent_changes_nothing(role, code, reason, error, problem):
+    conn = Connection(role)
+    with pytest.raises(error, match=problem):
+        conn.send_close(code, reason)
+    assert snapshot(conn) == snapshot(Connection(role))
+    conn.send_close()
+    assert sent(conn) == [(CLOSE, b"\x03\xe8")]
+
+
+# Receiving: samples, as pairs of first octet and payload, then what they lead to
+
+SAMPLES = {
+    "5.7 text": ([(TEXT, b"Hello")], [Text("Hello")], []),
+    "5.7 text in two fragments": ([(0x01, b"Hel"), (0x80, b"lo")], [Text("Hello")], []),
+    "5.7 ping": ([(PING, b"Hello")], [Ping(b"Hello")], [(PONG, b"Hello")]),
+    "5.7 256 octets": ([(BINARY, bytes(256))], [Binary(bytes(256))], []),
+    "5.7 64 KiB": ([(BINARY, bytes(65536))], [Binary(bytes(65536))], []),
+    "empty messages": ([(TEXT, b""), (BINARY, b"")], [Text(""), Binary(b"")], []),
+    "empty fragments": (
+        [(0x01, b""), (0x00, b""), (0x80, b""), (0x02, b""), (0x80, b"")],
+        [Text(""), Binary(b"")],
+        [],
+    ),
+    "125 and 126 octets": ([(TEXT, b"a" * 125), (TEXT, b"b" * 126)], [Text("a" * 125), Text("b" * 126)], []),
+    "5.5.2 empty ping": ([(PING, b"")], [Ping(b"")], [(PONG, b"")]),
+    "5.5.2 longest ping": ([(PING, bytes(125))], [Ping(bytes(125))], [(PONG, bytes(125))]),
+    "5.5.3 pongs": ([(PONG, b""), (PONG, b"Hello")], [Pong(b""), Pong(b"Hello")], []),
+    "5.4 control frames between fragments": (
+        [(0x01, b"a"), (PING, b"1"), (0x00, b"b"), (PONG, b"2"), (PING, b""), (0x80, b"c")],
+        [Ping(b"1"), Pong(b"2"), Ping(b""), Text("abc")],
+        [(PONG, b"1"), (PONG, b"")],
+    ),
+    "5.6 a character over fragments": (
+        [(0x01, b"\xf0"), (0x00, b"\x9f\x98"), (0x00, b""), (0x80, b"\x80")],
+        [Text("😀")],
+        [],
+    ),
+    "5.6 binary is not judged": (
+        [(BINARY, b"\xff\xc0"), (0x02, b"\xed"), (0x80, b"\xa0")],
+        [Binary(b"\xff\xc0"), Binary(b"\xed\xa0")],
+        [],
+    ),
+    "8.1 longest and shortest of each length": (
+        [(TEXT, "\0\x7f\x80\u07ff\u0800\ud7ff\ue000\uffff\U00010000\U0010ffff".encode())],
+        [Text("\0\x7f\x80\u07ff\u0800\ud7ff\ue000\uffff\U00010000\U0010ffff")],
+        [],
+    ),
+    "byte order marks are text": ([(TEXT, b"\xef\xbb\xbfa")], [Text("\ufeffa")], []),
+    "5.5.1 empty Close": ([(CLOSE, b"")], [Close(1005)], [(CLOSE, b"")]),
+    "5.5.1 Close with a code": ([(CLOSE, b"\x03\xe8")], [Close(1000)], [(CLOSE, b"\x03\xe8")]),
+    "5.5.1 Close with a reason": (
+        [(CLOSE, b"\x0f\xa0" + "κ".encode())],
+        [Close(4000, "κ")],
+        [(CLOSE, b"\x0f\xa0" + "κ".encode())],
+    ),
+    "5.5.1 Close between fragments": (
+        [(0x01, b"a"), (CLOSE, b"\x03\xe8")],
+        [Close(1000)],
+        [(CLOSE, b"\x03\xe8")],
+    ),
+    "5.5.1 nothing after Close": (
+        [(CLOSE, b""), (TEXT, b"a"), (PING, b"b"), (CLOSE, b"\x03\xe8"), (0x83, b"")],
+        [Close(1005)],
+        [(CLOSE, b"")],
+    ),
+    "everything": (
+        [(PING, b"1"), (TEXT, b"2"), (0x02, b"3"), (PONG, b"4"), (0x80, b"5"), (CLOSE, b"\x03\xe8")],
+        [Ping(b"1"), Text("2"), Pong(b"4"), Binary(b"35"), Close(1000)],
+        [(PONG, b"1"), (CLOSE, b"\x03\xe8")],
+    ),
+}
+
+
+def fails(frames, code, reason, *events):
+    return frames, [*events, Fail(code, reason)], [(CLOSE, close_payload(code, reason))]
+
+
+SAMPLES |= {
+    "5.2 RSV1": fails([(0xC1, b"a")], 1002, "reserved bits must be zero"),
+    "5.2 RSV2": fails([(0xA1, b"a")], 1002, "reserved bits must be zero"),
+    "5.2 RSV3 on a Ping": fails([(0x99, b"")], 1002, "reserved bits must be zero"),
+    "5.2 reserved opcode": fails([(0x8B, b"")], 1002, "opcode 11 is reserved"),
+    "5.4 nothing to go on with": fails(
+        [(0x80, b"a")], 1002, "continuation frame without a message to continue"
+    ),
+    "5.4 nothing more to go on with": fails(
+        [(0x01, b"a"), (0x80, b"b"), (0x80, b"c")],
+        1002,
+        "continuation frame without a message to continue",
+        Text("ab"),
+    ),
+    "5.4 text within text": fails([(0x01, b"a"), (TEXT, b"b")], 1002, "expected a continuation frame"),
+    "5.4 binary within text": fails(
+        [(0x01, b"a"), (0x00, b""), (0x02, b"b")], 1002, "expected a continuation frame"
+    ),
+    "5.5 fragmented Ping": fails([(0x09, b"")], 1002, "control frames must not be fragmented"),
+    "5.5 Ping of 126 octets": fails([(PING, bytes(126))], 1002, "control frame payload exceeds 125 octets"),
+    "5.5 Close of 126 octets": fails(
+        [(CLOSE, close_payload(1000, "a" * 124))], 1002, "control frame payload exceeds 125 octets"
+    ),
+    "5.5.1 Close of 1 octet": fails([(CLOSE, b"\x03")], 1002, "close payload must not be 1 octet long"),
+    "5.5.1 Close with a bad code": fails([(CLOSE, b"\x03\xed")], 1002, "status code 1005 must not be sent"),
+    "5.5.1 Close with a bad code and a bad reason": fails(
+        [(CLOSE, b"\x03\xed\xff")], 1002, "status code 1005 must not be sent"
+    ),
+    "5.5.1 Close with a reason that is not UTF-8": fails([(CLOSE, b"\x03\xe8\xff")], 1007, BAD_TEXT.reason),
+    "5.5.1 Close with half a character": fails([(CLOSE, b"\x03\xe8\xe2\x82")], 1007, BAD_TEXT.reason),
+    "5.5.1 Close with a surrogate": fails([(CLOSE, b"\x03\xe8\xed\xa0\x80")], 1007, BAD_TEXT.reason),
+    "8.1 text that ends inside a character": fails([(TEXT, b"a\xe2\x82")], 1007, BAD_TEXT.reason),
+    "8.1 text that ends inside a character, in fragments": fails(
+        [(0x01, b"a\xe2"), (0x00, b"\x82"), (0x80, b"")], 1007, BAD_TEXT.reason
+    ),
+    "what was good before a violation": fails(
+        [(TEXT, b"a"), (0x02, b"b"), (PONG, b"c"), (0x80, b"d"), (0xFF, b"")],
+        1002,
+        "reserved bits must be zero",
+        Text("a"),
+        Pong(b"c"),
+        Binary(b"bd"),
+    ),
+}
+
+
+def has_ended(events):
+    return isinstance(events[-1], (Close, Fail))
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_sample(role, way, name):
+    frames, events, replies = SAMPLES[name]
+    conn = Connection(role)
+    chunks = WAYS[way](all_said(role, frames))
+    assert hear(conn, *chunks) == events
+    assert sent(conn) == replies
+    over = has_ended(events)
+    assert conn.state is (CLOSING if over else OPEN)
+    assert conn.should_close is (over and (role is SERVER or isinstance(events[-1], Fail)))
+    assert conn.unread == (0 if over else chunks[-1].count(TRAILING) and way == "with trailing octets")
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_sample_after_we_sent_close(role, way, name):
+    """Section 5.5.2: a Ping is answered "unless it already received a Close frame"; Close is sent once."""
+    frames, events, replies = SAMPLES[name]
+    conn = closing_first(role)
+    assert hear(conn, *WAYS[way](all_said(role, frames))) == events
+    assert sent(conn) == [reply for reply in replies if reply[0] != CLOSE]
+    assert conn.state is CLOSING
+    assert conn.close_sent == Close(1001, "bye")
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_sample_then_the_end_of_the_stream(role, name):
+    frames, events, replies = SAMPLES[name]
+    conn = Connection(role)
+    conn.receive_data(all_said(role, frames))
+    conn.receive_data(b"")
+    assert conn.state is OPEN
+    assert hear(conn, b"") == (events if has_ended(events) else [*events, LOST])
+    assert sent(conn) == replies
+    assert conn.state is CLOSED
+    assert conn.should_close
+    assert conn.next_event() is None
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_sample_cut_short_by_the_end_of_the_stream_ends_too(role, name):
+    frames, events, _ = SAMPLES[name]
+    octets = all_said(role, frames)
+    for cut in range(min(len(octets), 64)):
+        conn = Connection(role)
+        heard = hear(conn, octets[:cut], b"") if cut else hear(conn, b"")
+        assert has_ended(heard)
+        assert heard[:-1] == events[: len(heard) - 1]
+        assert heard[-1] in (LOST, events[-1])
+        assert conn.state is CLOSED
+
+
+def test_frames_are_masked_in_one_direction_only(role, way):
+    """Section 5.1: an endpoint fails the connection when it gets what only its own side sends."""
+    other = CLIENT if role is SERVER else SERVER
+    problem = f"frames must {'' if role is SERVER else 'not '}be masked"
+    for first in (TEXT, PING, CLOSE):
+        conn = Connection(role)
+        assert hear(conn, *WAYS[way](said(other, first, b""))) == [Fail(1002, problem)]
+        assert sent(conn) == [(CLOSE, close_payload(1002, problem))]
+
+
+def test_every_reason_to_fail_fits_into_a_close(role):
+    for frames, events, _ in SAMPLES.values():
+        if isinstance(events[-1], Fail):
+            conn = Connection(role)
+            hear(conn, all_said(role, frames))
+            # Short enough, and all ASCII: it can stand in a header or a log as it is.
+            assert len(conn.close_sent.reason) <= 123
+            assert conn.close_sent.reason.isascii()
+
+
+@pytest.mark.parametrize("code", [1002, 1007])
+def test_the_peer_hears_why_it_was_failed(role, code):
+    payload = b"\x03" if code == 1002 else b"\x03\xe8\xff"
+    conn = Connection(role)
+    [fail] = hear(conn, said(role, CLOSE, payload))
+    peer = Connection(CLIENT if role is SERVER else SERVER)
+    assert hear(peer, conn.data_to_send()) == [Close(fail.code, fail.reason)]
+    assert fail.code == code
+
+
+# Laziness: the state is as of the event
+
+
+@pytest.mark.parametrize("last", ["gets Close", "violation", "end of stream"])
+def test_what_was_said_before_the_end_can_still_be_answered(role, last):
+    conn = Connection(role)
+    conn.receive_data(said(role, TEXT, b"Hello"))
+    conn.receive_data(said(role, PING, b"Ping"))
+    conn.receive_data(GETS[last](role))
+    assert conn.next_event() == Text("Hello")
+    assert (conn.state, conn.should_close) == (OPEN, False)
+    assert conn.unsent == 0
+    conn.send_text("Hello to you")
+    assert conn.next_event() == Ping(b"Ping")
+    assert (conn.state, conn.should_close) == (OPEN, False)
+    conn.send_binary(b"still there")
+    event, state, should_close, frames = CELLS["OPEN", last]
+    assert conn.next_event() == event
+    assert (conn.state, conn.should_close) == (state, should_close[role is SERVER])
+    assert conn.next_event() is None
+    assert sent(conn) == [(TEXT, b"Hello to you"), (PONG, b"Ping"), (BINARY, b"still there"), *frames]
+
+
+def test_closing_in_answer_to_a_message_crosses_the_peers_close(role):
+    conn = Connection(role)
+    conn.receive_data(said(role, TEXT, b"Hello") + said(role, CLOSE, close_payload(1001)))
+    assert conn.next_event() == Text("Hello")
+    conn.send_close(1000)
+    assert not conn.should_close
+    assert conn.next_event() == Close(1001)
+    assert sent(conn) == [(CLOSE, close_payload(1000))]
+    assert (conn.close_sent, conn.close_received) == (Close(1000), Close(1001))
+    assert conn.should_close is (role is SERVER)
+
+
+def test_octets_are_kept_until_they_are_read(role):
+    conn = Connection(role)
+    octets = said(role, TEXT, b"a") + said(role, TEXT, b"b")
+    conn.receive_data(octets)
+    assert conn.unread == len(octets)
+    assert conn.next_event() == Text("a")
+    assert conn.unread == len(octets) // 2
+    conn.receive_data(said(role, TEXT, b"c"))
+    assert [conn.next_event(), conn.next_event(), conn.next_event()] == [Text("b"), Text("c"), None]
+    assert conn.unread == 0
+
+
+def test_a_close_then_the_end_in_one_read_is_still_a_clean_close(role):
+    conn = Connection(role)
+    conn.receive_data(said(role, CLOSE, close_payload(1000)))
+    conn.receive_data(b"")
+    assert conn.next_event() == Close(1000)
+    assert (conn.state, conn.should_close) == (CLOSED, True)
+    assert sent(conn) == [(CLOSE, close_payload(1000))]
+
+
+def test_a_violation_then_the_end_in_one_read_is_closed_at_once(role):
+    conn = Connection(role)
+    conn.receive_data(b"\xff")
+    conn.receive_data(b"")
+    assert conn.next_event() == Fail(1002, "reserved bits must be zero")
+    assert (conn.state, conn.should_close) == (CLOSED, True)
+
+
+# Limits (DESIGN, section 4)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 125, 126, 1000, 65535, 65536, 2**20])
+def test_a_message_may_have_as_many_octets_as_the_limit_but_not_one_more(role, limit):
+    conn = Connection(role, max_message_size=limit)
+    assert hear(conn, said(role, BINARY, bytes(limit))) == [Binary(bytes(limit))]
+    assert hear(conn, said(role, TEXT, bytes(limit))) == [Text("\0" * limit)]
+    # As of the header, when nothing of the payload has come.
+    header = said(role, BINARY, b"", limit + 1)
+    if role is SERVER:
+        header = header[:-4]  # not even the masking key
+    assert hear(conn, header[:-1]) == []
+    assert hear(conn, header[-1:]) == [TOO_BIG]
+    assert sent(conn) == [(CLOSE, close_payload(1009, TOO_BIG.reason))]
+
+
+def test_the_limit_is_1_mib_by_default(role):
+    for conn in (Connection(role), opened(role)):
+        assert hear(conn, said(role, BINARY, b"", 2**20)) == []
+        assert hear(Connection(role), said(role, BINARY, b"", 2**20 + 1)) == [TOO_BIG]
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+@pytest.mark.parametrize(
+    ("sizes", "fits"),
+    [
+        ([10], True),
+        ([11], False),
+        ([10, 0, 0], True),
+        ([5, 5], True),
+        ([5, 6], False),
+        ([0, 10], True),
+        ([0, 11], False),
+        ([1] * 10, True),
+        ([1] * 11, False),
+        ([3, 3, 3, 2], False),
+        ([10, 0, 1], False),
+    ],
+)
+def test_the_limit_is_for_the_message_not_for_the_frame(role, way, sizes, fits, pieces):
+    conn = Connection(role, max_message_size=10, fragments=pieces)
+    firsts = [0x02, *[0x00] * (len(sizes) - 1)]
+    firsts[-1] |= 0x80
+    frames = [(first, bytes(size)) for first, size in zip(firsts, sizes, strict=True)]
+    # Neither earlier messages nor control frames count.
+    before = [(BINARY, bytes(10)), (0x02, bytes(9)), (PONG, bytes(100)), (0x80, bytes(1))]
+    between = [part for frame in frames for part in (frame, (PONG, bytes(50)))]
+    octets = all_said(role, before + (between[:-1]))
+    events = hear(conn, *WAYS[way](octets))
+    messages = [event for event in events if isinstance(event, Binary)]
+    whole = b"".join(event.data for event in messages)
+    if fits:
+        assert len(whole) == 20 + sum(sizes)
+        assert messages[-1].final
+        assert conn.state is OPEN
+    else:
+        assert events[-1] == TOO_BIG
+        assert sum(event.final for event in messages) == 2
+
+
+def test_control_frames_have_no_other_limit(role):
+    conn = Connection(role, max_message_size=0)
+    assert hear(conn, said(role, PING, bytes(125)), said(role, TEXT), said(role, CLOSE)) == [
+        Ping(bytes(125)),
+        Text(""),
+        Close(1005),
+    ]
+
+
+@pytest.mark.parametrize("size", [2**20 + 1, 2**40, 2**63 - 1])
+def test_without_a_limit_any_length_is_taken(role, size):
+    conn = Connection(role, max_message_size=None)
+    assert hear(conn, said(role, BINARY, b"beginning", size)) == []
+    assert hear(conn, b"") == [LOST]
+    pieces = Connection(role, max_message_size=None, fragments=True)
+    assert hear(pieces, said(role, BINARY, b"beginning", size)) == [Binary(b"beginning", final=False)]
+
+
+def test_without_a_limit_a_message_still_has_less_than_2_to_the_63_octets(role):
+    conn = Connection(role, max_message_size=None, fragments=True)
+    assert hear(conn, said(role, 0x02, b"a"), said(role, 0x00, b"", 2**63 - 1)) == [
+        Binary(b"a", final=False),
+        TOO_BIG,
+    ]
+
+
+def fragments_of(role, count):
+    return said(role, 0x02) + said(role, 0x00) * (count - 2)
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+def test_a_message_may_have_65536_fragments_but_not_one_more(role, pieces):
+    conn = Connection(role, fragments=pieces)
+    most = fragments_of(role, 65536)
+    assert hear(conn, most, said(role, PONG), said(role, 0x80, b"a")) == [Pong(b""), Binary(b"a")]
+    # The count starts again for each message.
+    assert hear(conn, most, said(role, PONG), said(role, 0x00)) == [Pong(b""), TOO_MANY]
+
+
+def test_a_larger_limit_allows_one_fragment_for_each_64_octets(role):
+    limit = 66_000 * 64
+    conn = Connection(role, max_message_size=limit)
+    assert hear(conn, fragments_of(role, 66_000)) == []
+    assert hear(conn, said(role, 0x00)) == [TOO_MANY]
+
+
+# Text is judged as it arrives: what cannot be completed, and the index of the octet that shows it
+
+INVALID_TEXT = [
+    (b"\x80", 0),
+    (b"\xbf", 0),
+    (b"\xc0\x80", 0),  # overlong
+    (b"\xc1\xbf", 0),
+    (b"\xe0\x80\x80", 1),
+    (b"\xe0\x9f\xbf", 1),
+    (b"\xf0\x80\x80\x80", 1),
+    (b"\xf0\x8f\xbf\xbf", 1),
+    (b"\xf8\x88\x80\x80\x80", 0),
+    (b"\xfc\x84\x80\x80\x80\x80", 0),
+    (b"\xed\xa0\x80", 1),  # surrogates
+    (b"\xed\xad\xbf", 1),
+    (b"\xed\xbf\xbf", 1),
+    (b"\xed\xa0\x80\xed\xb0\x80", 1),
+    (b"\xf4\x90\x80\x80", 1),  # > U+10FFFF
+    (b"\xf4\xbf\xbf\xbf", 1),
+    (b"\xf5\x80\x80\x80", 0),
+    (b"\xfe", 0),
+    (b"\xff", 0),
+    (b"\xc3A", 1),  # cut short by another character
+    (b"\xc3\xc3\xa9", 1),
+    (b"\xe2A", 1),
+    (b"\xe2\x82A", 2),
+    (b"\xe2\x82\xe2", 2),
+    (b"\xf0\x9fA", 2),
+    (b"\xf0\x9f\x98A", 3),
+    (b"\xf0\x9f\x98\xf0", 3),
+    (b"\xed\x9fA", 2),
+]
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+@pytest.mark.parametrize("before", ["", "abc", "κόσμε", "😀"])
+@pytest.mark.parametrize(("octets", "bad"), INVALID_TEXT)
+def test_text_fails_at_the_first_octet_that_cannot_be_completed(role, octets, bad, before, pieces):
+    good = before.encode() + octets[:bad]
+    bad_octet = octets[bad : bad + 1]
+
+    # Inside a frame that has not arrived whole: octet by octet, and all that came in one read
+    for first in (TEXT, 0x01):
+        frame = said(role, first, good + octets[bad:], length=1000)
+        header = len(frame) - len(good + octets[bad:])
+        conn = Connection(role, fragments=pieces)
+        events = hear(conn, frame[:header], *WAYS["octet by octet"](frame[header : header + len(good)]))
+        assert "".join(event.data for event in events) == (before if pieces else "")
+        assert hear(conn, frame[header + len(good) : header + len(good) + 1]) == [BAD_TEXT]
+        assert sent(conn) == [(CLOSE, close_payload(1007, BAD_TEXT.reason))]
+
+        conn = Connection(role, fragments=pieces)
+        assert hear(conn, frame[: header + len(good) + 1])[-1] == BAD_TEXT
+
+    # In fragments: one for each octet
+    conn = Connection(role, fragments=pieces)
+    events = hear(conn, said(role, 0x01), *(said(role, 0x00, bytes([octet])) for octet in good))
+    assert "".join(event.data for event in events) == (before if pieces else "")
+    assert hear(conn, said(role, 0x00, bad_octet)) == [BAD_TEXT]
+
+    # Whole
+    conn = Connection(role, fragments=pieces)
+    assert hear(conn, said(role, TEXT, good + bad_octet)) == [BAD_TEXT]
+
+
+def test_the_first_two_octets_of_a_character_are_refused_exactly_if_nothing_completes_them():
+    """All of them, against the encoding of every character."""
+    characters = [*range(0x80, 0x800), *range(0x800, 0xD800, 64), *range(0xE000, 0x110000, 64)]
+    completable = {chr(character).encode()[:2] for character in characters}
+    for pair in itertools.product(range(0xC0, 0x100), range(0x100)):
+        conn = Connection(CLIENT)
+        events = hear(conn, b"\x81\x7e\x10\x00" + bytes(pair))
+        assert events == ([] if bytes(pair) in completable else [BAD_TEXT]), pair
+
+
+def test_text_that_ends_inside_a_character_fails_as_of_its_last_octet(role, way):
+    for good in (b"\xc3", b"\xe2", b"\xe2\x82", b"\xf0\x9f", b"\xf0\x9f\x98", b"\xed", b"\xed\x9f"):
+        conn = Connection(role)
+        assert hear(conn, said(role, 0x01, good)) == []
+        assert hear(conn, *WAYS[way](said(role, 0x80))) == [BAD_TEXT]
+
+
+def test_a_message_after_a_character_cut_by_fragments_starts_afresh(role):
+    conn = Connection(role)
+    frames = [(0x01, b"\xe2"), (0x80, b"\x82\xac"), (TEXT, b"a"), (0x02, b"\xe2"), (0x80, b""), (0x01, b"b")]
+    assert hear(conn, all_said(role, frames), said(role, 0x80)) == [
+        Text("€"),
+        Text("a"),
+        Binary(b"\xe2"),
+        Text("b"),
+    ]
+
+
+# Messages piece by piece
+
+
+PIECES = {
+    "a message in one frame": ([(TEXT, b"Hello")], [Text("Hello")]),
+    "fragments": ([(0x01, b"Hel"), (0x80, b"lo")], [Text("Hel", False), Text("lo")]),
+    "binary fragments": (
+        [(0x02, b"a"), (0x00, b"b"), (0x80, b"c")],
+        [Binary(b"a", False), Binary(b"b", False), Binary(b"c")],
+    ),
+    "empty fragments are no pieces, but the last is": (
+        [(0x02, b""), (0x00, b"a"), (0x00, b""), (0x80, b"")],
+        [Binary(b"a", False), Binary(b"")],
+    ),
+    "empty messages": (
+        [(TEXT, b""), (BINARY, b""), (0x01, b""), (0x80, b""), (0x02, b""), (0x80, b"")],
+        [Text(""), Binary(b""), Text(""), Binary(b"")],
+    ),
+    "a character cut by fragments comes with its last octet": (
+        [(0x01, b"a\xf0"), (0x00, b"\x9f\x98"), (0x80, b"\x80")],
+        [Text("a", False), Text("😀")],
+    ),
+    "control frames in between": (
+        [(0x01, b"a"), (PING, b"1"), (0x00, b"b"), (PONG, b"2"), (0x80, b"c"), (CLOSE, b"")],
+        [Text("a", False), Ping(b"1"), Text("b", False), Pong(b"2"), Text("c"), Close(1005)],
+    ),
+    "a Close in between": ([(0x02, b"a"), (CLOSE, b"")], [Binary(b"a", False), Close(1005)]),
+    "a violation in between": (
+        [(0x02, b"a"), (TEXT, b"b")],
+        [Binary(b"a", False), Fail(1002, "expected a continuation frame")],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_pieces_come_as_fragments_do(role, name):
+    frames, events = PIECES[name]
+    whole = Connection(role, fragments=True)
+    assert hear(whole, all_said(role, frames)) == events
+    apart = Connection(role, fragments=True)
+    assert hear(apart, *(said(role, *frame) for frame in frames)) == events
+    assert sent(apart) == sent(whole)
+
+
+def test_pieces_come_as_octets_do(role):
+    """Also inside one long frame; and a character only when it is there whole."""
+    octets = said(role, TEXT, "aé€".encode())
+    header = len(octets) - 6
+    conn = Connection(role, fragments=True)
+    expected = [Text("a", False), None, Text("é", False), None, None, Text("€", True)]
+    assert hear(conn, octets[:header]) == []
+    for octet, event in zip(WAYS["octet by octet"](octets[header:]), expected, strict=True):
+        assert hear(conn, octet) == ([event] if event else [])
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4, 5, 7, 4096, 99_999])
+def test_a_long_frame_comes_in_the_pieces_in_which_it_arrives(role, cut):
+    payload = bytes(itertools.islice(itertools.cycle(range(251)), 100_000))
+    octets = said(role, BINARY, payload)
+    header = len(octets) - len(payload)
+    conn = Connection(role, fragments=True)
+    events = hear(conn, octets[: header + cut], octets[header + cut :])
+    assert events == [Binary(payload[:cut], False), Binary(payload[cut:])]
+    # The same, when it is to be one message
+    conn = Connection(role)
+    assert hear(conn, octets[: header + cut], octets[header + cut :]) == [Binary(payload)]
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_pieces_make_up_the_messages_of_each_sample(role, way, name):
+    frames, events, replies = SAMPLES[name]
+    conn = Connection(role, fragments=True)
+    heard = []
+    pieces = []
+    for event in hear(conn, *WAYS[way](all_said(role, frames))):
+        if isinstance(event, (Text, Binary)):
+            pieces.append(event.data)
+            if not event.final:
+                continue
+            empty = "" if isinstance(event, Text) else b""
+            event = type(event)(empty.join(pieces))
+            pieces = []
+        heard.append(event)
+    assert heard == events
+    assert sent(conn) == replies
+
+
+# Octets in without a copy
+
+
+def receive_into(conn, octets, hint=-1):
+    events = []
+    while True:
+        buffer = conn.get_buffer(hint)
+        count = min(len(buffer), len(octets))
+        buffer[:count] = octets[:count]
+        conn.buffer_updated(count)
+        while event := conn.next_event():
+            events.append(event)
+        octets = octets[count:]
+        if not octets:
+            return events
+
+
+@pytest.mark.parametrize("hint", [-1, 0, 1, 7, 100_000])
+@pytest.mark.parametrize("name", SAMPLES)
+def test_sample_received_into_the_buffer(role, name, hint):
+    frames, events, replies = SAMPLES[name]
+    conn = Connection(role)
+    assert receive_into(conn, all_said(role, frames), hint) == events
+    assert sent(conn) == replies
+
+
+@pytest.mark.parametrize(
+    ("begin", "event"),
+    [(Connection, LOST), (connecting, LOST), (closing_first, LOST), (over_by_peer, None), (refused, None)],
+)
+def test_buffer_updated_with_0_is_the_end_of_the_stream(role, begin, event):
+    conn = begin(role)
+    conn.get_buffer()
+    conn.buffer_updated(0)
+    assert conn.next_event() == event
+    assert (conn.state, conn.should_close) == (CLOSED, True)
+    assert conn.next_event() is None
+
+
+def test_buffer_updated_with_more_than_the_buffer_holds_is_an_error(role):
+    conn = Connection(role)
+    size = len(conn.get_buffer(16))
+    for count in (size + 1, -1):
+        with pytest.raises(ValueError, match="count must be 0 to"):
+            conn.buffer_updated(count)
+    assert conn.unread == 0
+    assert conn.state is OPEN
+
+
+def test_octets_are_not_lost_between_the_two_ways_in(role):
+    octets = said(role, TEXT, b"Hello") * 3
+    conn = Connection(role)
+    conn.receive_data(octets[:4])
+    buffer = conn.get_buffer()
+    buffer[:5] = octets[4:9]
+    conn.buffer_updated(5)
+    conn.receive_data(octets[9:12])
+    buffer = conn.get_buffer()
+    rest = octets[12:]
+    buffer[: len(rest)] = rest
+    conn.buffer_updated(len(rest))
+    assert hear(conn, TRAILING) == [Text("Hello")] * 3
+
+
+@pytest.mark.parametrize("begin", [over_by_peer, over_by_us, over_by_violation, refused])
+def test_octets_in_the_buffer_after_the_last_event_are_ignored(role, begin):
+    conn = begin(role)
+    assert receive_into(conn, said(role, TEXT, b"Hello") * 3) == []
+    assert conn.unread == 0
+    assert conn.data_to_send() == b""
+
+
+# Octets out
+
+
+def test_data_to_send_forgets_what_it_returned(role):
+    conn = Connection(role)
+    conn.send_text("a")
+    conn.send_text("b")
+    size = 2 * (3 if role is SERVER else 7)
+    assert conn.unsent == size
+    assert len(conn.data_to_send()) == size
+    assert conn.unsent == 0
+    assert conn.data_to_send() == b""
+    conn.send_ping()
+    conn.chunks_to_send().clear()
+    assert conn.chunks_to_send() == []
+
+
+@pytest.mark.parametrize("size", [16_384, 65_536, 1_000_000])
+def test_a_large_payload_is_a_chunk_of_its_own(role, size):
+    payload = bytes(size)
+    conn = Connection(role)
+    conn.send_text("before")
+    conn.send_binary(payload)
+    conn.send_text("after")
+    assert conn.unsent == sum(map(len, conn._output))
+    before, header, chunk, after = conn.chunks_to_send()
+    assert len(header) <= 14
+    assert len(chunk) == size
+    if role is SERVER:
+        assert chunk is payload
+    assert frames_of(role, before + header + chunk + after) == [
+        (TEXT, b"before"),
+        (BINARY, payload),
+        (TEXT, b"after"),
+    ]
+
+
+def test_small_frames_are_one_chunk_each(role):
+    conn = Connection(role)
+    conn.send_binary(bytes(16_383))
+    conn.send_ping(b"a")
+    assert len(conn.chunks_to_send()) == 2
+
+
+def test_handshake_answers_and_frames_go_out_in_order():
+    conn = ServerConnection()
+    conn.receive_data(REQUEST + said(SERVER, PING, b"a") + said(SERVER, TEXT, b"b"))
+    assert conn.next_event() is conn.request
+    conn.accept()
+    conn.send_text("c")
+    assert [conn.next_event(), conn.next_event()] == [Ping(b"a"), Text("b")]
+    octets = conn.data_to_send()
+    response = response_to(REQUEST)
+    assert octets.startswith(response)
+    assert frames_of(SERVER, octets[len(response) :]) == [(TEXT, b"c"), (PONG, b"a")]
