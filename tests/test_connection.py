@@ -1395,6 +1395,18 @@ def test_octets_in_the_buffer_after_the_last_event_are_ignored(role, begin):
     assert conn.data_to_send() == b""
 
 
+def test_the_buffer_outlives_the_last_event(role):
+    """A read may be under way into it while the last event is taken."""
+    conn = Connection(role)
+    conn.receive_data(said(role, CLOSE))
+    buffer = conn.get_buffer()
+    assert conn.next_event() == Close(1005)
+    buffer[:2] = b"\x89\x00"
+    conn.buffer_updated(2)
+    assert conn.unread == 0
+    assert conn.next_event() is None
+
+
 # Octets out
 
 

@@ -239,10 +239,8 @@ class Connection:
             self._receive_eof()
         elif self._eof:
             raise LocalProtocolError("octets after the end of the stream")
-        else:
+        elif not self._over:
             self._decoder.buffer_updated(count)
-            if self._over:
-                self._decoder.take_all()
 
     def _receive_eof(self) -> None:
         self._eof = True
