@@ -111,9 +111,9 @@ class Frame:
         return hash((self.opcode, self.payload, self.fin, self.rsv))
 
     def __repr__(self) -> str:
-        payload = repr(self.payload)
-        if len(payload) > 80:
-            payload = f"{payload[:80]}...<{len(self.payload)}>"
+        payload = repr(self.payload[:64])
+        if len(self.payload) > 64:
+            payload += f"...<{len(self.payload)}>"
         return f"Frame({self.opcode.name}, {payload}, fin={self.fin}, rsv={self.rsv})"
 
 
@@ -196,7 +196,7 @@ class FrameDecoder:
     """Read frames from octets that come in any pieces (RFC 6455, section 5.2).
 
     Strict: only legal first octets, minimal lengths, control frames of at most 125 octets that are not
-    fragmented, and masking exactly where the RFC asks for it. Each octet of a header is judged as soon
+    fragmented, and masking exactly where the RFC asks for it. Each field of a header is judged as soon
     as it is there, a length before its payload is buffered.
 
     Args:

@@ -1,0 +1,534 @@
+from __future__ import annotations
+
+from array import array
+
+import pytest
+
+from wsframe.errors import LocalProtocolError, RemoteProtocolError
+from wsframe.frames import (
+    BETWEEN_MESSAGES,
+    END,
+    NOTHING,
+    PIECE,
+    WITHIN_MESSAGE,
+    CloseCode,
+    Frame,
+    FrameDecoder,
+    Opcode,
+    encode_frame,
+)
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = Opcode
+KEY = b"\x37\xfa\x21\x3d"
+TRAILING = b"\xff\x00\x7f"  # no frame: whoever reads it fails
+
+
+def unmask(octets, key=KEY):
+    return bytes(octet ^ key[i % 4] for i, octet in enumerate(octets))
+
+
+def read(decoder, sample, reading):
+    """Return the frame that a sample is; its last octet completes it, or its error."""
+    *first, last = reading.cut(sample)
+    for octets in first:
+        decoder.feed(octets)
+        assert decoder.next_frame() is None
+    decoder.feed(last + reading.trailing(TRAILING))
+    frame = decoder.next_frame()
+    assert decoder.unread == len(reading.trailing(TRAILING))
+    assert decoder.take_all() == reading.trailing(TRAILING)
+    return frame
+
+
+SAMPLES = [
+    # RFC 6455, section 5.7
+    pytest.param(b"\x81\x05\x48\x65\x6c\x6c\x6f", Frame(TEXT, b"Hello"), None, id="5.7 unmasked text"),
+    pytest.param(
+        b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58", Frame(TEXT, b"Hello"), KEY, id="5.7 masked text"
+    ),
+    pytest.param(b"\x01\x03\x48\x65\x6c", Frame(TEXT, b"Hel", fin=False), None, id="5.7 first fragment"),
+    pytest.param(b"\x80\x02\x6c\x6f", Frame(CONTINUATION, b"lo"), None, id="5.7 last fragment"),
+    pytest.param(b"\x89\x05\x48\x65\x6c\x6c\x6f", Frame(PING, b"Hello"), None, id="5.7 unmasked Ping"),
+    pytest.param(
+        b"\x8a\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58", Frame(PONG, b"Hello"), KEY, id="5.7 masked Pong"
+    ),
+    pytest.param(b"\x82\x7e\x01\x00" + bytes(256), Frame(BINARY, bytes(256)), None, id="5.7 256 octets"),
+    # Section 5.2, payload length
+    pytest.param(b"\x82\x00", Frame(BINARY), None, id="5.2 0 octets"),
+    pytest.param(b"\x82\x80" + KEY, Frame(BINARY), KEY, id="5.2 0 octets, masked"),
+    pytest.param(b"\x82\x7d" + b"a" * 125, Frame(BINARY, b"a" * 125), None, id="5.2 125 octets"),
+    pytest.param(b"\x82\x7e\x00\x7e" + b"a" * 126, Frame(BINARY, b"a" * 126), None, id="5.2 126 octets"),
+    pytest.param(
+        b"\x82\xfe\x00\x7e" + KEY + unmask(b"a" * 126),
+        Frame(BINARY, b"a" * 126),
+        KEY,
+        id="5.2 126 octets, masked",
+    ),
+    # Section 5.4
+    pytest.param(b"\x00\x01a", Frame(CONTINUATION, b"a", fin=False), None, id="5.4 a fragment within"),
+    pytest.param(b"\x02\x00", Frame(BINARY, fin=False), None, id="5.4 an empty fragment"),
+    # Section 5.5
+    pytest.param(b"\x88\x00", Frame(CLOSE), None, id="5.5.1 Close without a status code"),
+    pytest.param(b"\x88\x82" + KEY + unmask(b"\x03\xe8"), Frame(CLOSE, b"\x03\xe8"), KEY, id="5.5.1 Close"),
+    pytest.param(b"\x89\x7d" + b"a" * 125, Frame(PING, b"a" * 125), None, id="5.5 the longest Ping"),
+]
+# Too long to be read octet by octet in each test
+LONG_SAMPLES = [
+    pytest.param(
+        b"\x82\x7f\0\0\0\0\0\1\0\0" + bytes(65536), Frame(BINARY, bytes(65536)), None, id="5.7 64 KiB"
+    ),
+    pytest.param(
+        b"\x82\x7e\xff\xff" + bytes(65535), Frame(BINARY, bytes(65535)), None, id="5.2 65535 octets"
+    ),
+    pytest.param(
+        b"\x81\xff\0\0\0\0\0\1\0\0" + KEY + unmask(b"a" * 65536),
+        Frame(TEXT, b"a" * 65536),
+        KEY,
+        id="5.2 65536 octets, masked",
+    ),
+]
+
+
+@pytest.mark.parametrize(("sample", "frame", "mask"), SAMPLES)
+def test_a_frame_is_read(sample, frame, mask, reading):
+    assert read(FrameDecoder(masked=mask is not None), sample, reading) == frame
+
+
+@pytest.mark.parametrize("size", [1000, 4096, 100000])
+@pytest.mark.parametrize(("sample", "frame", "mask"), LONG_SAMPLES)
+def test_a_long_frame_is_read_in_any_pieces(sample, frame, mask, size):
+    decoder = FrameDecoder(masked=mask is not None)
+    assert decoder.next_frame() is None
+    octets = sample + TRAILING
+    frames = []
+    for i in range(0, len(octets), size):
+        decoder.feed(octets[i : i + size])
+        if not frames and (found := decoder.next_frame()):
+            frames.append(found)
+    assert frames == [frame]
+    assert decoder.take_all() == TRAILING
+
+
+@pytest.mark.parametrize(("sample", "frame", "mask"), SAMPLES + LONG_SAMPLES)
+def test_a_frame_is_written(sample, frame, mask):
+    assert encode_frame(frame.opcode, frame.payload, frame.fin, frame.rsv, mask) == sample
+
+
+def test_frames_are_read_one_after_the_other(reading):
+    frames = [values.values[1] for values in SAMPLES]
+    stream = b"".join(
+        encode_frame(*(getattr(frame, name) for name in frame.__match_args__)) for frame in frames
+    )
+    decoder = FrameDecoder(masked=False)
+    found = []
+    for octets in reading.cut(stream):
+        decoder.feed(octets)
+        while frame := decoder.next_frame():
+            found.append(frame)
+    assert found == frames
+    assert decoder.unread == 0
+
+
+# The first octet (section 5.2)
+
+
+def problem_of(first, legal):
+    """Say what the RFC has against a first octet; its sets are written out in the tests."""
+    if first in legal:
+        return None
+    if first & 0b0111_0000:
+        return "reserved bits must be zero"
+    if first & 15 in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15):
+        return f"opcode {first & 15} is reserved"
+    if first in (8, 9, 10):
+        return "control frames must not be fragmented"
+    if first in (0x00, 0x80):
+        return "continuation frame without a message to continue"
+    return "expected a continuation frame"
+
+
+@pytest.mark.parametrize(
+    ("legal", "octets"),
+    [
+        (None, {0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8A}),
+        (BETWEEN_MESSAGES, {0x01, 0x02, 0x81, 0x82, 0x88, 0x89, 0x8A}),
+        (WITHIN_MESSAGE, {0x00, 0x80, 0x88, 0x89, 0x8A}),
+    ],
+    ids=["anywhere", "between messages", "within a message"],
+)
+@pytest.mark.parametrize("first", range(256))
+def test_a_first_octet_is_legal_or_refused_at_once_rfc6455_5_2(first, legal, octets):
+    decoder = FrameDecoder(masked=False)
+    if legal is not None:
+        decoder.legal = legal
+    decoder.feed(bytes([first]))
+    problem = problem_of(first, octets)
+    if problem is None:
+        assert decoder.next_frame() is None
+        decoder.feed(b"\0")
+        assert decoder.next_frame() == Frame(first & 15, fin=first >= 128)
+    else:
+        for _ in range(2):  # and it stays refused
+            with pytest.raises(RemoteProtocolError) as caught:
+                decoder.next_frame()
+            assert (caught.value.code, caught.value.reason) == (1002, problem)
+
+
+def test_reserved_bits_are_read_where_they_are_legal():
+    decoder = FrameDecoder(masked=False)
+    decoder.legal = frozenset({0xC1, 0xF2})
+    decoder.feed(b"\xc1\x01a\xf2\x00")
+    assert decoder.next_frame() == Frame(TEXT, b"a", rsv=4)
+    assert decoder.next_frame() == Frame(BINARY, rsv=7)
+
+
+# The rest of the header. The last octet of each sample is the one that must not be.
+
+HUGE = b"\x7f\xff\xff\xff\xff\xff\xff\xff"
+UNMASKED, MASKED = "frames must be masked", "frames must not be masked"
+LONG_CONTROL = "control frame payload exceeds 125 octets"
+NOT_MINIMAL = "payload length must be encoded minimally"
+SIGN_BIT = "payload length must be below 2**63"
+TOO_BIG = "message is too big"
+
+
+@pytest.mark.parametrize(
+    ("sample", "masked", "code", "reason"),
+    [
+        pytest.param(b"\x81\x05", True, 1002, UNMASKED, id="5.1 unmasked"),
+        pytest.param(b"\x88\x00", True, 1002, UNMASKED, id="5.1 unmasked Close"),
+        pytest.param(b"\x81\x85", False, 1002, MASKED, id="5.1 masked"),
+        pytest.param(b"\x8a\x80", False, 1002, MASKED, id="5.1 masked Pong"),
+        pytest.param(b"\x89\x7e", False, 1002, LONG_CONTROL, id="5.5 Ping"),
+        pytest.param(b"\x88\xff", True, 1002, LONG_CONTROL, id="5.5 Close"),
+        pytest.param(b"\x82\x7e\x00\x7d", False, 1002, NOT_MINIMAL, id="5.2 125 in 2"),
+        pytest.param(b"\x82\xfe\x00\x00", True, 1002, NOT_MINIMAL, id="5.2 0 in 2"),
+        pytest.param(b"\x82\x7f\0\0\0\0\0\0\xff\xff", False, 1002, NOT_MINIMAL, id="5.2 65535 in 8"),
+        pytest.param(b"\x82\xff\0\0\0\0\0\0\0\x01", True, 1002, NOT_MINIMAL, id="5.2 1 in 8"),
+        pytest.param(b"\x82\x7f\x80\0\0\0\0\0\0\0", False, 1002, SIGN_BIT, id="5.2 2**63"),
+        pytest.param(b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff", True, 1002, SIGN_BIT, id="5.2 2**64 - 1"),
+        pytest.param(b"\x82\xff" + HUGE, True, 1009, TOO_BIG, id="7.4.1 2**63 - 1 over the limit"),
+        pytest.param(b"\x82\x7e\x03\xe9", False, 1009, TOO_BIG, id="7.4.1 1001 of 1000"),
+    ],
+)
+def test_a_header_is_refused_as_soon_as_the_octet_is_there(sample, masked, code, reason, reading):
+    decoder = FrameDecoder(masked=masked, max_size=1000)
+    with pytest.raises(RemoteProtocolError) as caught:
+        read(decoder, sample, reading)
+    assert (caught.value.code, caught.value.reason) == (code, reason)
+    with pytest.raises(RemoteProtocolError):
+        decoder.next_frame()
+
+
+@pytest.mark.parametrize("mask", [None, KEY])
+def test_a_payload_of_exactly_the_limit_is_fine(mask, reading):
+    sample = encode_frame(BINARY, b"a" * 200, mask=mask)
+    decoder = FrameDecoder(masked=mask is not None, max_size=200)
+    assert read(decoder, sample, reading) == Frame(BINARY, b"a" * 200)
+
+
+def test_a_limit_of_0_leaves_empty_messages_and_control_frames():
+    decoder = FrameDecoder(masked=False, max_size=0)
+    decoder.feed(b"\x82\x00\x89\x01a\x82\x01")
+    assert decoder.next_frame() == Frame(BINARY)
+    assert decoder.next_frame() == Frame(PING, b"a")
+    with pytest.raises(RemoteProtocolError, match="too big"):
+        decoder.next_frame()
+
+
+def test_by_default_the_limit_is_2_to_the_63_minus_1():
+    decoder = FrameDecoder(masked=False)
+    decoder.feed(b"\x82\x7f" + HUGE)
+    assert decoder.next_frame() is None
+
+
+# Octets in
+
+
+@pytest.mark.parametrize(
+    "buffer",
+    [bytes, bytearray, memoryview, lambda octets: array("B", octets), lambda octets: array("H", octets)],
+)
+def test_every_contiguous_buffer_is_fed(buffer):
+    decoder = FrameDecoder(masked=False)
+    decoder.feed(buffer(b"\x81\x02He\x89\x00"))
+    assert decoder.next_frame() == Frame(TEXT, b"He")
+    assert decoder.next_frame() == Frame(PING)
+
+
+def test_what_is_fed_is_copied_if_it_can_change():
+    data = bytearray(b"\x82\x02ab")
+    decoder = FrameDecoder(masked=False)
+    decoder.feed(data)
+    data[2:] = b"xy"
+    assert decoder.next_frame() == Frame(BINARY, b"ab")
+
+
+NOT_OCTETS = [
+    (None, "bytes-like, not NoneType"),
+    (5, "bytes-like, not int"),
+    ("text", "bytes-like, not str"),
+    (memoryview(b"abcd")[::2], "contiguous"),
+]
+
+
+@pytest.mark.parametrize(("data", "problem"), NOT_OCTETS)
+def test_what_is_not_bytes_like_is_not_fed(data, problem):
+    with pytest.raises(TypeError, match=problem):
+        FrameDecoder(masked=False).feed(data)
+
+
+def receive(decoder, octets, hint):
+    """Put octets into the decoder's own buffer, as recv_into does, and keep hold of all the views."""
+    views = []
+    while octets:
+        view = decoder.get_buffer(hint)
+        assert len(view) >= 1
+        count = min(len(view), len(octets))
+        view[:count] = octets[:count]
+        octets = octets[count:]
+        decoder.buffer_updated(count)
+        views.append(view)
+    return views
+
+
+@pytest.mark.parametrize("hint", [-1, 0, 1, 10, 2**20])
+@pytest.mark.parametrize("mask", [None, KEY])
+def test_frames_are_received_into_the_buffer_and_fed_by_turns(hint, mask):
+    payloads = [bytes([i]) * size for i, size in enumerate([0, 1, 125, 126, 3000, 70000, 5, 2048, 2047])]
+    stream = b"".join(encode_frame(BINARY, payload, mask=mask) for payload in payloads)
+    decoder = FrameDecoder(masked=mask is not None)
+    found, held = [], []
+    position, turn = 0, 0
+    while position < len(stream):
+        octets = stream[position : position + (1, 7, 300, 5000)[turn % 4]]
+        position += len(octets)
+        if turn % 3:
+            held += receive(decoder, octets, hint)
+        else:
+            decoder.feed(octets)
+        if turn % 2:
+            while frame := decoder.next_frame():
+                found.append(frame.payload)
+        turn += 1
+    while frame := decoder.next_frame():
+        found.append(frame.payload)
+    assert found == payloads
+    assert decoder.unread == 0
+    assert held
+
+
+@pytest.mark.parametrize("hint", [-1, 0, 1, 10, 65536, 2**20])
+def test_the_buffer_has_the_size_of_the_hint_or_64_kib(hint):
+    assert len(FrameDecoder(masked=False).get_buffer(hint)) == (hint if hint > 0 else 65536)
+    assert len(FrameDecoder(masked=False).get_buffer()) == 65536
+
+
+def test_the_buffer_is_used_again_when_it_was_read():
+    decoder = FrameDecoder(masked=False)
+    first = decoder.get_buffer()
+    first[:3] = b"\x89\x01a"
+    decoder.buffer_updated(3)
+    assert decoder.next_frame() == Frame(PING, b"a")
+    assert decoder.get_buffer().obj is first.obj
+
+
+def test_what_is_left_over_moves_to_the_front_of_the_buffer():
+    decoder = FrameDecoder(masked=False)
+    first = decoder.get_buffer()
+    first[:5] = b"\x89\x01a\x89\x01"
+    decoder.buffer_updated(5)
+    assert decoder.next_frame() == Frame(PING, b"a")
+    second = decoder.get_buffer()
+    assert second.obj is first.obj
+    assert len(second) == 65534
+    second[:1] = b"b"
+    decoder.buffer_updated(1)
+    assert decoder.next_frame() == Frame(PING, b"b")
+
+
+def test_a_count_that_the_buffer_does_not_hold_is_refused():
+    decoder = FrameDecoder(masked=False)
+    with pytest.raises(ValueError, match="count must be 0 to 0, not 1"):
+        decoder.buffer_updated(1)
+    size = len(decoder.get_buffer(10))
+    for count in (-1, size + 1):
+        with pytest.raises(ValueError, match=f"count must be 0 to {size}, not {count}"):
+            decoder.buffer_updated(count)
+    decoder.buffer_updated(0)
+    assert decoder.unread == 0
+    decoder.buffer_updated(size)
+    assert decoder.unread == size
+    # feed() makes the buffer invalid.
+    decoder.get_buffer()
+    decoder.feed(b"a")
+    with pytest.raises(ValueError, match="count must be 0 to 0, not 1"):
+        decoder.buffer_updated(1)
+
+
+@pytest.mark.parametrize("receiving", [False, True])
+def test_take_all_returns_what_was_not_read_and_forgets_it(receiving):
+    decoder = FrameDecoder(masked=False)
+    if receiving:
+        receive(decoder, b"\x81\x01a\x81\x01bcd", 64)
+    else:
+        decoder.feed(b"\x81\x01a\x81\x01bcd")
+    assert decoder.unread == 8
+    assert decoder.next_frame() == Frame(TEXT, b"a")
+    assert decoder.unread == 5
+    assert decoder.take_all() == b"\x81\x01bcd"
+    assert (decoder.unread, decoder.take_all()) == (0, b"")
+    assert decoder.next_frame() is None
+    decoder.feed(b"\x89\x00")
+    assert decoder.next_frame() == Frame(PING)
+
+
+# Frames in pieces
+
+
+@pytest.mark.parametrize("mask", [None, KEY])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 64, 199, 200])
+def test_a_data_frame_comes_in_pieces_and_the_masking_key_turns(mask, size):
+    payload = bytes(range(200))
+    sample = encode_frame(BINARY, payload, fin=False, mask=mask)
+    header = len(sample) - len(payload)
+    decoder = FrameDecoder(masked=mask is not None)
+    decoder.partial = True
+    decoder.feed(sample[:header])
+    assert decoder.advance() == NOTHING
+    pieces, found = [], []
+    for i in range(header, len(sample), size):
+        decoder.feed(sample[i : i + size])
+        found.append(decoder.advance())
+        assert (decoder.opcode, decoder.fin, decoder.rsv) == (BINARY, False, 0)
+        pieces.append(decoder.payload)
+    assert found == [PIECE] * (len(pieces) - 1) + [END]
+    assert pieces == [payload[i : i + size] for i in range(0, 200, size)]
+    assert decoder.advance() == NOTHING
+
+
+def test_the_first_piece_comes_with_the_header_and_the_last_with_the_next_frame():
+    decoder = FrameDecoder(masked=False)
+    decoder.partial = True
+    decoder.feed(b"\x81\x05He")
+    assert (decoder.advance(), decoder.payload) == (PIECE, b"He")
+    assert decoder.advance() == NOTHING
+    decoder.feed(b"llo\x89\x01a")
+    assert (decoder.advance(), decoder.payload, decoder.opcode) == (END, b"llo", TEXT)
+    assert (decoder.advance(), decoder.payload, decoder.opcode) == (END, b"a", PING)
+
+
+@pytest.mark.parametrize("opcode", [CLOSE, PING, PONG])
+def test_a_control_frame_never_comes_in_pieces(opcode, reading):
+    decoder = FrameDecoder(masked=True)
+    decoder.partial = True
+    assert read(decoder, encode_frame(opcode, b"Hello", mask=KEY), reading) == Frame(opcode, b"Hello")
+
+
+# Frames out
+
+
+@pytest.mark.parametrize(
+    ("opcode", "fin"), [*((opcode, True) for opcode in Opcode), *((opcode, False) for opcode in range(3))]
+)
+@pytest.mark.parametrize("rsv", range(8))
+@pytest.mark.parametrize("mask", [None, KEY])
+@pytest.mark.parametrize("length", [0, 1, 125])
+def test_what_is_written_is_read(opcode, fin, rsv, mask, length):
+    frame = Frame(opcode, bytes(range(length)), fin, rsv)
+    decoder = FrameDecoder(masked=mask is not None)
+    decoder.legal = frozenset(range(256))
+    decoder.feed(encode_frame(opcode, frame.payload, fin, rsv, mask))
+    assert decoder.next_frame() == frame
+
+
+@pytest.mark.parametrize(
+    "payload", [b"Hello!", bytearray(b"Hello!"), memoryview(b"Hello!"), array("H", b"Hello!")]
+)
+@pytest.mark.parametrize("mask", [KEY, bytearray(KEY), memoryview(KEY)])
+def test_payload_and_masking_key_are_any_octets(payload, mask):
+    assert encode_frame(TEXT, payload) == b"\x81\x06Hello!"
+    assert encode_frame(TEXT, payload, mask=mask) == b"\x81\x86\x37\xfa\x21\x3d" + unmask(b"Hello!")
+
+
+@pytest.mark.parametrize("opcode", [-1, 3, 7, 11, 15, 16, 129])
+def test_a_reserved_opcode_is_not_written_rfc6455_5_2(opcode):
+    with pytest.raises(LocalProtocolError, match=f"opcode {opcode} is reserved"):
+        encode_frame(opcode, b"")
+
+
+@pytest.mark.parametrize("opcode", [CLOSE, PING, PONG])
+def test_a_fragmented_control_frame_is_not_written_rfc6455_5_5(opcode):
+    with pytest.raises(LocalProtocolError, match="control frames cannot be fragmented"):
+        encode_frame(opcode, b"", fin=False)
+
+
+@pytest.mark.parametrize("opcode", [CLOSE, PING, PONG])
+def test_a_large_control_frame_is_not_written_rfc6455_5_5(opcode):
+    with pytest.raises(LocalProtocolError, match="a control frame has at most 125 octets, not 126"):
+        encode_frame(opcode, bytes(126))
+
+
+@pytest.mark.parametrize("rsv", [-1, 8])
+def test_reserved_bits_are_three(rsv):
+    with pytest.raises(ValueError, match=f"rsv must be 0 to 7, not {rsv}"):
+        encode_frame(TEXT, b"", rsv=rsv)
+
+
+@pytest.mark.parametrize("mask", [b"", b"abc", b"abcde"])
+def test_a_masking_key_is_4_octets_long(mask):
+    with pytest.raises(ValueError, match="masking key must be 4 octets long"):
+        encode_frame(TEXT, b"Hello", mask=mask)
+
+
+@pytest.mark.parametrize("mask", ["abcd", 4])
+def test_a_masking_key_is_bytes_like(mask):
+    with pytest.raises(TypeError):
+        encode_frame(TEXT, b"Hello", mask=mask)
+
+
+@pytest.mark.parametrize(("payload", "problem"), NOT_OCTETS)
+def test_a_payload_is_bytes_like_and_contiguous(payload, problem):
+    with pytest.raises(TypeError, match=problem):
+        encode_frame(BINARY, payload)
+
+
+# Frame, Opcode and CloseCode
+
+
+def test_frames_compare_by_value():
+    frames = [
+        Frame(TEXT, b"a"),
+        Frame(BINARY, b"a"),
+        Frame(TEXT),
+        Frame(TEXT, b"a", False),
+        Frame(TEXT, b"a", True, 4),
+    ]
+    assert len({*frames, *[Frame(1, b"a"), Frame(2, b"a")]}) == 5
+    for frame in frames:
+        assert [frame == other for other in frames].count(True) == 1
+    assert Frame(TEXT) != (TEXT, b"", True, 0)
+
+
+def test_frames_match_by_position():
+    match Frame(1, b"a"):
+        case Frame(Opcode.TEXT, payload, fin, rsv):
+            assert (payload, fin, rsv) == (b"a", True, 0)
+        case _:
+            pytest.fail("no match")
+
+
+def test_a_frame_has_no_reserved_opcode():
+    with pytest.raises(ValueError, match="3 is not a valid Opcode"):
+        Frame(3)
+
+
+def test_repr_of_a_frame_names_the_opcode_and_shortens_the_payload():
+    assert repr(Frame(9, b"a", rsv=1)) == "Frame(PING, b'a', fin=True, rsv=1)"
+    assert repr(Frame(2, bytes(2**20))) == f"Frame(BINARY, {bytes(64)!r}...<1048576>, fin=True, rsv=0)"
+    assert repr(Frame(2, bytes(64))) == f"Frame(BINARY, {bytes(64)!r}, fin=True, rsv=0)"
+
+
+def test_status_codes_have_the_names_of_the_iana_registry_rfc6455_7_4_1():
+    assert [int(code) for code in CloseCode] == [*range(1000, 1004), *range(1005, 1016)]
+    assert CloseCode(1006).name == "ABNORMAL_CLOSURE"
