@@ -18,7 +18,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import hmac
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,6 +61,8 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 _RESOURCE_NAME = re.compile(r"/[\x21\x22\x24-\x7e]*")
 _ABSOLUTE_FORM = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
+# RFC 3986, section 3.2: host [ ":" port ], by its characters
+_HOST = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=%:\[\]]+")
 
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 # Lines end with CRLF and only with CRLF; no line is folded; no control characters.
@@ -247,6 +248,15 @@ def _is_key(key: str) -> bool:
 # Headers
 
 
+def _read_headers(headers: HeaderList) -> Headers:
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    headers = Headers((name.lower(), value) for name, value in pairs)
+    for _, value in headers:
+        if not _FIELD_VALUE.fullmatch(value):
+            raise HandshakeError(400, "a header value has a control or non-latin-1 character")
+    return headers
+
+
 def _elements(value: str) -> list[str]:
     """Split a comma-separated list (RFC 7230, section 7: empty elements are ignored)."""
     return [element for part in value.split(",") if (element := part.strip(" \t"))]
@@ -280,12 +290,8 @@ def check_request(
     Raises:
         HandshakeError: it is wrong; the error has the status and headers to refuse it with.
     """
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    headers = Headers((name.lower(), value) for name, value in pairs)
-    for _, value in headers:
-        if not _FIELD_VALUE.fullmatch(value):
-            raise HandshakeError(400, "a header value has a control character")
-    if headers.get(":protocol"):
+    headers = _read_headers(headers)
+    if headers.get_all(":protocol"):
         return _check_extended_connect(headers)
     # 1. "The method of the request MUST be GET, and the HTTP version MUST be at least 1.1." HTTP/2
     #    and later don't have a request line.
@@ -296,12 +302,15 @@ def check_request(
     # 2. The resource name
     resource_name = _resource_name(path)
     # 3. "A |Host| header field containing the server's authority."
-    if not _single(headers, "host", "Host"):
+    host = _single(headers, "host", "Host")
+    if host is None:
         raise HandshakeError(400, "Host header is missing")
+    # RFC 7230, section 5.4: 400 also to "a Host header field with an invalid field-value"
+    if not _HOST.fullmatch(host):
+        raise HandshakeError(400, "Host header must be a host, with or without a port")
     # A body would be taken for frames.
-    if headers.get("transfer-encoding"):
-        raise HandshakeError(400, "request must not have a body")
-    if any(length.strip("0 \t") for length in headers.get_all("content-length")):
+    lengths = headers.get_all("content-length")
+    if headers.get_all("transfer-encoding") or any(set(length.strip(" \t")) != {"0"} for length in lengths):
         raise HandshakeError(400, "request must not have a body")
     # 4. "An |Upgrade| header field containing the value "websocket", treated as an ASCII
     #    case-insensitive value." Without it, it is another GET.
@@ -417,7 +426,7 @@ def accept(
     more = check_headers(headers)
     response = []
     # RFC 8441, section 5: over HTTP/2 these are "not included".
-    if not request.headers.get(":protocol"):
+    if not request.headers.get_all(":protocol"):
         key = request.headers.get("sec-websocket-key").strip(" \t")
         response += [
             ("Upgrade", "websocket"),
@@ -443,8 +452,7 @@ def check_response(headers: HeaderList, key: str, subprotocols: Sequence[str] = 
     Raises:
         RemoteProtocolError: "the client MUST _Fail the WebSocket Connection_".
     """
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    headers = Headers((name.lower(), value) for name, value in pairs)
+    headers = _read_headers(headers)
     # 2. "If the response lacks an |Upgrade| header field or [it] contains a value that is not an
     #    ASCII case-insensitive match for the value "websocket""
     if _elements(headers.get("upgrade").lower()) != ["websocket"]:
@@ -462,9 +470,7 @@ def check_response(headers: HeaderList, key: str, subprotocols: Sequence[str] = 
             else "Sec-WebSocket-Accept header is missing"
         )
         raise RemoteProtocolError(1002, problem)
-    if not hmac.compare_digest(
-        accepts[0].strip(" \t").encode("latin-1", "replace"), accept_key(key).encode()
-    ):
+    if accepts[0].strip(" \t") != accept_key(key):
         raise RemoteProtocolError(1002, "Sec-WebSocket-Accept does not answer the key")
     # 5. "indicates the use of an extension that was not present in the client's handshake"
     if _elements(headers.get("sec-websocket-extensions")):

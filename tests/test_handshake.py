@@ -1,0 +1,662 @@
+from __future__ import annotations
+
+import base64
+
+import h11
+import pytest
+
+from wsframe.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
+from wsframe.events import Headers, Request
+from wsframe.handshake import (
+    HeadReader,
+    accept,
+    accept_key,
+    check_header,
+    check_headers,
+    check_request,
+    check_response,
+    check_subprotocols,
+    choose_subprotocol,
+    decode_headers,
+    encode_request,
+    encode_response,
+    new_key,
+)
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+# RFC 6455, section 1.3
+REQUEST = {
+    "Host": "server.example.com",
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Key": KEY,
+    "Origin": "http://example.com",
+    "Sec-WebSocket-Protocol": "chat, superchat",
+    "Sec-WebSocket-Version": "13",
+}
+RESPONSE = {
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Accept": ACCEPT,
+    "Sec-WebSocket-Protocol": "chat",
+}
+# RFC 8441, section 5.1
+EXTENDED_CONNECT = {
+    ":method": "CONNECT",
+    ":protocol": "websocket",
+    ":scheme": "https",
+    ":path": "/chat",
+    ":authority": "server.example.com",
+    "sec-websocket-protocol": "chat, superchat",
+    "sec-websocket-extensions": "permessage-deflate",
+    "sec-websocket-version": "13",
+    "origin": "http://www.example.com",
+}
+# What splits lines somewhere, or is not ISO 8859-1
+ILLEGAL = [*map(chr, range(0x09)), *map(chr, range(0x0A, 0x20)), *map(chr, range(0x7F, 0xA0)), "\u2028", "€"]
+
+
+def changed(headers, name, *values):
+    """Return headers with one header given these values instead: none, one or several."""
+    return [(key, value) for key, value in headers.items() if key != name] + [
+        (name, value) for value in values
+    ]
+
+
+# Keys
+
+
+def test_the_sample_key_of_rfc6455_1_3():
+    assert accept_key(KEY) == ACCEPT
+
+
+def test_a_key_is_16_fresh_octets_in_base64_rfc6455_4_1(monkeypatch):
+    monkeypatch.setattr("os.urandom", lambda size: b"the sample nonce" if size == 16 else b"")
+    assert new_key() == KEY
+    monkeypatch.undo()
+    assert new_key() != new_key()
+    assert len(base64.b64decode(new_key(), validate=True)) == 16
+
+
+# Octets of a head
+
+HEAD = b"GET / HTTP/1.1\r\nHost: \xe9\ta\r\n\r\n"
+
+
+def read(octets, reading, trailing=b" \t\n\n\r\0"):
+    """Return the head that HeadReader finds; None if there is none, and check what is left."""
+    reader = HeadReader()
+    *first, last = reading.cut(octets)
+    for chunk in first:
+        assert reader.feed(chunk) is None
+    found = reader.feed(last + reading.trailing(trailing))
+    if found is None:
+        return None
+    head, rest = found
+    assert rest == reading.trailing(trailing)
+    return head
+
+
+@pytest.mark.parametrize("head", [HEAD, b"\r\n\r\n", b"a\r\n\r\n"])
+def test_a_head_ends_with_a_blank_line_rfc7230_3(head, reading):
+    assert read(head, reading) == head
+
+
+def test_the_reader_starts_anew_after_a_head():
+    reader = HeadReader()
+    assert reader.feed(HEAD + b"a\r\n\r") == (HEAD, b"a\r\n\r")
+    assert reader.feed(b"a\r\n\r") is None
+    assert reader.feed(b"\nb") == (b"a\r\n\r\n", b"b")
+
+
+# The last octet of each sample is the one that must not be.
+@pytest.mark.parametrize(
+    ("sample", "problem"),
+    [
+        pytest.param(b"\n", "lines must end with CR LF", id="7230 3.5 LF first"),
+        pytest.param(b"a\n", "lines must end with CR LF", id="7230 3.5 bare LF"),
+        pytest.param(b"a: b\r\n\n", "lines must end with CR LF", id="7230 3.5 blank line without CR"),
+        pytest.param(b"a\ra", "lines must end with CR LF", id="7230 3.5 bare CR"),
+        pytest.param(b"a\r\r", "lines must end with CR LF", id="7230 3.5 CR CR"),
+        pytest.param(b"a: b\r\n\rc", "lines must end with CR LF", id="7230 3.5 blank line without LF"),
+        pytest.param(b"a: b\r\n ", "header lines must not be folded", id="7230 3.2.4 obs-fold"),
+        pytest.param(b"a: b\r\n\t", "header lines must not be folded", id="7230 3.2.4 obs-fold with a tab"),
+        *(
+            pytest.param(
+                b"a: " + bytes([octet]), f"octet 0x{octet:02x} is not allowed in a head", id=f"{octet:02x}"
+            )
+            for octet in (*range(9), 0x0B, 0x0C, *range(0x0E, 0x20), *range(0x7F, 0xA0))
+        ),
+    ],
+)
+def test_an_illegal_octet_is_refused_at_once(sample, problem, reading):
+    with pytest.raises(HandshakeError) as caught:
+        read(sample, reading, trailing=b"\r\n\r\n")
+    assert (caught.value.status, caught.value.reason) == (400, problem)
+
+
+@pytest.mark.parametrize("size", [1, 1000, 20000])
+def test_a_head_of_16_kib_is_fine(size):
+    head = b"a" * 16380 + b"\r\n\r\n"
+    reader = HeadReader()
+    *first, last = [head[i : i + size] for i in range(0, len(head), size)]
+    assert [reader.feed(chunk) for chunk in first] == [None] * len(first)
+    assert reader.feed(last + b"a") == (head, b"a")
+
+
+@pytest.mark.parametrize("head", [b"a" * 16381 + b"\r\n\r\n", b"a" * 20000, b"a" * 16385 + b"\0"])
+def test_a_head_of_more_than_16_kib_is_refused(head):
+    with pytest.raises(HandshakeError) as caught:
+        HeadReader().feed(head)
+    assert (caught.value.status, caught.value.reason) == (431, "head exceeds 16384 octets")
+
+
+def test_a_head_without_an_end_is_refused_after_16_kib():
+    reader = HeadReader()
+    assert reader.feed(b"a" * 16384) is None
+    with pytest.raises(HandshakeError, match="exceeds") as caught:
+        reader.feed(b"a")
+    assert caught.value.status == 431
+
+
+def test_what_comes_after_a_head_has_no_limit():
+    assert HeadReader().feed(HEAD + bytes(20000)) == (HEAD, bytes(20000))
+
+
+def test_headers_are_decoded_up_to_100():
+    assert decode_headers([(b"host", b"\xe9")]) == (("host", "é"),)
+    assert len(decode_headers([(b"a", b"b")] * 100)) == 100
+    with pytest.raises(HandshakeError) as caught:
+        decode_headers([(b"a", b"b")] * 101)
+    assert (caught.value.status, caught.value.reason) == (431, "head has more than 100 headers")
+
+
+# Headers out
+
+
+@pytest.mark.parametrize("headers", [[("X-A", "b\té \xff"), ("Set-Cookie", "")], {"X-A": "b"}, (), {}])
+def test_headers_of_a_user_are_pairs_or_a_mapping(headers):
+    assert check_headers(headers) == list(dict(headers).items())
+
+
+@pytest.mark.parametrize("character", ILLEGAL, ids=ascii)
+def test_a_value_that_splits_lines_is_not_sent(character):
+    for value in (character, f"a{character}b", f"a{character}"):
+        with pytest.raises(LocalProtocolError, match="control or non-latin-1"):
+            check_headers({"X-A": value})
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "a b", "a:", ":a", "a\r", "a\n", "é", "a\0", "a,", "(a)", "a\u2028", "a "]
+)
+def test_a_name_that_is_no_token_is_not_sent_rfc7230_3_2_6(name):
+    with pytest.raises(LocalProtocolError, match="not a token"):
+        check_headers({name: "b"})
+
+
+@pytest.mark.parametrize(("name", "value"), [("a", b"b"), (b"a", "b"), ("a", None), ("a", 1), (None, "b")])
+def test_headers_are_str(name, value):
+    with pytest.raises(TypeError, match="pairs of str"):
+        check_header(name, value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *REQUEST,
+        "sec-websocket-accept",
+        "SEC-WEBSOCKET-EXTENSIONS",
+        "content-length",
+        "Transfer-Encoding",
+    ],
+)
+def test_headers_that_the_handshake_sets_are_not_for_the_user(name):
+    with pytest.raises(LocalProtocolError, match="is set by the handshake"):
+        check_headers([(name, "x")])
+
+
+def test_a_request_is_written():
+    assert encode_request("/a?b", [("Host", "x"), ("X-A", "é")]) == (
+        b"GET /a?b HTTP/1.1\r\nHost: x\r\nX-A: \xe9\r\n\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "octets"),
+    [
+        (101, b"", b"HTTP/1.1 101 Switching Protocols\r\nA: b\r\n\r\n"),
+        (200, b"page", b"HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 4\r\n\r\npage"),
+        (204, b"", b"HTTP/1.1 204 No Content\r\nA: b\r\n\r\n"),
+        (304, b"", b"HTTP/1.1 304 Not Modified\r\nA: b\r\n\r\n"),
+        (404, b"", b"HTTP/1.1 404 Not Found\r\nA: b\r\nContent-Length: 0\r\n\r\n"),
+        (599, b"", b"HTTP/1.1 599 \r\nA: b\r\nContent-Length: 0\r\n\r\n"),
+    ],
+)
+def test_a_response_is_written_with_its_length_rfc7230_3_3_2(status, body, octets):
+    assert encode_response(status, [("A", "b")], body) == octets
+    client = h11.Connection(h11.CLIENT)
+    client.send(
+        h11.Request(
+            method="GET", target="/", headers=[("Host", "x"), ("Connection", "Upgrade"), ("Upgrade", "x")]
+        )
+    )
+    client.send(h11.EndOfMessage())
+    client.receive_data(octets)
+    assert client.next_event().status_code == status
+
+
+# The request
+
+
+@pytest.mark.parametrize(
+    "headers", [REQUEST, list(REQUEST.items()), tuple(REQUEST.items())], ids=["dict", "list", "tuple"]
+)
+def test_the_sample_request_of_rfc6455_1_3(headers):
+    request = check_request(headers, path="/chat")
+    expected = [(name.lower(), value) for name, value in REQUEST.items()]
+    assert request == Request("/chat", expected, ["chat", "superchat"], "http://example.com")
+    assert type(request.headers) is Headers
+
+
+@pytest.mark.parametrize("case", [str.lower, str.upper, str.title])
+def test_names_and_tokens_are_read_in_any_case(case):
+    headers = {case(name): value for name, value in REQUEST.items()}
+    headers[case("Upgrade")] = case("websocket")
+    headers[case("Connection")] = case("upgrade")
+    assert check_request(headers).is_upgrade
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("Connection", ["keep-alive, Upgrade"]),
+        ("Connection", ["keep-alive", "upgrade"]),
+        ("Connection", [" ,, \tUPGRADE\t, ,x"]),
+        ("Upgrade", ["h2c, websocket"]),
+        ("Upgrade", ["h2c", "WebSocket"]),
+        ("Host", ["[::1]:8001"]),
+        ("Host", ["\tserver.example.com "]),
+        ("Sec-WebSocket-Key", [f" {KEY}\t"]),
+        ("Sec-WebSocket-Version", [" 13\t"]),
+        ("Origin", []),
+        ("Sec-WebSocket-Protocol", []),
+        ("Content-Length", ["0"]),
+        ("Content-Length", ["0", " 00 "]),
+        ("Cookie", ["a=é\t\xff"]),
+    ],
+)
+def test_a_request_is_accepted_rfc6455_4_2_1(name, values):
+    request = check_request(changed(REQUEST, name, *values))
+    assert request.is_upgrade
+    assert ("Sec-WebSocket-Accept", ACCEPT) in accept(request)
+
+
+@pytest.mark.parametrize(
+    ("values", "subprotocols"),
+    [
+        ([], ()),
+        ([""], ()),
+        (["chat"], ("chat",)),
+        (["b , a,\tc"], ("b", "a", "c")),
+        (["b", "a"], ("b", "a")),
+        ([",, a,"], ("a",)),
+        (["chat, Chat"], ("chat", "Chat")),
+    ],
+)
+def test_subprotocols_are_read_in_their_order_rfc6455_4_1_item_10(values, subprotocols):
+    assert check_request(changed(REQUEST, "Sec-WebSocket-Protocol", *values)).subprotocols == subprotocols
+
+
+@pytest.mark.parametrize(
+    ("values", "origin"), [([], None), (["null"], "null"), ([" https://a "], "https://a"), ([""], "")]
+)
+def test_the_origin_is_read(values, origin):
+    assert check_request(changed(REQUEST, "Origin", *values)).origin == origin
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("/", "/"),
+        ("/chat?a=b&c=%20", "/chat?a=b&c=%20"),
+        ("//a", "//a"),
+        ('/"[]^`{|}', '/"[]^`{|}'),
+        ("http://server.example.com/chat?a", "/chat?a"),
+        ("HTTPS://server.example.com:99", "/"),
+        ("http://server.example.com?a", "/?a"),
+    ],
+)
+def test_the_target_is_a_path_or_an_absolute_form_rfc7230_5_3(target, path):
+    assert check_request(REQUEST, path=target).path == path
+
+
+UPGRADE_REQUIRED = (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13"))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "status", "reason"),
+    [
+        # "A |Host| header field": RFC 7230, section 5.4
+        ("Host", [], 400, "Host header is missing"),
+        ("Host", ["a", "a"], 400, "more than one Host header"),
+        ("Host", [""], 400, "Host header must be a host, with or without a port"),
+        ("Host", ["a b"], 400, "Host header must be a host, with or without a port"),
+        ("Host", ["a/b"], 400, "Host header must be a host, with or without a port"),
+        ("Host", ["a@b"], 400, "Host header must be a host, with or without a port"),
+        ("Host", ["é"], 400, "Host header must be a host, with or without a port"),
+        ("Content-Length", ["1"], 400, "request must not have a body"),
+        ("Content-Length", ["0", "5"], 400, "request must not have a body"),
+        ("Content-Length", [""], 400, "request must not have a body"),
+        ("Content-Length", ["0, 0"], 400, "request must not have a body"),
+        ("Content-Length", ["-0"], 400, "request must not have a body"),
+        ("Transfer-Encoding", ["chunked"], 400, "request must not have a body"),
+        ("Transfer-Encoding", [""], 400, "request must not have a body"),
+        ("Connection", [], 400, "Connection header must include upgrade"),
+        ("Connection", ["close"], 400, "Connection header must include upgrade"),
+        ("Connection", ["upgraded"], 400, "Connection header must include upgrade"),
+        ("Connection", ["keep-alive Upgrade"], 400, "Connection header must include upgrade"),
+        ("Sec-WebSocket-Key", [], 400, "Sec-WebSocket-Key header is missing"),
+        ("Sec-WebSocket-Key", [KEY, KEY], 400, "more than one Sec-WebSocket-Key header"),
+        ("Sec-WebSocket-Key", [""], 400, "Sec-WebSocket-Key must be base64 of 16 octets"),
+        ("Sec-WebSocket-Key", [KEY[:-2]], 400, "Sec-WebSocket-Key must be base64 of 16 octets"),
+        ("Sec-WebSocket-Key", ["A" * 24], 400, "Sec-WebSocket-Key must be base64 of 16 octets"),
+        ("Sec-WebSocket-Key", ["A" * 23 + "="], 400, "Sec-WebSocket-Key must be base64 of 16 octets"),
+        ("Sec-WebSocket-Key", ["A" * 20 + "===="], 400, "Sec-WebSocket-Key must be base64 of 16 octets"),
+        (
+            "Sec-WebSocket-Key",
+            ["A" * 10 + " " + "A" * 11 + "=="],
+            400,
+            "Sec-WebSocket-Key must be base64 of 16 octets",
+        ),
+        ("Sec-WebSocket-Key", ["A" * 21 + "-=="], 400, "Sec-WebSocket-Key must be base64 of 16 octets"),
+        ("Sec-WebSocket-Key", ["é" * 22 + "=="], 400, "Sec-WebSocket-Key must be base64 of 16 octets"),
+        (
+            "Sec-WebSocket-Key",
+            ["A" * 22 + "==" + "A" * 22 + "=="],
+            400,
+            "Sec-WebSocket-Key must be base64 of 16 octets",
+        ),
+        ("Sec-WebSocket-Version", [], 400, "Sec-WebSocket-Version header is missing"),
+        ("Sec-WebSocket-Version", ["13", "13"], 400, "more than one Sec-WebSocket-Version header"),
+        ("Sec-WebSocket-Version", ["8"], 426, "Sec-WebSocket-Version must be 13"),
+        ("Sec-WebSocket-Version", [""], 426, "Sec-WebSocket-Version must be 13"),
+        ("Sec-WebSocket-Version", ["013"], 426, "Sec-WebSocket-Version must be 13"),
+        ("Sec-WebSocket-Version", ["13, 8"], 426, "Sec-WebSocket-Version must be 13"),
+        ("Origin", ["http://a", "http://a"], 400, "more than one Origin header"),
+        ("Sec-WebSocket-Protocol", ["a b"], 400, "Sec-WebSocket-Protocol must be a list of tokens"),
+        ("Sec-WebSocket-Protocol", ["a", '"b"'], 400, "Sec-WebSocket-Protocol must be a list of tokens"),
+        ("Sec-WebSocket-Protocol", ["é"], 400, "Sec-WebSocket-Protocol must be a list of tokens"),
+        ("Sec-WebSocket-Protocol", ["a, b, a"], 400, "Sec-WebSocket-Protocol must not repeat a subprotocol"),
+        ("Sec-WebSocket-Protocol", ["a", "a"], 400, "Sec-WebSocket-Protocol must not repeat a subprotocol"),
+    ],
+)
+def test_a_request_is_refused_rfc6455_4_2_1(name, values, status, reason):
+    with pytest.raises(HandshakeError) as caught:
+        check_request(changed(REQUEST, name, *values))
+    assert (caught.value.status, caught.value.reason) == (status, reason)
+    assert caught.value.headers == (UPGRADE_REQUIRED if status == 426 else ())
+
+
+@pytest.mark.parametrize("name", [*REQUEST, "Cookie"])
+@pytest.mark.parametrize("character", ILLEGAL, ids=ascii)
+def test_a_value_that_splits_lines_is_not_read(name, character):
+    with pytest.raises(HandshakeError, match="control or non-latin-1") as caught:
+        check_request(changed(REQUEST, name, REQUEST.get(name, "") + character))
+    assert caught.value.status == 400
+    with pytest.raises(RemoteProtocolError, match="control or non-latin-1"):
+        check_response(changed(RESPONSE, name, RESPONSE.get(name, "") + character), KEY, ["chat"])
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "",
+        "*",
+        "chat",
+        "server.example.com:80",
+        "ftp://a/",
+        "ws://a/",
+        "http:///",
+        "/#",
+        "/a#b",
+        "/a b",
+        "/\x00",
+        "/é",
+        "http://a#b",
+    ],
+)
+def test_a_target_that_is_no_path_is_refused(target):
+    with pytest.raises(HandshakeError) as caught:
+        check_request(REQUEST, path=target)
+    assert (caught.value.status, caught.value.reason) == (400, "request target must be a path")
+
+
+@pytest.mark.parametrize("method", ["POST", "HEAD", "CONNECT", "OPTIONS", "get", ""])
+def test_another_method_is_refused_with_405_and_allow(method):
+    with pytest.raises(HandshakeError) as caught:
+        check_request(REQUEST, method=method)
+    assert (caught.value.status, caught.value.reason) == (405, "method must be GET")
+    assert caught.value.headers == (("Allow", "GET"),)
+
+
+@pytest.mark.parametrize("version", ["1.0", "0.9", "2.0", "2", "1.2", ""])
+def test_another_version_of_http_is_refused_with_505(version):
+    with pytest.raises(HandshakeError) as caught:
+        check_request(REQUEST, http_version=version)
+    assert (caught.value.status, caught.value.reason) == (505, "HTTP version must be 1.1")
+
+
+@pytest.mark.parametrize("values", [[], [""], ["h2c"], ["websockets"], ["websocket/13"], ["web socket"]])
+def test_a_get_without_upgrade_is_a_plain_one(values):
+    request = check_request(changed(REQUEST, "Upgrade", *values), path="/chat")
+    assert (request.path, request.is_upgrade, request.subprotocols) == ("/chat", False, ())
+    with pytest.raises(LocalProtocolError, match="does not ask for a WebSocket"):
+        accept(request)
+
+
+# RFC 8441
+
+
+@pytest.mark.parametrize("headers", [EXTENDED_CONNECT, list(EXTENDED_CONNECT.items())], ids=["dict", "list"])
+def test_the_sample_of_rfc8441_5_1(headers):
+    request = check_request(headers)
+    expected = list(EXTENDED_CONNECT.items())
+    assert request == Request("/chat", expected, ["chat", "superchat"], "http://www.example.com")
+    assert accept(request) == []
+    more = {"Set-Cookie": "a=b"}
+    assert accept(request, subprotocol="chat", headers=more) == [
+        ("Sec-WebSocket-Protocol", "chat"),
+        ("Set-Cookie", "a=b"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "status", "reason"),
+    [
+        (":protocol", ["webtransport"], 501, "protocol must be websocket"),
+        (":protocol", [""], 501, "protocol must be websocket"),
+        (":method", ["GET"], 400, "method must be CONNECT"),
+        (":method", [], 400, "method must be CONNECT"),
+        (":path", [], 400, "request target must be a path"),
+        (":path", ["*"], 400, "request target must be a path"),
+        (":path", ["/", "/"], 400, "request target must be a path"),
+        ("sec-websocket-version", [], 400, "Sec-WebSocket-Version header is missing"),
+        ("sec-websocket-version", ["8"], 426, "Sec-WebSocket-Version must be 13"),
+        ("sec-websocket-protocol", ["a b"], 400, "Sec-WebSocket-Protocol must be a list of tokens"),
+        ("origin", ["a", "b"], 400, "more than one Origin header"),
+    ],
+)
+def test_an_extended_connect_is_refused_rfc8441_5(name, values, status, reason):
+    with pytest.raises(HandshakeError) as caught:
+        check_request(changed(EXTENDED_CONNECT, name, *values))
+    assert (caught.value.status, caught.value.reason) == (status, reason)
+
+
+# The response
+
+
+def test_the_sample_response_of_rfc6455_1_3():
+    request = check_request(REQUEST)
+    response = accept(request, subprotocol="chat", headers=[("Set-Cookie", "a=b"), ("Set-Cookie", "c=d")])
+    assert response == [*RESPONSE.items(), ("Set-Cookie", "a=b"), ("Set-Cookie", "c=d")]
+    assert check_response(response, KEY, ["chat", "superchat"]) == "chat"
+
+
+def test_a_response_without_a_subprotocol():
+    response = accept(check_request(REQUEST))
+    assert "Sec-WebSocket-Protocol" not in dict(response)
+    assert check_response(response, KEY, ["chat"]) is None
+
+
+@pytest.mark.parametrize("subprotocol", ["Chat", "", "chat, superchat", "chat\r\nX-A: b", b"chat"])
+def test_a_subprotocol_that_was_not_offered_is_not_accepted(subprotocol):
+    with pytest.raises(LocalProtocolError, match="did not offer"):
+        accept(check_request(REQUEST), subprotocol=subprotocol)
+
+
+def test_headers_that_cannot_be_sent_are_not_accepted():
+    with pytest.raises(LocalProtocolError, match="control"):
+        accept(check_request(REQUEST), headers={"X-A": "b\r\nX-B: c"})
+
+
+@pytest.mark.parametrize(
+    ("ours", "chosen"),
+    [
+        ([], None),
+        (["echo"], None),
+        (["superchat", "chat"], "superchat"),
+        (["echo", "chat"], "chat"),
+        (["CHAT"], None),
+    ],
+)
+def test_the_first_subprotocol_of_the_server_is_chosen(ours, chosen):
+    assert choose_subprotocol(check_request(REQUEST), ours) == chosen
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("Upgrade", ["WebSocket"]),
+        ("Upgrade", [" websocket\t"]),
+        ("Connection", ["keep-alive, UPGRADE"]),
+        ("Connection", ["keep-alive", "upgrade"]),
+        ("Sec-WebSocket-Accept", [f" {ACCEPT}\t"]),
+        ("Sec-WebSocket-Protocol", [" chat\t"]),
+        ("Sec-WebSocket-Extensions", [""]),
+        ("Server", ["é"]),
+    ],
+)
+@pytest.mark.parametrize("case", [str.lower, str.upper])
+def test_a_response_is_accepted_rfc6455_4_1(name, values, case):
+    response = [(case(key), value) for key, value in changed(RESPONSE, name, *values)]
+    assert check_response(response, KEY, ["chat"]) == "chat"
+    assert check_response(dict(changed(RESPONSE, "Server", "x")), KEY, ["chat"]) == "chat"
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "reason"),
+    [
+        ("Upgrade", [], "Upgrade header must be websocket"),
+        ("Upgrade", ["h2c"], "Upgrade header must be websocket"),
+        ("Upgrade", ["websocket", "websocket"], "Upgrade header must be websocket"),
+        ("Upgrade", ["h2c, websocket"], "Upgrade header must be websocket"),
+        ("Connection", [], "Connection header must include upgrade"),
+        ("Connection", ["close"], "Connection header must include upgrade"),
+        ("Sec-WebSocket-Accept", [], "Sec-WebSocket-Accept header is missing"),
+        ("Sec-WebSocket-Accept", [ACCEPT, ACCEPT], "more than one Sec-WebSocket-Accept header"),
+        ("Sec-WebSocket-Accept", [""], "Sec-WebSocket-Accept does not answer the key"),
+        ("Sec-WebSocket-Accept", [ACCEPT.lower()], "Sec-WebSocket-Accept does not answer the key"),
+        ("Sec-WebSocket-Accept", [f"{ACCEPT}, {ACCEPT}"], "Sec-WebSocket-Accept does not answer the key"),
+        ("Sec-WebSocket-Accept", [accept_key(ACCEPT)], "Sec-WebSocket-Accept does not answer the key"),
+        ("Sec-WebSocket-Accept", ["é"], "Sec-WebSocket-Accept does not answer the key"),
+        ("Sec-WebSocket-Extensions", ["x"], "server uses an extension that was not offered"),
+        (
+            "Sec-WebSocket-Extensions",
+            ["", "permessage-deflate"],
+            "server uses an extension that was not offered",
+        ),
+        ("Sec-WebSocket-Protocol", ["echo"], "server uses a subprotocol that was not offered"),
+        ("Sec-WebSocket-Protocol", ["CHAT"], "server uses a subprotocol that was not offered"),
+        ("Sec-WebSocket-Protocol", [""], "server uses a subprotocol that was not offered"),
+        ("Sec-WebSocket-Protocol", ["chat, superchat"], "server uses a subprotocol that was not offered"),
+        ("Sec-WebSocket-Protocol", ["chat", "chat"], "more than one Sec-WebSocket-Protocol header"),
+    ],
+)
+def test_a_response_is_refused_rfc6455_4_1(name, values, reason):
+    with pytest.raises(RemoteProtocolError) as caught:
+        check_response(changed(RESPONSE, name, *values), KEY, ["chat", "superchat"])
+    assert (caught.value.code, caught.value.reason) == (1002, reason)
+
+
+def test_a_subprotocol_is_refused_when_none_was_offered():
+    with pytest.raises(RemoteProtocolError, match="not offered"):
+        check_response(RESPONSE, KEY)
+
+
+# Linear time: with anything that is quadratic in its length, these would take minutes.
+
+
+def reason_of(check, *arguments):
+    """Return why a head is refused; nothing if it is accepted. Nothing else is raised."""
+    try:
+        check(*arguments)
+    except RemoteProtocolError as error:
+        return error.reason
+    return ""
+
+
+LONG = [
+    " " * 100_000,
+    "a" + " " * 100_000 + "b",
+    "," * 100_000,
+    "a, " * 33_000,
+    "\t," * 50_000 + "a",
+    '"' * 100_000,
+]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *REQUEST,
+        "Sec-WebSocket-Accept",
+        "Sec-WebSocket-Extensions",
+        "Content-Length",
+        "Transfer-Encoding",
+        "Cookie",
+        ":protocol",
+    ],
+)
+@pytest.mark.parametrize(
+    "value", LONG, ids=["spaces", "spaces within", "commas", "elements", "tabs", "quotes"]
+)
+def test_long_headers_are_judged_in_linear_time(name, value):
+    assert len(reason_of(check_request, changed(REQUEST, name, value))) < 124
+    assert len(reason_of(check_response, changed(RESPONSE, name, value), KEY, ["chat"])) < 124
+
+
+# Subprotocols of a user
+
+
+@pytest.mark.parametrize("subprotocols", [(), [], ["chat"], ("b", "a"), ["!#$%&'*+-.^_`|~1A"]])
+def test_subprotocols_that_can_be_offered_rfc6455_4_1_item_10(subprotocols):
+    assert check_subprotocols(subprotocols) == tuple(subprotocols)
+
+
+@pytest.mark.parametrize("subprotocol", ["", "a b", "a,b", "a\r\nb", "a\n", "é", '"a"', "a\0", "a/b", "\x85"])
+def test_a_subprotocol_that_is_no_token_is_not_offered(subprotocol):
+    with pytest.raises(LocalProtocolError, match="is not a token"):
+        check_subprotocols(["chat", subprotocol])
+
+
+def test_a_subprotocol_is_offered_once():
+    with pytest.raises(LocalProtocolError, match="unique"):
+        check_subprotocols(["a", "b", "a"])
+
+
+@pytest.mark.parametrize("subprotocols", ["chat", b"chat", [b"chat"], [None]])
+def test_subprotocols_are_a_list_of_str(subprotocols):
+    with pytest.raises(TypeError, match=r"not a str|must be a str"):
+        check_subprotocols(subprotocols)
