@@ -156,7 +156,7 @@ class ServerConnection(Connection):
             raise ValueError(f"status must be 200 to 599, not {status}")
         if not isinstance(body, bytes):
             raise TypeError(f"body must be bytes, not {type(body).__name__}")
-        if body and status in (204, 304):
+        if body and status in (204, 205, 304):
             raise ValueError(f"a response with status {status} has no body")
         response = handshake.check_headers(headers)
         if body and not any(name.lower() == "content-type" for name, _ in response):
