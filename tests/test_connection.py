@@ -62,7 +62,7 @@ def way(request):
 
 
 def said(role, first, payload=b"", length=None):
-    """Return a frame (section 5.2) as the peer of ``role`` sends it; its beginning, if ``length`` is larger."""
+    """Return a frame (section 5.2) as the peer of ``role`` sends it, or only its beginning."""
     length = len(payload) if length is None else length
     masked = 0x80 if role is SERVER else 0
     if length < 126:
@@ -163,7 +163,6 @@ def refused(role):
         conn = with_request(role)
         conn.reject(403)
         fail = Fail(1006, "handshake was refused with 403")
-        assert hear(conn) == []
         assert conn.next_event() == fail
     else:
         conn = connecting(role)

@@ -1,0 +1,191 @@
+"""Section 2 of the design: each module is a chapter, and imports only from the chapters before it."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import h11
+import pytest
+
+import wsframe
+
+PACKAGE = Path(wsframe.__file__).parent
+
+# From bottom to top. sync, aio and cli are one layer each, also where they are packages; __init__, which the
+# core does not know, is what the adapters may take the public names from.
+LAYERS = (
+    "errors",
+    "events",
+    "_mask",
+    "uri",
+    "masking",
+    "frames",
+    "deflate",
+    "handshake",
+    "connection",
+    "client",
+    "server",
+    "__init__",
+    "sync",
+    "aio",
+    "asgi",
+    "hub",
+    "testing",
+    "cli",
+    "__main__",
+)
+CORE = LAYERS[: LAYERS.index("__init__")]
+# What stands above a module in the list, but is none of its business.
+STRANGERS = {
+    "events": {"errors"},
+    "uri": {"events"},
+    "masking": {"errors", "events", "uri"},
+    "frames": {"events", "uri"},
+    "deflate": {"events", "uri", "masking", "frames"},
+    "handshake": {"uri", "masking", "frames"},
+    "connection": {"uri", "handshake"},
+    "server": {"client"},
+    "aio": {"sync"},
+    "asgi": {"sync", "client"},
+    "hub": {"sync", "client", "server", "asgi"},
+}
+NETWORK = {"_socket", "_ssl", "asyncio", "concurrent", "select", "selectors", "socket", "ssl", "threading"}
+
+
+def layer_of(parts):
+    """Return the layer of a module, from the parts of its name below ``wsframe``."""
+    return parts[0] if parts else "__init__"
+
+
+def name_of(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts
+
+
+def is_typing_only(node):
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def imports_of(path):
+    """Return the layers of wsframe, and the other packages, that a module imports, wherever in its text.
+
+    What stands below ``if TYPE_CHECKING`` is never run: it may name what is above.
+    """
+    inside, outside = set(), set()
+    # The package in which the module's relative imports begin, below wsframe
+    package = path.relative_to(PACKAGE).parts[:-1]
+    nodes = [ast.parse(path.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
+        if is_typing_only(node):
+            nodes += node.orelse
+            continue
+        nodes += ast.iter_child_nodes(node)
+        names = []
+        if isinstance(node, ast.Import):
+            names = [tuple(alias.name.split(".")) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = tuple(node.module.split(".")) if node.module else ()
+            if node.level:
+                base = ("wsframe", *package[: len(package) - node.level + 1], *base)
+            # "from . import handshake" is about a module, "from . import Text" about the package.
+            names = [(*base, alias.name) if base == ("wsframe",) else base for alias in node.names]
+        for name in names:
+            if name[0] != "wsframe":
+                outside.add(name[0])
+            elif len(name) > 1 and name[1] in LAYERS:
+                inside.add(name[1])
+            else:
+                inside.add("__init__")
+    return inside, outside
+
+
+MODULES = {".".join(name_of(path)): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def test_the_reader_of_imports_sees_them_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    (tmp_path / "sync").mkdir()
+    module = tmp_path / "sync" / "client.py"
+    module.write_text(
+        "import socket, os.path as p\n"
+        "import wsframe.hub\n"
+        "from wsframe import asgi, Text\n"
+        "from wsframe.uri import parse_uri\n"
+        "from . import connection\n"
+        "from .connection import WebSocket\n"
+        "from .. import frames\n"
+        "from ..handshake import accept_key\n"
+        "if TYPE_CHECKING:\n"
+        "    from ..testing import frames\n"
+        "else:\n"
+        "    from ..cli import main\n"
+        "def f():\n"
+        "    from ..aio import connect\n"
+    )
+    inside, outside = imports_of(module)
+    assert inside == {"hub", "asgi", "__init__", "uri", "sync", "frames", "handshake", "cli", "aio"}
+    assert outside == {"socket", "os"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_from_modules_above_it_in_the_list(module):
+    layer = layer_of(name_of(MODULES[module]))
+    assert layer in LAYERS
+    inside, _ = imports_of(MODULES[module])
+    allowed = set(LAYERS[: LAYERS.index(layer)]) | ({layer} if MODULES[module].parent != PACKAGE else set())
+    assert inside <= allowed
+    assert not inside & STRANGERS.get(layer, set())
+
+
+@pytest.mark.parametrize("module", ["errors", "events"])
+def test_the_ground_floor_imports_nothing(module):
+    inside, outside = imports_of(MODULES[module])
+    assert inside == set()
+    assert outside <= {"__future__", "collections", "typing"}
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module in CORE])
+def test_the_core_names_nothing_that_touches_the_network_a_clock_or_a_thread(module):
+    _, outside = imports_of(MODULES[module])
+    assert not outside & (NETWORK | {"time", "sched", "queue", "multiprocessing", "signal"})
+    assert outside - sys.stdlib_module_names <= {"h11"}
+
+
+def test_only_the_opening_handshake_speaks_http():
+    for module in CORE:
+        if module in MODULES and module not in ("client", "server", "handshake"):
+            assert "h11" not in imports_of(MODULES[module])[1]
+
+
+def test_the_compiled_mask_imports_nothing_of_the_package():
+    source = (PACKAGE / "_mask.pyx").read_text(encoding="utf-8")
+    imported = re.findall(r"^\s*(?:from|cimport|import)\s+(\S+)", source, re.MULTILINE)
+    assert imported
+    assert {name.split(".")[0] for name in imported} <= {"cpython", "libc"}
+
+
+def test_import_wsframe_loads_nothing_that_touches_the_network():
+    # -I and -S: nothing else has been imported, not by the environment and not by site-packages.
+    paths = [str(PACKAGE.parent), str(Path(h11.__file__).parent.parent)]
+    program = (
+        f"import sys; sys.path += {paths!r}; import wsframe; "
+        "print(wsframe.__file__); print(*sorted(sys.modules))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=True
+    )
+    file, loaded = run.stdout.splitlines()
+    assert Path(file).parent == PACKAGE
+    loaded = {name.split(".")[0] for name in loaded.split()}
+    assert {"wsframe", "h11"} <= loaded
+    assert not loaded & NETWORK
+
+
+def test_a_helper_lives_with_its_only_user():
+    names = {path.stem for path in PACKAGE.rglob("*.py")}
+    assert not names & {"util", "utils", "helper", "helpers", "typing", "common", "misc"}
