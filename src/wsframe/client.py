@@ -112,7 +112,7 @@ class ClientConnection(Connection):
                 self._informational += 1
                 if self._informational > _MAX_INFORMATIONAL:
                     raise RemoteProtocolError(1002, "too many informational responses")
-                self._parser = None
+                self._parser = self.response = None
         return self._read_body(self._parser)
 
     def _read_head(self, head: bytes) -> int:
@@ -127,7 +127,8 @@ class ClientConnection(Connection):
         except h11.RemoteProtocolError as error:
             raise RemoteProtocolError(1002, f"malformed HTTP response: {error}") from None
         assert isinstance(event, (h11.InformationalResponse, h11.Response))
-        if event.http_version != b"1.1":
+        # "The HTTP version MUST be at least 1.1"; a refusal may come from an older server.
+        if event.status_code == 101 and event.http_version != b"1.1":
             raise RemoteProtocolError(1002, "HTTP version must be 1.1")
         self.response = Response(event.status_code, handshake.decode_headers(event.headers))
         return event.status_code
