@@ -1,0 +1,79 @@
+# make serve   runs the demo server, with its page, at http://localhost:8001/
+# make test    runs the tests
+# make check   runs ruff, mypy, and the tests on the compiled and on the pure build
+#
+# Each makes its own virtual environment. They need Python 3.11 or newer, and make.
+
+PYTHON ?= python3
+PIP = -m pip --disable-pip-version-check --quiet
+# Editable, so that what you change is what runs. The compiled parts are made when they are installed.
+SOURCES = pyproject.toml setup.py $(wildcard src/wsframe/*.pyx)
+
+.PHONY: serve test check lint test-compiled test-pure autobahn coverage dist clean
+
+serve: .venv/serve
+	.venv/bin/python -m wsframe serve
+
+test: .venv/test
+	.venv/bin/python -m pytest
+
+check: lint test-compiled test-pure
+
+lint: .venv/check
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+# An installed copy, as users have it: no editable install, no src/ on the path.
+test-compiled: .venv-compiled/test
+	.venv-compiled/bin/python -c "import wsframe; assert wsframe.compiled"
+	.venv-compiled/bin/python -m pytest $(PYTEST)
+
+test-pure: .venv-pure/test
+	.venv-pure/bin/python -c "import wsframe; assert not wsframe.compiled"
+	.venv-pure/bin/python -m pytest $(PYTEST)
+
+autobahn: .venv/test
+	.venv/bin/python -m tests.autobahn
+
+# The core, by its own tests.
+coverage: .venv/test
+	.venv/bin/python -m coverage run -m pytest $(CORE_TESTS)
+	.venv/bin/python -m coverage report --include '$(CORE)' --show-missing --fail-under 100
+
+CORE_NAMES = errors events uri frames handshake connection client server
+CORE = $(shell echo $(CORE_NAMES:%=*/wsframe/%.py) | tr ' ' ,)
+CORE_TESTS = $(CORE_NAMES:%=tests/test_%.py)
+
+dist: .venv/check
+	.venv/bin/python $(PIP) install build
+	WSFRAME_EXTENSION=no .venv/bin/python -m build
+
+.venv/serve: $(SOURCES)
+	$(PYTHON) -m venv .venv
+	.venv/bin/python $(PIP) install --editable .
+	@touch $@
+
+.venv/test: .venv/serve
+	.venv/bin/python $(PIP) install --upgrade 'pip>=25.1'
+	.venv/bin/python $(PIP) install --group test
+	@touch $@
+
+.venv/check: .venv/test
+	.venv/bin/python $(PIP) install --group check
+	@touch $@
+
+.venv-compiled/test: export WSFRAME_EXTENSION = yes
+.venv-pure/test: export WSFRAME_EXTENSION = no
+.venv-compiled/test .venv-pure/test: $(SOURCES) $(shell find src -name '*.py' -o -name '*.html')
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) install --upgrade 'pip>=25.1'
+	$(@D)/bin/python $(PIP) install --group test
+	rm -rf build
+	$(@D)/bin/python $(PIP) install --force-reinstall --no-deps .
+	$(@D)/bin/python $(PIP) install .
+	@touch $@
+
+clean:
+	rm -rf .venv* build dist reports src/*.egg-info src/wsframe/*.so src/wsframe/*.c
+	find . -name __pycache__ -prune -exec rm -rf {} +
