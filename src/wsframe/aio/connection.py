@@ -423,7 +423,8 @@ class WebSocket(asyncio.Protocol):
             self._is_half_closed = True
             self._resume_reading()
             if transport.can_write_eof():
-                transport.write_eof()
+                with suppress(OSError):  # the peer was faster, and has reset the connection
+                    transport.write_eof()
             elif type(self._end) is Fail and self._connection.close_sent is not None:
                 # TLS can't close one direction without losing what comes in the other: TCP can.
                 _shutdown(transport.get_extra_info("socket"))
