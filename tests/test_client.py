@@ -423,6 +423,15 @@ def test_the_response_can_be_received_into_the_buffer():
     assert conn.next_event() == Text("Hello")
 
 
+def test_by_default_a_message_may_have_1_mib():
+    conn = connecting()
+    conn.receive_data(RESPONSE + b"\x82\x7f" + (2**20).to_bytes(8, "big") + bytes(2**20))
+    assert conn.next_event().status == 101
+    assert conn.next_event() == Binary(bytes(2**20))
+    conn.receive_data(b"\x82\x7f" + (2**20 + 1).to_bytes(8, "big"))
+    assert conn.next_event() == Fail(1009, "message is too big")
+
+
 def test_the_arguments_are_those_of_connection():
     conn = ClientConnection(URI, subprotocols=["chat"], max_message_size=4, fragments=True)
     conn.receive_data(RESPONSE + b"\x82\x04abc")

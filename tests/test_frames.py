@@ -525,7 +525,7 @@ def test_a_frame_has_no_reserved_opcode():
 
 def test_repr_of_a_frame_names_the_opcode_and_shortens_the_payload():
     assert repr(Frame(9, b"a", rsv=1)) == "Frame(PING, b'a', fin=True, rsv=1)"
-    assert repr(Frame(2, bytes(2**20))) == f"Frame(BINARY, {bytes(64)!r}...<1048576>, fin=True, rsv=0)"
+    assert repr(Frame(2, bytes(65))) == f"Frame(BINARY, {bytes(64)!r}...<65>, fin=True, rsv=0)"
     assert repr(Frame(2, bytes(64))) == f"Frame(BINARY, {bytes(64)!r}, fin=True, rsv=0)"
 
 

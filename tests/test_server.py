@@ -193,6 +193,16 @@ def test_there_must_be_a_request_to_answer():
     assert conn.data_to_send().count(b"HTTP/1.1") == 1
 
 
+def test_by_default_a_message_may_have_1_mib():
+    conn = ServerConnection()
+    conn.receive_data(REQUEST + encode_frame(2, bytes(2**20), mask=b"\0\0\0\0"))
+    conn.next_event()
+    conn.accept()
+    assert conn.next_event() == Binary(bytes(2**20))
+    conn.receive_data(b"\x82\xff" + (2**20 + 1).to_bytes(8, "big"))
+    assert conn.next_event() == Fail(1009, "message is too big")
+
+
 def test_the_arguments_are_those_of_connection():
     conn = ServerConnection(max_message_size=4, fragments=True)
     conn.receive_data(REQUEST + encode_frame(2, b"abcd", mask=b"\0\0\0\0")[:-1])
