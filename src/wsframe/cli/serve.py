@@ -96,7 +96,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--host", default="localhost", help="where to listen (default: %(default)s)")
     parser.add_argument(
-        "--port", default=8001, type=int, help="TCP port; 0: a free one (default: %(default)s)"
+        "--port", default=8001, type=_port, help="the TCP port; 0: any free one (default: %(default)s)"
     )
     parser.set_defaults(run=run)
 
