@@ -383,6 +383,17 @@ def test_take_all_returns_what_was_not_read_and_forgets_it(receiving):
     assert decoder.next_frame() == Frame(PING)
 
 
+def test_a_long_frame_in_small_pieces_is_read_in_linear_time():
+    payload = bytes(2**23)
+    sample = encode_frame(BINARY, payload)
+    decoder = FrameDecoder(masked=False)
+    for i in range(0, len(sample) - 1, 32):
+        decoder.feed(sample[i : min(i + 32, len(sample) - 1)])
+        assert decoder.next_frame() is None
+    decoder.feed(sample[-1:])
+    assert decoder.next_frame() == Frame(BINARY, payload)
+
+
 # Frames in pieces
 
 

@@ -147,8 +147,6 @@ class ClientConnection(Connection):
         octets = self._decoder.take_all()
         if octets:
             parser.receive_data(octets)
-        if self._eof:
-            parser.receive_data(b"")
         is_complete = self._eof
         while len(self._body) < _MAX_BODY_SIZE:
             try:
