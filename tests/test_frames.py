@@ -209,6 +209,8 @@ TOO_BIG = "message is too big"
         pytest.param(b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff", True, 1002, SIGN_BIT, id="5.2 2**64 - 1"),
         pytest.param(b"\x82\xff" + HUGE, True, 1009, TOO_BIG, id="7.4.1 2**63 - 1 over the limit"),
         pytest.param(b"\x82\x7e\x03\xe9", False, 1009, TOO_BIG, id="7.4.1 1001 of 1000"),
+        pytest.param(b"\x81\x7e\x03\xe9", False, 1009, TOO_BIG, id="7.4.1 1001 of 1000, text"),
+        pytest.param(b"\x80\xfe\x03\xe9", True, 1009, TOO_BIG, id="7.4.1 1001 of 1000, continuation"),
     ],
 )
 def test_a_header_is_refused_as_soon_as_the_octet_is_there(sample, masked, code, reason, reading):
