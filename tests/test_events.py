@@ -139,3 +139,8 @@ def test_headers_survive_pickling():
     copy = pickle.loads(pickle.dumps(Headers(HEADERS)))
     assert type(copy) is Headers
     assert copy == tuple(HEADERS)
+
+
+def test_headers_are_found_in_any_case():
+    headers = Headers([("Set-Cookie", "a"), ("set-cookie", "b")])
+    assert headers.get_all("SET-cookie") == ["a", "b"]

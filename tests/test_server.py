@@ -474,3 +474,22 @@ def test_the_request_can_be_received_into_the_buffer():
 def test_wrong_arguments_are_refused(arguments, error, problem):
     with pytest.raises(error, match=problem):
         ServerConnection(**arguments)
+
+
+def test_an_application_that_answers_426_says_what_to_upgrade_to():
+    conn = ServerConnection()
+    conn.receive_data(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    conn.next_event()
+    conn.reject(426)
+    assert (
+        b"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        in conn.data_to_send()
+    )
+
+
+def test_a_malformed_request_is_not_repeated_at_length():
+    conn = ServerConnection()
+    conn.receive_data(b"GET / HTTP/1.1\r\n" + b"x" * 10000 + b"\r\n\r\n")
+    fail = conn.next_event()
+    assert fail.reason.startswith("malformed HTTP request: ")
+    assert len(fail.reason) <= 120

@@ -125,7 +125,7 @@ class ClientConnection(Connection):
         try:
             event = parser.next_event()
         except h11.RemoteProtocolError as error:
-            raise RemoteProtocolError(1002, f"malformed HTTP response: {error}") from None
+            raise RemoteProtocolError(1002, f"malformed HTTP response: {error}"[:120]) from None
         assert isinstance(event, (h11.InformationalResponse, h11.Response))
         # "The HTTP version MUST be at least 1.1"; a refusal may come from an older server.
         if event.status_code == 101 and event.http_version != b"1.1":

@@ -37,7 +37,10 @@ def _shorten(value: object) -> str:
 
 
 class Headers(tuple[tuple[str, str], ...]):
-    """Hold HTTP headers: pairs of a lower-case name and a value, in the order in which they came."""
+    """Hold HTTP headers: pairs of a name and a value, in the order in which they came.
+
+    What the peer sent has names in lower case.
+    """
 
     __slots__ = ()
 
@@ -58,7 +61,7 @@ class Headers(tuple[tuple[str, str], ...]):
             name: the header's name, in any case.
         """
         name = name.lower()
-        return [value for key, value in self if key == name]
+        return [value for key, value in self if key.lower() == name]
 
 
 class _Event:

@@ -89,7 +89,7 @@ class ServerConnection(Connection):
         try:
             event = parser.next_event()
         except h11.RemoteProtocolError as error:
-            raise HandshakeError(400, f"malformed HTTP request: {error}") from None
+            raise HandshakeError(400, f"malformed HTTP request: {error}"[:120]) from None
         assert isinstance(event, h11.Request)
         request = handshake.check_request(
             handshake.decode_headers(event.headers),
@@ -159,6 +159,8 @@ class ServerConnection(Connection):
         if body and status in (204, 205, 304):
             raise ValueError(f"a response with status {status} has no body")
         response = handshake.check_headers(headers)
+        if status == 426:
+            response += handshake.UPGRADE_REQUIRED
         if body and not any(name.lower() == "content-type" for name, _ in response):
             response.append(_PLAIN_TEXT)
         self._send_refusal(status, response, body)

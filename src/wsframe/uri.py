@@ -20,6 +20,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]")
 _AUTHORITY = re.compile(r"(?:[^\\\[\]]*@)?(?:\[[^\[\]]*:[^\[\]]*\]|[^\\\[\]:@]*)(?::[0-9]*)?")
 # Section 3.2.2, reg-name or IPv6address, with the zone of RFC 6874.
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+|[0-9A-Fa-f:.]+(?:%25[A-Za-z0-9._~-]+)?")
+_USERINFO = re.compile(r"//[^/?#]*@")
 _LONGEST = 8192  # RFC 7230, section 3.1.1, asks for request lines of at least 8000 octets
 
 
@@ -50,6 +51,11 @@ class URI(NamedTuple):
         return host if self.port == _DEFAULT_PORTS[self.secure] else f"{host}:{self.port}"
 
 
+def _invalid(problem: str, uri: str) -> InvalidURI:
+    # A user name and password are nobody's business who reads the log.
+    return InvalidURI(f"{problem}: {_USERINFO.sub('//...@', uri)!r}")
+
+
 def parse_uri(uri: str) -> URI:
     """Take a WebSocket address apart (RFC 6455, section 3).
 
@@ -70,33 +76,33 @@ def parse_uri(uri: str) -> URI:
         raise InvalidURI(f"uri is longer than {_LONGEST} characters")
     # Before urlsplit, which drops tabs and line ends without a word.
     if _UNPRINTABLE.search(uri):
-        raise InvalidURI(f"uri contains a space, control character or lone surrogate: {uri!r}")
+        raise _invalid("uri contains a space, control character or lone surrogate", uri)
     try:
         parts = urlsplit(uri)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise InvalidURI(f"{error}: {uri!r}") from None
+    except ValueError:
+        raise _invalid("host or port is malformed", uri) from None
     if parts.scheme not in ("ws", "wss"):
-        raise InvalidURI(f"scheme must be ws or wss: {uri!r}")
+        raise _invalid("scheme must be ws or wss", uri)
     # "Fragment identifiers are meaningless in the context of WebSocket URIs and MUST NOT be used on
     # these URIs." An empty one, which urlsplit does not tell, is one too.
     if "#" in uri:
-        raise InvalidURI(f"uri has a fragment identifier: {uri!r}")
+        raise _invalid("uri has a fragment identifier", uri)
     if not host:
-        raise InvalidURI(f"uri has no host: {uri!r}")
+        raise _invalid("uri has no host", uri)
     try:
         host = host.encode("ascii" if host.isascii() else "idna").decode()
     except UnicodeError:
-        raise InvalidURI(f"host is not a domain name: {uri!r}") from None
+        raise _invalid("host is not a domain name", uri) from None
     if not _AUTHORITY.fullmatch(parts.netloc) or not _HOST.fullmatch(host):
-        raise InvalidURI(f"host is not a domain name or address: {uri!r}")
+        raise _invalid("host is not a domain name or address", uri)
     if ":" in host:
         host = host.replace("%25", "%")
     secure = parts.scheme == "wss"
     if port is None:
         port = _DEFAULT_PORTS[secure]
     elif port == 0:
-        raise InvalidURI(f"port must be 1 to 65535: {uri!r}")
+        raise _invalid("port must be 1 to 65535", uri)
     # "%" is safe: what is encoded already stays as it is.
     resource_name = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
     if "?" in uri:
