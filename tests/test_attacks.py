@@ -317,6 +317,21 @@ def test_what_comes_after_the_last_event_is_not_kept(role):
     assert memory.peak < CONSTANT
 
 
+def test_an_unfinished_message_is_dropped_with_the_last_event(role):
+    """A peer who then keeps TCP open keeps no memory."""
+    conn = Connection(role)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    fragment = said(role, 2, bytes(65_536), False)
+    assert hear(conn, fragment, *[said(role, 0, bytes(65_536), False) for _ in range(10)]) == []
+    del fragment
+    assert tracemalloc.get_traced_memory()[0] - before > 11 * 65_536
+    assert hear(conn, said(role, 8)) == [Close(1005)]
+    held = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert held < CONSTANT
+
+
 # The opening handshake
 
 
