@@ -933,6 +933,10 @@ DIFFERENCES = {
         "judges the length before the opcode": lambda raw, context: (
             is_illegal(raw, context) and context.size + raw.announced > LIMIT
         ),
+        # The limit is for the message, which a control frame between its fragments is no part of.
+        "counts control frames within a message": lambda raw, context: (
+            raw.opcode >= CLOSE and context.size + raw.announced > LIMIT
+        ),
         # Section 5.4: "Control frames MAY be injected in the middle of a fragmented message", Close is one.
         "fails when a Close comes within a message": lambda raw, context: (
             raw.opcode == CLOSE and context.kind is not None
@@ -945,6 +949,8 @@ DIFFERENCES = {
         "reads a frame before it judges it": is_illegal_and_not_there,
     },
     "wsproto": {
+        # No limit means 2**63 - 1 here, and what is left of that for a further fragment.
+        "has no limit at all": lambda raw, context: raw.announced < 2**63 <= context.size + raw.announced,
         # IANA registered it in 2016.
         "does not know status code 1014": lambda raw, context: (
             raw.opcode == CLOSE and raw.payload[:2] == (1014).to_bytes(2, "big")
@@ -994,6 +1000,11 @@ SHOWN = {
         [Fail(1002)],
         [Fail(1009)],
     ),
+    ("websockets", "counts control frames within a message"): (
+        [Raw(0x02, bytes(LIMIT)), Raw(0x89, b"a")],
+        [Ping(b"a")],
+        [Fail(1009)],
+    ),
     ("websockets", "fails when a Close comes within a message"): (
         [Raw(0x02, b"a"), Raw(0x88, b"\x03\xe8")],
         [Close(1000)],
@@ -1006,6 +1017,7 @@ SHOWN = {
     ),
     ("websockets", "holds back half a surrogate"): ([Raw(0x01, b"\xed\xa0")], [Fail(1007)], []),
     ("websockets", "reads a frame before it judges it"): ([Raw(0x80, length=LIMIT)], [Fail(1002)], []),
+    ("wsproto", "has no limit at all"): ([Raw(0x02, b"a"), Raw(0x00, length=2**63 - 1)], [Fail(1009)], []),
     ("wsproto", "reads a frame before it judges it"): ([Raw(0x80, length=LIMIT)], [Fail(1002)], []),
     ("wsproto", "does not know status code 1014"): ([Raw(0x88, b"\x03\xf6")], [Close(1014)], [Fail(1002)]),
     ("wsproto", "holds back half a surrogate"): ([Raw(0x01, b"\xed\xa0")], [Fail(1007)], []),
