@@ -116,8 +116,8 @@ class Connecting:
         loop = asyncio.get_running_loop()
         create = loop.create_unix_connection if "path" in self._options else loop.create_connection
         async with asyncio.timeout(self._open_timeout):
-            await create(lambda: websocket, **self._options)
             try:
+                await create(lambda: websocket, **self._options)
                 await websocket.opened
             except BaseException:
                 websocket.abort()
@@ -139,7 +139,9 @@ class _ClientWebSocket(WebSocket):
         self._flush()
 
     def abort(self) -> None:
-        self._transport.abort()
+        self.opened.cancel()
+        if self._transport is not None:
+            self._transport.abort()
 
     def _read_handshake(self) -> None:
         while not self.opened.done() and (event := self._connection.next_event()):

@@ -25,7 +25,7 @@ import socket
 from collections import deque
 from contextlib import suppress
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 from ..connection import Connection, State
 from ..errors import ConnectionClosed, LocalProtocolError
@@ -59,6 +59,7 @@ class WebSocket(asyncio.Protocol):
         "_connection",
         "_corked",
         "_drained",
+        "_duplicate",
         "_end",
         "_eof",
         "_is_discarding",
@@ -99,6 +100,7 @@ class WebSocket(asyncio.Protocol):
         self._pongs = 0
         self._is_flush_scheduled = False
         self._is_half_closed = False
+        self._duplicate: socket.socket | None = None
         self._is_writing_paused = False
         self._drained: deque[asyncio.Future[None]] = deque()
 
@@ -223,6 +225,7 @@ class WebSocket(asyncio.Protocol):
             if kind is Text or kind is Binary:
                 return event  # type: ignore[return-value]
             if kind is Ping:
+                self._schedule_flush()
                 if self._is_writing_paused:
                     self._pongs += len(event.payload) + 2  # type: ignore[union-attr]
             elif kind is Pong:
@@ -374,7 +377,11 @@ class WebSocket(asyncio.Protocol):
         self._corked += size
         if self._corked >= HIGH_WATER or not (self._messages or self._connection.unread):
             self._flush()
-        elif not self._is_flush_scheduled:
+        else:
+            self._schedule_flush()
+
+    def _schedule_flush(self) -> None:
+        if not self._is_flush_scheduled:
             self._is_flush_scheduled = True
             self._loop.call_soon(self._scheduled_flush)
 
@@ -425,23 +432,38 @@ class WebSocket(asyncio.Protocol):
             if transport.can_write_eof():
                 with suppress(OSError):  # the peer was faster, and has reset the connection
                     transport.write_eof()
-            elif type(self._end) is Fail and self._connection.close_sent is not None:
-                # TLS can't close one direction without losing what comes in the other: TCP can.
-                _shutdown(transport.get_extra_info("socket"))
+            elif self._connection.close_received is None:
+                # TLS can't close one direction without losing what comes in the other: TCP can. On a
+                # duplicate, because event loops keep their sockets to themselves.
+                sock = transport.get_extra_info("socket")
+                self._duplicate = socket.socket(fileno=socket.dup(sock.fileno()))
+                self._loop.add_writer(self._duplicate, self._shut_down)
             else:
                 transport.close()
 
+    def _shut_down(self) -> None:
+        # What was written under TLS is on its way when the socket can take more.
+        if self._duplicate is not None and not self._transport.get_write_buffer_size():
+            with suppress(OSError):
+                self._duplicate.shutdown(socket.SHUT_WR)
+            self._forget_duplicate()
+
+    def _forget_duplicate(self) -> None:
+        if self._duplicate is not None:
+            self._loop.remove_writer(self._duplicate)
+            self._duplicate.close()
+            self._duplicate = None
+
     def _start_close_timer(self) -> None:
-        if self._close_timer is None and self._close_timeout is not None:
+        if self._close_timer is None and self._close_timeout is not None and not self._lost.done():
             self._close_timer = self._loop.call_later(self._close_timeout, self._transport.abort)
 
     # Called by the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin (called by the event loop)."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(HIGH_WATER)
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by name
+        self._transport.set_write_buffer_limits(HIGH_WATER)
 
     def data_received(self, data: bytes) -> None:
         """Take octets off the network (called by the event loop)."""
@@ -460,6 +482,7 @@ class WebSocket(asyncio.Protocol):
         """End (called by the event loop)."""
         if self._close_timer is not None:
             self._close_timer.cancel()
+        self._forget_duplicate()
         if not self._eof:
             self._eof = True
             self._connection.receive_data(b"")
@@ -508,10 +531,3 @@ class WebSocket(asyncio.Protocol):
     def _read_handshake(self) -> None:
         """Go on with the opening handshake. The client and the server say how."""
         raise NotImplementedError
-
-
-def _shutdown(sock: Any) -> None:
-    if sock is not None:
-        # A duplicate, because event loops keep their sockets to themselves.
-        with socket.socket(fileno=os.dup(sock.fileno())) as duplicate, suppress(OSError):
-            duplicate.shutdown(socket.SHUT_WR)

@@ -10,6 +10,7 @@ import ssl as tls
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from typing import Any, TypeAlias
 
+from ..connection import Connection, Role
 from ..errors import ConnectionClosed
 from ..events import Fail, Request, Response
 from ..server import ServerConnection
@@ -133,6 +134,7 @@ class Server:
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._closed: asyncio.Future[None] | None = None
+        self._is_closing = False
 
     @property
     def sockets(self) -> Sequence[Any]:
@@ -174,22 +176,23 @@ class Server:
         """
         assert self._server is not None
         assert self._closed is not None
+        Connection(Role.SERVER).send_close(code, reason)  # what cannot be sent is told now
+        self._is_closing = True
         self._server.close()
         for protocol in list(self._protocols):
             if protocol.state is CONNECTING:
                 protocol.abort()
-        closing = [asyncio.ensure_future(websocket.close(code, reason)) for websocket in self.connections]
+        closing = [asyncio.ensure_future(protocol.close(code, reason)) for protocol in self._protocols]
         # A handler may be closing the server.
         tasks = self._tasks - {asyncio.current_task()}
         if closing or tasks:
-            done, late = await asyncio.wait([*closing, *tasks], timeout=self._close_timeout)
+            _, late = await asyncio.wait([*closing, *tasks], timeout=self._close_timeout)
+            for protocol in list(self._protocols):
+                protocol.abort()
             for task in late:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
-            for task in closing:
-                if task in done:
-                    task.result()  # a wrong code or reason is raised here
         if not self._closed.done():
             self._closed.set_result(None)
 
@@ -255,7 +258,9 @@ class _ServerWebSocket(WebSocket):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._server._protocols.add(self)
-        if self._server._open_timeout is not None:
+        if self._server._is_closing:  # it was accepted before that
+            self.abort()
+        elif self._server._open_timeout is not None:
             self._open_timer = self._loop.call_later(self._server._open_timeout, self.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
