@@ -138,6 +138,8 @@ class WebSocket:
                     self._receive(deadline)
                 elif type(event) is Text or type(event) is Binary:
                     return event.data
+                else:
+                    remaining(deadline)  # a flood of Pings does not keep us here
         finally:
             self._stop_reading()
 
@@ -163,8 +165,12 @@ class WebSocket:
             self._is_reading = False
             self._changed.notify_all()
 
-    def _next_event(self) -> Event | None:
-        """Return the next event after acting on it, as the thread that reads."""
+    def _next_event(self, deadline: float | None = None) -> Event | None:
+        """Return the next event after acting on it, as the thread that reads.
+
+        Args:
+            deadline: when to break the connection, if what we answer cannot be sent; None: never.
+        """
         with self._changed:
             event = self._connection.next_event()
             kind = type(event)
@@ -175,7 +181,7 @@ class WebSocket:
                 self._changed.notify_all()
             elif kind is not Ping:
                 return event
-        self._flush(self._close_deadline() if self._end else None)
+        self._flush(self._close_deadline() if self._end else deadline)
         return event
 
     def _receive(self, deadline: float | None) -> None:
@@ -349,7 +355,8 @@ class WebSocket:
             self._messages.clear()
             self._queued = 0
             while self._end is None:
-                if self._next_event() is None and self._end is None:
+                if self._next_event(deadline) is None and self._end is None:
+                    remaining(deadline)
                     self._receive(deadline)
         except TimeoutError:
             self._stream.abort()
@@ -400,6 +407,10 @@ class WebSocket:
             self._stream.shut_down()
         # "the client SHOULD wait for the server to close the connection"
         self._stream.drain(deadline)
+        # Another thread that is still sending wakes up: nobody may use the socket once it is closed.
+        self._stream.shut_down()
+        with self._writing:
+            self._stream.close()
         with self._changed:
             self._connection.receive_data(b"")
             while self._end is None:
@@ -408,4 +419,3 @@ class WebSocket:
                     self._end = event
             self._is_closed = True
             self._changed.notify_all()
-        self._stream.close()

@@ -12,6 +12,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any, TypeAlias
 
+from ..connection import Connection, Role
 from ..errors import ConnectionClosed
 from ..events import Request, Response
 from ..server import ServerConnection
@@ -225,6 +226,7 @@ class Server:
         Raises:
             LocalProtocolError: the code or the reason cannot be sent.
         """
+        Connection(Role.SERVER).send_close(code, reason)  # what cannot be sent is told now
         deadline = None if self._close_timeout is None else monotonic() + self._close_timeout
         with self._lock:
             self._is_shut_down = True

@@ -119,7 +119,7 @@ class Stream:
         scratch = memoryview(bytearray(65536))
         with suppress(OSError):  # TimeoutError is one
             while self.receive_into(scratch, deadline):
-                pass
+                remaining(deadline)
 
     def abort(self) -> None:
         """Break the connection: who waits for it wakes up."""
@@ -131,17 +131,17 @@ class Stream:
         self.sock.close()
 
     def _wait(self, deadline: float | None, *, write: bool) -> None:
-        while True:
-            seconds = remaining(deadline)
-            if hasattr(select, "poll"):
-                poll = select.poll()
-                poll.register(self.sock, select.POLLOUT if write else select.POLLIN)
-                ready = bool(poll.poll(None if seconds is None else seconds * 1000))
-            else:
-                socks = [self.sock]
-                ready = any(select.select([] if write else socks, socks if write else [], [], seconds))
-            if ready:
-                return
+        # After the deadline, look once: recv(timeout=0) takes what is there.
+        seconds = None if deadline is None else max(0, deadline - monotonic())
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(self.sock, select.POLLOUT if write else select.POLLIN)
+            ready = bool(poll.poll(None if seconds is None else seconds * 1000))
+        else:
+            socks = [self.sock]
+            ready = any(select.select([] if write else socks, socks if write else [], [], seconds))
+        if not ready:
+            raise TimeoutError("timed out")
 
 
 class TLSStream(Stream):
@@ -175,11 +175,18 @@ class TLSStream(Stream):
 
     def shut_down(self) -> None:
         """Close this end's direction: say so in TLS, then in TCP."""
-        # unwrap() sends the alert, and then fails because it does not wait for the peer's.
-        with self._lock, suppress(OSError, ValueError):
-            self.sock.unwrap()
-        # From here on the socket is read as TCP, so that drain() does not mind what TLS thinks of it.
-        super().shut_down()
+        with self._lock:
+            # unwrap() sends the alert, and then fails because it does not wait for the peer's.
+            with suppress(OSError, ValueError):
+                self.sock.unwrap()
+            # From here on the socket is read as TCP, so that drain() does not mind what TLS thinks of it.
+            # And it is written as TCP: the lock is held until it is shut down, so that nothing leaks.
+            super().shut_down()
+
+    def abort(self) -> None:
+        """Break the connection: who waits for it wakes up."""
+        with self._lock:
+            super().abort()
 
     def _retry(self, operation: Callable[[], T], deadline: float | None) -> T:
         while True:
