@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+# What the tests of the adapters share; test modules import from it as well.
+sys.path.append(str(Path(__file__).parent))
+pytest_plugins = ["adapters"]
 
 
 class Reading(NamedTuple):
