@@ -545,3 +545,27 @@ def test_repr_of_a_frame_names_the_opcode_and_shortens_the_payload():
 def test_status_codes_have_the_names_of_the_iana_registry_rfc6455_7_4_1():
     assert [int(code) for code in CloseCode] == [*range(1000, 1004), *range(1005, 1016)]
     assert CloseCode(1006).name == "ABNORMAL_CLOSURE"
+
+
+@pytest.mark.parametrize("size", [10, 2**16, 2**20])
+def test_what_was_read_is_not_held(size):
+    decoder = FrameDecoder(masked=False)
+    octets = encode_frame(Opcode.BINARY, bytes(size))
+    decoder.feed(octets[:1])
+    decoder.feed(octets[1:])
+    assert decoder.next_frame().payload == bytes(size)
+    assert decoder.next_frame() is None
+    held = [getattr(decoder, name) for name in FrameDecoder.__slots__ if hasattr(decoder, name)]
+    assert all(len(value) <= 4 for value in held if isinstance(value, (bytes, bytearray)))
+
+
+def test_take_all_leaves_the_buffer_that_is_received_into():
+    decoder = FrameDecoder(masked=False)
+    buffer = decoder.get_buffer()
+    buffer[:2] = b"ab"
+    decoder.buffer_updated(2)
+    buffer = decoder.get_buffer()
+    assert decoder.take_all() == b"ab"
+    buffer[:2] = b"cd"
+    decoder.buffer_updated(2)
+    assert decoder.take_all() == b"cd"

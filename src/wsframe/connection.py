@@ -155,7 +155,7 @@ class Connection:
             raise TypeError(f"role must be Role.CLIENT or Role.SERVER, not {role!r}")
         if max_message_size is None:
             max_message_size = MAX_LENGTH
-        if not isinstance(max_message_size, int):
+        if not isinstance(max_message_size, int) or isinstance(max_message_size, bool):
             raise TypeError(f"max_message_size must be an int, not {type(max_message_size).__name__}")
         if max_message_size < 0:
             raise ValueError(f"max_message_size must not be negative: {max_message_size}")

@@ -318,9 +318,17 @@ class FrameDecoder:
     def take_all(self) -> bytes:
         """Return the octets that were not read yet, and forget them."""
         octets = bytes(self._buffer[self._position : self._end])
-        self._buffer = b""
-        self._position = self._end = 0
+        self._position = self._end
+        self._release()
         return octets
+
+    def _release(self) -> None:
+        # An idle connection holds no memory for what it has read; but the buffer of get_buffer() stays
+        # where it is, for somebody may be receiving into it.
+        self.payload = b""
+        if self._growable or type(self._buffer) is bytes:
+            self._buffer = b""
+            self._position = self._end = 0
 
     # Frames out
 
@@ -348,12 +356,13 @@ class FrameDecoder:
         buffer = self._buffer
         position = self._position
         end = self._end
+        if position == end:
+            self._release()
+            return NOTHING
         if self._in_payload:
             length = self._remaining
         else:
             # 1. FIN, RSV1-3 and opcode
-            if position == end:
-                return NOTHING
             first = buffer[position]
             if first not in self.legal:
                 raise self._illegal(first)
