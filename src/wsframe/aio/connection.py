@@ -241,6 +241,11 @@ class WebSocket(asyncio.Protocol):
 
     def _look_ahead(self) -> None:
         """Read events ahead of ``recv``, until the queue is full."""
+        if self._reader is not None and self._reader.done():
+            # The task that waits in recv was woken, and has not had its turn yet.
+            self._is_looking_ahead = True
+            self._loop.call_soon(self._look_ahead)
+            return
         self._is_looking_ahead = False
         while len(self._messages) < MAX_QUEUED_MESSAGES and self._queued < MAX_QUEUED_SIZE:
             message = self._pull()
