@@ -14,12 +14,8 @@ from functools import cache
 
 __all__ = ["apply_mask", "compiled", "new_masking_key"]
 
-# Up to this many octets one big-integer XOR is faster than four strided translations.
-_LONGEST_INTEGER = 640
-# _REPUNITS[n] * key is the key, n times in a row.
-_REPUNITS = [0]
-for _ in range(_LONGEST_INTEGER // 4 + 1):
-    _REPUNITS.append(_REPUNITS[-1] << 32 | 1)
+# Up to this many octets one XOR of two big integers is faster than four strided translations.
+_LONGEST_INTEGER = 2048
 
 
 @cache
@@ -52,9 +48,8 @@ def apply_mask(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
         raise ValueError(f"masking key must be 4 octets long, not {len(key)}")
     length = len(data)
     if length <= _LONGEST_INTEGER:
-        words = (length + 3) >> 2
-        mask = _REPUNITS[words] * int.from_bytes(key, "big") >> ((words << 5) - (length << 3))
-        return (int.from_bytes(data, "big") ^ mask).to_bytes(length, "big")
+        mask = (key * ((length >> 2) + 1))[:length]
+        return (int.from_bytes(data, "little") ^ int.from_bytes(mask, "little")).to_bytes(length, "little")
     octets = bytearray(data)
     for i in range(4):
         octets[i::4] = octets[i::4].translate(_xor_table(key[i]))
