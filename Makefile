@@ -1,6 +1,7 @@
 # make serve   runs the demo server, with its page, at http://localhost:8001/
 # make test    runs the tests
 # make check   runs ruff, mypy, and the tests on the compiled and on the pure build
+# make autobahn, make coverage and make bench do what they say
 #
 # Each makes its own virtual environment. They need Python 3.11 or newer, and make.
 
@@ -9,7 +10,7 @@ PIP = -m pip --disable-pip-version-check --quiet
 # Editable, so that what you change is what runs. The compiled parts are made when they are installed.
 SOURCES = pyproject.toml setup.py $(wildcard src/wsframe/*.pyx)
 
-.PHONY: serve test check lint test-compiled test-pure autobahn coverage dist clean
+.PHONY: serve test check lint test-compiled test-pure autobahn bench coverage dist clean
 
 serve: .venv/serve
 	.venv/bin/python -m wsframe serve
@@ -34,9 +35,12 @@ test-pure: .venv-pure/test
 	.venv-pure/bin/python -m pytest $(PYTEST)
 
 autobahn: .venv/test
-	.venv/bin/python -m tests.autobahn
+	.venv/bin/python tests/autobahn/test_autobahn.py
 
-# The core, by its own tests.
+bench: .venv/test
+	.venv/bin/python -m benchmarks
+
+# All branches of the core, by its own tests. (masking.py has one that each build takes the other way.)
 coverage: .venv/test
 	.venv/bin/python -m coverage run -m pytest $(CORE_TESTS)
 	.venv/bin/python -m coverage report --include '$(CORE)' --show-missing --fail-under 100

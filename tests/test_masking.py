@@ -53,7 +53,7 @@ def test_every_octet_of_the_key_counts(apply_mask, key, length):
     assert apply_mask(OCTETS[:length], key) == naive(OCTETS[:length], key)
 
 
-@pytest.mark.parametrize("length", [*range(20), 63, 64, 65, *range(632, 650), 2047, 4097])
+@pytest.mark.parametrize("length", [*range(20), 63, 64, 65, *range(2040, 2058), 4097])
 def test_every_offset_into_a_buffer_is_masked_alike(apply_mask, length):
     buffer = bytearray(17 + length)
     for offset in range(17):
