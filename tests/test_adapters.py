@@ -150,6 +150,46 @@ def test_a_ping_keeps_the_messages_that_come_before_its_pong(pair, spawn):
     assert [websocket.recv(), websocket.recv()] == ["a", b"b"]
 
 
+@pytest.mark.parametrize("received", [5, 20])
+def test_a_ping_is_answered_when_the_receive_queue_was_full(pair, spawn, received):
+    websocket, peer = pair
+    peer.send(*(peer.text(str(number)) for number in range(20)))
+    assert [websocket.recv() for _ in range(received)] == [*map(str, range(received))]
+    pinging = spawn(websocket.ping, b"ping")
+    assert peer.next_frame().payload == b"ping"
+    peer.send(peer.encode(Opcode.PONG, b"ping"))
+    assert pinging.result(TIMEOUT) >= 0
+    assert [websocket.recv() for _ in range(20 - received)] == [*map(str, range(received, 20))]
+
+
+def test_a_ping_is_answered_after_a_message_that_filled_the_receive_queue(pair, spawn):
+    websocket, peer = pair
+    peer.send(peer.encode(Opcode.BINARY, bytes(MIB)))
+    assert websocket.recv() == bytes(MIB)
+    pinging = spawn(websocket.ping, b"ping")
+    assert peer.next_frame().payload == b"ping"
+    peer.send(peer.encode(Opcode.PONG, b"ping"))
+    assert pinging.result(TIMEOUT) >= 0
+
+
+def test_what_it_is(adapter, maybe_tls):
+    server, client = maybe_tls or (None, None)
+    with adapter.serve(ssl=server) as running:
+        with adapter.connect(running.uri + "chat?room=1", ssl=client) as websocket:
+            assert websocket.path == "/chat?room=1"
+            assert websocket.request is None
+            assert websocket.response.status == 101
+            assert websocket.subprotocol is None
+            assert websocket.state is State.OPEN
+            assert "OPEN" in repr(websocket)
+            addresses = websocket.remote_address, websocket.local_address
+            assert addresses[0] == ("127.0.0.1", running.server.port)
+            assert addresses[1][0] == "127.0.0.1"
+        # They are known afterwards, too.
+        assert (websocket.remote_address, websocket.local_address) == addresses
+        assert "CLOSED" in repr(websocket)
+
+
 def test_a_pong_answers_the_pings_before_it(pair, spawn):
     websocket, peer = pair
     first = spawn(websocket.ping, b"1")

@@ -68,6 +68,7 @@ class WebSocket(asyncio.Protocol):
         "_is_looking_ahead",
         "_is_reading_paused",
         "_is_writing_paused",
+        "_local_address",
         "_loop",
         "_lost",
         "_messages",
@@ -75,6 +76,7 @@ class WebSocket(asyncio.Protocol):
         "_pongs",
         "_queued",
         "_reader",
+        "_remote_address",
         "_transport",
     )
 
@@ -83,6 +85,8 @@ class WebSocket(asyncio.Protocol):
         self._close_timeout = close_timeout
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # until connection_made
+        self._remote_address: Any = None
+        self._local_address: Any = None
         self._lost = self._loop.create_future()
         self._end: Close | Fail | None = None
         self._eof = False
@@ -138,12 +142,12 @@ class WebSocket(asyncio.Protocol):
     @property
     def remote_address(self) -> Any:
         """The peer's address, as ``socket.getpeername`` returns it."""
-        return self._transport and self._transport.get_extra_info("peername")
+        return self._remote_address
 
     @property
     def local_address(self) -> Any:
         """This end's address, as ``socket.getsockname`` returns it."""
-        return self._transport and self._transport.get_extra_info("sockname")
+        return self._local_address
 
     @property
     def close_code(self) -> int | None:
@@ -197,6 +201,8 @@ class WebSocket(asyncio.Protocol):
         if self._messages:
             message = self._messages.popleft()
             self._queued -= len(message.data)
+            if self._is_reading_paused:
+                self._schedule_look_ahead()  # there is room again
             return message
         event = self._pull()
         if event is None and self._end is not None:
@@ -239,17 +245,22 @@ class WebSocket(asyncio.Protocol):
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
-    def _look_ahead(self) -> None:
-        """Read events ahead of ``recv``, until the queue is full."""
-        if self._reader is not None and self._reader.done():
-            # The task that waits in recv was woken, and has not had its turn yet.
+    def _schedule_look_ahead(self) -> None:
+        if not self._is_looking_ahead:
             self._is_looking_ahead = True
             self._loop.call_soon(self._look_ahead)
-            return
+
+    def _look_ahead(self) -> None:
+        """Read events ahead of ``recv``, until the queue is full."""
         self._is_looking_ahead = False
+        if self._reader is not None and self._reader.done():
+            # The task that waits in recv was woken, and has not had its turn yet.
+            self._schedule_look_ahead()
+            return
         while len(self._messages) < MAX_QUEUED_MESSAGES and self._queued < MAX_QUEUED_SIZE:
             message = self._pull()
             if message is None:
+                self._resume_reading()
                 break
             if not self._is_discarding:
                 self._messages.append(message)
@@ -469,6 +480,9 @@ class WebSocket(asyncio.Protocol):
         """Begin (called by the event loop)."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by name
         self._transport.set_write_buffer_limits(HIGH_WATER)
+        # A closed transport does not always know them.
+        self._remote_address = transport.get_extra_info("peername")
+        self._local_address = transport.get_extra_info("sockname")
 
     def data_received(self, data: bytes) -> None:
         """Take octets off the network (called by the event loop)."""
@@ -529,9 +543,7 @@ class WebSocket(asyncio.Protocol):
             if not self._connection.unread and not self._eof:
                 self._flush()
                 return
-        if not self._is_looking_ahead:
-            self._is_looking_ahead = True
-            self._loop.call_soon(self._look_ahead)
+        self._schedule_look_ahead()
 
     def _read_handshake(self) -> None:
         """Go on with the opening handshake. The client and the server say how."""
