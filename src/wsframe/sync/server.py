@@ -327,11 +327,11 @@ class Server:
 
     def _handle(self, websocket: WebSocket) -> None:
         with self._lock:
-            if not self._is_shut_down:
+            if is_served := not self._is_shut_down:
                 self.connections.add(websocket)
-        code, reason = 1000, ""
+        code, reason = 1000 if is_served else 1001, ""
         try:
-            if not self._is_shut_down:
+            if is_served:
                 self._handler(websocket)
         except ConnectionClosed:
             pass
