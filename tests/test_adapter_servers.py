@@ -194,12 +194,12 @@ def test_unix_sockets(adapter, tmp_path):
 
 def test_sockets_of_ones_own(adapter, maybe_tls):
     server, client = maybe_tls or (None, None)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        with adapter.serve(sock=listening, ssl=server) as running:
-            sock = socket.create_connection(listening.getsockname())
-            with adapter.connect(running.uri, sock=sock, ssl=client) as websocket:
-                websocket.send("hello")
-                assert websocket.recv() == "hello"
+    listening = socket.create_server(("127.0.0.1", 0))
+    with adapter.serve(sock=listening, ssl=server) as running:
+        sock = socket.create_connection(listening.getsockname())
+        with adapter.connect(running.uri, sock=sock, ssl=client) as websocket:
+            websocket.send("hello")
+            assert websocket.recv() == "hello"
 
 
 def test_a_port_that_is_taken(adapter, listener):
@@ -265,8 +265,10 @@ def test_connections(adapter):
 def test_a_server_closes(adapter, maybe_tls, spawn):
     server, client = maybe_tls or (None, None)
     ends = []
+    started = queue.SimpleQueue()
 
     def handler(websocket):
+        started.put(websocket)
         try:
             websocket.recv()
         except ConnectionClosed as closed:
@@ -276,6 +278,8 @@ def test_a_server_closes(adapter, maybe_tls, spawn):
         uri = running.uri
         idle, silent = running.connect(client), running.open(tls=client)
         websocket = adapter.connect(running.uri, ssl=client)
+        for _ in range(2):
+            started.get(timeout=TIMEOUT)
         closing = spawn(running.close)
         assert list(websocket) == []
         assert websocket.close_code == 1001
@@ -334,7 +338,8 @@ def test_a_server_cuts_who_does_not_answer(adapter, maybe_tls):
     with adapter.serve(close_timeout=0.2, ssl=server) as running, running.open(tls=client) as peer:
         running.close()
         assert peer.read_close() == (1001, "")
-        assert not running.server.connections
+        if adapter.name == "sync":  # on asyncio, the handler was cancelled
+            assert running.end() == (1006, False)
 
 
 def test_a_server_cuts_who_was_refused_and_stays(adapter):
