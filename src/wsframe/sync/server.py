@@ -300,6 +300,10 @@ class Server:
                 event = websocket._next_event()
                 if isinstance(event, Request):
                     self._answer(connection, event)
+                    if connection.state is OPEN:
+                        # From here on it is closed with a Close, and not cut.
+                        with self._lock:
+                            self._opening.discard(stream)
                 websocket._flush(deadline)
                 if websocket._end is not None:
                     websocket._finish(deadline)
