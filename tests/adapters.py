@@ -52,10 +52,18 @@ def open_files() -> set[tuple[str, str]]:
     return files
 
 
-@pytest.fixture
-def leaks(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Check that a test leaves no thread, no file and no complaint behind. Expected ones it clears."""
+@pytest.fixture(scope="session")
+def frozen() -> Iterator[None]:
+    """What was imported need not be looked through after each test: that takes longer than most tests."""
     gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
+def leaks(frozen: None, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Check that a test leaves no thread, no file and no complaint behind. Expected ones it clears."""
     files, threads = open_files(), set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - threads:
