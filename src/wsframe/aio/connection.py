@@ -30,6 +30,7 @@ from typing import Any, cast
 from ..connection import Connection, State
 from ..errors import ConnectionClosed, LocalProtocolError
 from ..events import Binary, Close, Fail, Ping, Pong, Request, Response, Text
+from ..frames import as_octets
 
 __all__ = ["CLEAN_CODES", "WebSocket"]
 
@@ -175,7 +176,7 @@ class WebSocket(asyncio.Protocol):
             TimeoutError: no message came in time.
             RuntimeError: another task is receiving.
         """
-        if self._reader is not None:
+        if self._reader is not None and not self._reader.cancelled():
             raise RuntimeError("another task is receiving from this WebSocket already")
         message = self._next_message()
         if message is None:
@@ -216,11 +217,12 @@ class WebSocket(asyncio.Protocol):
             # Everything that came in was read: now write the answers, and read on.
             self._flush()
             self._resume_reading()
-            self._reader = self._loop.create_future()
+            self._reader = reader = self._loop.create_future()
             try:
-                await self._reader
+                await reader
             finally:
-                self._reader = None
+                if self._reader is reader:
+                    self._reader = None
             message = self._next_message()
         return message
 
@@ -300,17 +302,23 @@ class WebSocket(asyncio.Protocol):
         self._check_open()
         if isinstance(message, str):
             self._connection.send_text(message)
+            self._cork(len(message))
         else:
-            self._connection.send_binary(message)
-        self._cork(len(message))
+            octets = as_octets(message)
+            self._connection.send_binary(octets)
+            self._cork(len(octets))
         if self._is_writing_paused:
             await self._drain()
 
-    async def ping(self, payload: bytes | None = None) -> float:
+    async def ping(self, payload: bytes | None = None, timeout: float | None = None) -> float:
         """Send a Ping and wait for its Pong.
+
+        The Pong is read when there is room for the messages before it: 16 of them, and 1 MiB. When more
+        came, somebody has to receive them.
 
         Args:
             payload: up to 125 octets; by default 4 random ones.
+            timeout: how many seconds to wait; None: for ever.
 
         Returns:
             The round trip, in seconds.
@@ -318,6 +326,7 @@ class WebSocket(asyncio.Protocol):
         Raises:
             ConnectionClosed: the connection is closing or closed, or ended before the Pong.
             LocalProtocolError: the payload is too long, or the same one is waited for already.
+            TimeoutError: it did not come in time.
         """
         self._check_open()
         payload = os.urandom(4) if payload is None else bytes(memoryview(payload))
@@ -328,7 +337,8 @@ class WebSocket(asyncio.Protocol):
         self._pings[payload] = (pong, perf_counter())
         self._flush()
         try:
-            return await pong
+            async with asyncio.timeout(timeout):
+                return await pong
         finally:
             self._pings.pop(payload, None)
 
@@ -345,7 +355,9 @@ class WebSocket(asyncio.Protocol):
                 break
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close the connection, and wait until it is closed. Messages that still come are dropped.
+        """Close the connection, and wait until it is closed.
+
+        Messages that still come are dropped, unless another task receives them.
 
         It does nothing more than wait when the connection is closing or closed already.
 
@@ -367,9 +379,17 @@ class WebSocket(asyncio.Protocol):
         self._resume_reading()
         await self.wait_closed()
 
-    async def wait_closed(self) -> None:
-        """Wait until the connection is closed."""
-        await asyncio.shield(self._lost)
+    async def wait_closed(self, timeout: float | None = None) -> None:
+        """Wait until the connection is closed, which ``close`` or receiving up to its end sees to.
+
+        Args:
+            timeout: how many seconds to wait; None: for ever.
+
+        Raises:
+            TimeoutError: it is not closed in time.
+        """
+        async with asyncio.timeout(timeout):
+            await asyncio.shield(self._lost)
 
     async def __aenter__(self) -> WebSocket:
         return self
@@ -411,10 +431,12 @@ class WebSocket(asyncio.Protocol):
         self._corked = 0
         chunks = connection.chunks_to_send()
         if chunks and not self._transport.is_closing():
-            if len(chunks) == 1:
-                self._transport.write(chunks[0])
+            if max(map(len, chunks)) < HIGH_WATER:
+                self._transport.write(b"".join(chunks))
             else:
-                self._transport.writelines(chunks)
+                # Not writelines(), which on some versions of Python never calls pause_writing().
+                for chunk in chunks:
+                    self._transport.write(chunk)
         if connection.should_close:
             self._close_transport()
         elif self._pongs >= HIGH_WATER:
@@ -459,6 +481,10 @@ class WebSocket(asyncio.Protocol):
 
     def _shut_down(self) -> None:
         # What was written under TLS is on its way when the socket can take more.
+        # asyncio's TLS transport counts what it has not passed on, but not what the one below has not sent.
+        below = getattr(getattr(self._transport, "_ssl_protocol", None), "_transport", None)
+        if below is not None and below.get_write_buffer_size():
+            return
         if self._duplicate is not None and not self._transport.get_write_buffer_size():
             with suppress(OSError):
                 self._duplicate.shutdown(socket.SHUT_WR)
@@ -488,6 +514,8 @@ class WebSocket(asyncio.Protocol):
         """Take octets off the network (called by the event loop)."""
         self._connection.receive_data(data)
         self._read_on()
+        if self._connection.unread > HIGH_WATER * 4:
+            self._pause_reading()  # some loops read on and on before anybody else has a turn
 
     def eof_received(self) -> bool:
         """Take the end of the stream (called by the event loop)."""

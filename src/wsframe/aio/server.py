@@ -143,8 +143,11 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The TCP port that it listens on."""
-        return int(self.sockets[0].getsockname()[1])
+        """The TCP port that it listens on; a Unix socket has none, and raises a ValueError."""
+        name = self.sockets[0].getsockname()
+        if isinstance(name, str):
+            raise ValueError("a Unix socket has no port")
+        return int(name[1])
 
     async def __aenter__(self) -> Server:
         return self
@@ -182,6 +185,13 @@ class Server:
         for protocol in list(self._protocols):
             if protocol.state is CONNECTING:
                 protocol.abort()
+        try:
+            await self._close_connections(code, reason)
+        finally:
+            if not self._closed.done():
+                self._closed.set_result(None)
+
+    async def _close_connections(self, code: int, reason: str) -> None:
         closing = [asyncio.ensure_future(protocol.close(code, reason)) for protocol in self._protocols]
         # A handler may be closing the server.
         tasks = self._tasks - {asyncio.current_task()}
@@ -192,9 +202,7 @@ class Server:
             for task in late:
                 task.cancel()
             if late:
-                await asyncio.wait(late)
-        if not self._closed.done():
-            self._closed.set_result(None)
+                await asyncio.wait(late, timeout=self._close_timeout)
 
     async def _listen(self, options: dict[str, Any]) -> Server:
         if self._server is not None:
@@ -206,7 +214,7 @@ class Server:
         return self
 
     def _start(self, websocket: _ServerWebSocket, request: Request) -> None:
-        task = asyncio.get_running_loop().create_task(self._run(websocket, request))
+        websocket.task = task = asyncio.get_running_loop().create_task(self._run(websocket, request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -214,7 +222,7 @@ class Server:
         try:
             if await self._answer(websocket, request):
                 await self._handle(websocket)
-        except asyncio.CancelledError:
+        except BaseException:
             websocket.abort()
             raise
 
@@ -246,7 +254,7 @@ class Server:
 
 
 class _ServerWebSocket(WebSocket):
-    __slots__ = ("_open_timer", "_server")
+    __slots__ = ("_open_timer", "_server", "task")
 
     _connection: ServerConnection
 
@@ -254,6 +262,7 @@ class _ServerWebSocket(WebSocket):
         super().__init__(ServerConnection(**server._connection_options), server._close_timeout)
         self._server = server
         self._open_timer: asyncio.TimerHandle | None = None
+        self.task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -266,6 +275,8 @@ class _ServerWebSocket(WebSocket):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         self._server._protocols.discard(self)
+        if self._connection.state is CONNECTING and self.task is not None:
+            self.task.cancel()  # nobody waits for its answer
         super().connection_lost(exc)
 
     def abort(self) -> None:

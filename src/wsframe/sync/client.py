@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import ssl as tls
 from collections.abc import Sequence
+from contextlib import suppress
 from time import monotonic
+from typing import Any
 
 from ..client import ClientConnection
 from ..connection import State
@@ -71,11 +73,9 @@ def connect(
         raise ValueError("unix and sock exclude each other")
     deadline = None if open_timeout is None else monotonic() + open_timeout
     if unix is not None:
-        sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(open_timeout)
-        _connect_unix(sock, unix)
+        sock = _dial(socket.AF_UNIX, unix, deadline)
     elif sock is None:
-        sock = socket.create_connection((address.host, address.port), open_timeout)
+        sock = _dial_host(address.host, address.port, deadline)
     try:
         if address.secure:
             context = ssl or tls.create_default_context()
@@ -89,12 +89,24 @@ def connect(
     return websocket
 
 
-def _connect_unix(sock: socket.socket, path: str) -> None:
+def _dial_host(host: str, port: int, deadline: float | None) -> socket.socket:
+    """Connect to the first address of a host that answers."""
+    *others, last = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for family, _, _, _, address in others:
+        with suppress(OSError):  # the next one may answer
+            return _dial(family, address, deadline)
+    return _dial(last[0], last[4], deadline)
+
+
+def _dial(family: int, address: Any, deadline: float | None) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        sock.connect(path)
+        sock.settimeout(remaining(deadline))
+        sock.connect(address)
     except BaseException:
         sock.close()
         raise
+    return sock
 
 
 def _open(
@@ -103,7 +115,7 @@ def _open(
     stream = TLSStream(sock) if isinstance(sock, tls.SSLSocket) else Stream(sock)
     stream.do_handshake(deadline)
     websocket = WebSocket(connection, stream, close_timeout)
-    stream.send(connection.data_to_send(), deadline)
+    websocket._flush(deadline)
     while connection.state is not State.OPEN:
         if websocket._next_event() is None:
             remaining(deadline)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from contextlib import suppress
 from threading import Condition, Lock
 from time import monotonic, perf_counter
 from typing import Any
@@ -27,6 +28,7 @@ OPEN = State.OPEN
 MAX_QUEUED_MESSAGES = 16
 MAX_QUEUED_SIZE = 2**20  # octets
 HIGH_WATER = 65536  # octets of unsent output
+_MOMENT = 0.05  # seconds
 # Iteration ends silently after these: normal closure, going away, and a Close without a code.
 CLEAN_CODES = (1000, 1001, 1005)
 
@@ -46,6 +48,7 @@ class WebSocket:
         self._changed = Condition(Lock())
         self._writing = Lock()
         self._is_reading = False
+        self._unwritten = memoryview(b"")  # taken from the Connection, and not by the stream
         self._is_broken = False  # writing failed
         self._is_closed = False
         self._end: Close | Fail | None = None
@@ -119,7 +122,8 @@ class WebSocket:
             Text as ``str``, binary as ``bytes``.
 
         Raises:
-            ConnectionClosed: the connection ended, and all messages before its end were received.
+            ConnectionClosed: the connection ended, and all messages before its end were received. It is
+                raised when the TCP connection is closed as well, which may take ``close_timeout``.
             TimeoutError: no message came in time.
         """
         deadline = None if timeout is None else monotonic() + timeout
@@ -130,7 +134,7 @@ class WebSocket:
                     message = self._messages.popleft()
                     self._queued -= len(message)
                     return message
-                event = self._next_event()
+                event = self._next_event(deadline)
                 if event is None:
                     if self._end is not None:
                         self._finish(self._close_deadline())
@@ -169,7 +173,10 @@ class WebSocket:
         """Return the next event after acting on it, as the thread that reads.
 
         Args:
-            deadline: when to break the connection, if what we answer cannot be sent; None: never.
+            deadline: when to give up sending what we answer; it stays queued. None: never.
+
+        Raises:
+            TimeoutError: our answers fill the queue, and could not be sent in time.
         """
         with self._changed:
             event = self._connection.next_event()
@@ -181,7 +188,11 @@ class WebSocket:
                 self._changed.notify_all()
             elif kind is not Ping:
                 return event
-        self._flush(self._close_deadline() if self._end else deadline)
+        if self._end is None:
+            self._flush(deadline)
+        else:
+            with suppress(TimeoutError):  # if it cannot be sent at once, _finish() waits
+                self._flush(monotonic())
         return event
 
     def _receive(self, deadline: float | None) -> None:
@@ -217,8 +228,7 @@ class WebSocket:
                 else:
                     self._connection.send_binary(message)
             self._write(None)
-        if self._connection.unsent:
-            self._flush(None)
+        self._flush(None)
         if self._is_broken:
             raise self._closed()
 
@@ -268,7 +278,7 @@ class WebSocket:
         try:
             if len(self._messages) >= MAX_QUEUED_MESSAGES or self._queued >= MAX_QUEUED_SIZE:
                 raise RuntimeError("the receive queue is full: receive its messages first")
-            event = self._next_event()
+            event = self._next_event(deadline)
             if type(event) is Text or type(event) is Binary:
                 self._messages.append(event.data)
                 self._queued += len(event.data)
@@ -294,7 +304,8 @@ class WebSocket:
 
     def _closed(self) -> ConnectionClosed:
         if self._end is not None:
-            return ConnectionClosed(self._end.code, self._end.reason, type(self._end) is Close)
+            is_clean = type(self._end) is Close and not self._is_broken
+            return ConnectionClosed(self._end.code, self._end.reason, is_clean)
         sent = self._connection.close_sent
         if sent is not None and not self._is_broken:
             return ConnectionClosed(sent.code, sent.reason)
@@ -306,9 +317,11 @@ class WebSocket:
         The one that reads must not wait for the one that writes: the peer may be waiting for us to read
         before it reads what we write. Only when it makes us answer more than it reads, we wait.
         """
-        while unsent := self._connection.unsent:
+        while unsent := self._connection.unsent + len(self._unwritten):
+            if self._is_broken:
+                return
             if unsent > HIGH_WATER:
-                self._writing.acquire()
+                self._start_writing(deadline)
             elif not self._writing.acquire(blocking=False):
                 return
             try:
@@ -316,22 +329,41 @@ class WebSocket:
             finally:
                 self._writing.release()
 
+    def _start_writing(self, deadline: float | None) -> None:
+        seconds = remaining(deadline)
+        if not self._writing.acquire(timeout=-1 if seconds is None else seconds):
+            raise TimeoutError("timed out")
+
     def _write(self, deadline: float | None) -> None:
-        """Write what the Connection has to send, as the thread that writes."""
-        with self._changed:
-            octets = self._connection.data_to_send()
-        if self._is_broken or not octets:
-            return
-        try:
-            self._stream.send(octets, deadline)
-        except OSError:  # TimeoutError is one: half a frame may be out, so no other can follow
-            # What the peer sent before can still be read; perhaps it says why.
-            self._is_broken = True
+        """Write what the Connection has to send, as the thread that writes.
+
+        What could not be written in time stays, and is written before anything else.
+        """
+        while not self._is_broken:
+            if not self._unwritten:
+                with self._changed:
+                    self._unwritten = memoryview(self._connection.data_to_send())
+                if not self._unwritten:
+                    return
+            try:
+                sent = self._stream.send(self._unwritten, deadline)
+                self._unwritten = self._unwritten[sent:]
+            except TimeoutError:
+                raise
+            except OSError:
+                # What the peer sent before can still be read; perhaps it says why.
+                self._is_broken = True
+            except BaseException:
+                # Ctrl-C: some of a frame may be out, and nobody knows how much.
+                self._is_broken = True
+                raise
 
     # Closing
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close the connection, and wait until it is closed. Messages that still come are dropped.
+        """Close the connection, and wait until it is closed.
+
+        Messages that still come are dropped, unless another thread receives them.
 
         It does nothing more than wait when the connection is closing or closed already.
 
@@ -391,9 +423,14 @@ class WebSocket:
         with self._changed:
             if self._connection.state is OPEN and not self._is_closed:
                 self._connection.send_close(code, reason)
-        seconds = remaining(deadline)
-        if not self._writing.acquire(timeout=-1 if seconds is None else seconds):
-            raise TimeoutError("timed out")
+        self._flush(deadline)
+
+    def _write_last(self, deadline: float | None) -> None:
+        """Write our Close, after what another thread is sending."""
+        while not self._writing.acquire(timeout=_MOMENT):
+            # The peer may want us to read before it reads.
+            remaining(deadline)
+            self._stream.drain(monotonic() + _MOMENT)
         try:
             self._write(deadline)
         finally:
@@ -403,6 +440,8 @@ class WebSocket:
         """Close the TCP connection so that the peer reads all that was written (section 7.1.1)."""
         if self._is_closed:
             return
+        with suppress(TimeoutError):
+            self._write_last(deadline)
         if self._connection.should_close:
             self._stream.shut_down()
         # "the client SHOULD wait for the server to close the connection"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import selectors
 import socket
 import ssl as tls
+import stat
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -84,6 +87,9 @@ def serve(
     }
     ServerConnection(**connection_options)  # wrong options are told now, not with the first client
     if unix is not None:
+        with suppress(FileNotFoundError):
+            if stat.S_ISSOCK(os.stat(unix).st_mode):
+                os.unlink(unix)  # somebody listened there before
         sock = socket.socket(socket.AF_UNIX)
         _listen(sock, unix)
         sockets = [sock]
@@ -168,11 +174,12 @@ class Server:
         self._open_timeout = open_timeout
         self._close_timeout = close_timeout
         self._max_connections = max_connections
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # shutdown() may be called by a signal handler
         self._threads: set[threading.Thread] = set()
         self._opening: set[Stream] = set()
         self._is_serving = False
         self._is_shut_down = False
+        self._farewell = 1001, ""  # what shutdown() says to those that are open
         # Whoever changes what serve_forever() waits for sends it an octet.
         self._waker, self._wakened = socket.socketpair()
         for sock in (*sockets, self._waker, self._wakened):
@@ -180,8 +187,11 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The TCP port that it listens on."""
-        return int(self.sockets[0].getsockname()[1])
+        """The TCP port that it listens on; a Unix socket has none, and raises a ValueError."""
+        name = self.sockets[0].getsockname()
+        if isinstance(name, str):
+            raise ValueError("a Unix socket has no port")
+        return int(name[1])
 
     def __enter__(self) -> Server:
         return self
@@ -211,8 +221,8 @@ class Server:
                 for key, _ in selector.select():
                     if key.fileobj is self._wakened:
                         self._wakened.recv(4096)
-                    else:
-                        self._accept(key.fileobj)  # type: ignore[arg-type]
+                    elif not self._accept(key.fileobj):  # type: ignore[arg-type]
+                        full.select(1)  # until somebody has gone, or for a second
 
     def shutdown(self, code: int = 1001, reason: str = "") -> None:
         """Refuse new connections, close the open ones, and wait for the handlers.
@@ -230,6 +240,7 @@ class Server:
         deadline = None if self._close_timeout is None else monotonic() + self._close_timeout
         with self._lock:
             self._is_shut_down = True
+            self._farewell = code, reason
             websockets, opening, threads = list(self.connections), list(self._opening), list(self._threads)
         self._wake()
         for sock in self.sockets:
@@ -237,8 +248,8 @@ class Server:
         for stream in opening:
             stream.abort()
         for websocket in websockets:
-            with suppress(TimeoutError):
-                websocket._send_close(code, reason, deadline)
+            with suppress(TimeoutError):  # a slow one holds up nobody: its own thread sends the rest
+                websocket._send_close(code, reason, monotonic())
         for thread in threads:
             # A handler may be shutting down the server.
             if thread is not threading.current_thread():
@@ -256,17 +267,27 @@ class Server:
             self._waker.close()
             self._wakened.close()
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: socket.socket) -> bool:
+        """Accept a client, and tell whether there was room for it on this machine."""
         if len(self._threads) >= self._max_connections:
-            return
+            return True
         try:
             sock, _ = listener.accept()
-        except OSError:
-            return  # the client has gone, or the server is shut down
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                return True  # the client has gone, or the server is shut down
+            logger.exception("cannot accept a connection")
+            return False
         thread = threading.Thread(target=self._run, args=(sock,), daemon=True, name="wsframe")
         with self._lock:
+            try:
+                thread.start()
+            except RuntimeError:
+                sock.close()
+                logger.exception("cannot start a thread for a connection")
+                return False
             self._threads.add(thread)
-        thread.start()
+        return True
 
     def _run(self, sock: socket.socket) -> None:
         """Serve one client, in a thread of its own."""
@@ -333,15 +354,17 @@ class Server:
         with self._lock:
             if is_served := not self._is_shut_down:
                 self.connections.add(websocket)
-        code, reason = 1000 if is_served else 1001, ""
+        code, reason = (1000, "") if is_served else self._farewell
         try:
             if is_served:
                 self._handler(websocket)
         except ConnectionClosed:
             pass
-        except Exception:
-            logger.exception("connection handler failed")
+        except BaseException as error:
             code, reason = 1011, "internal error"
+            if not isinstance(error, Exception):
+                raise
+            logger.exception("connection handler failed")
         finally:
             websocket.close(code, reason)
             with self._lock:

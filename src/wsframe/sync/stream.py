@@ -81,26 +81,23 @@ class Stream:
             with suppress(BlockingIOError):
                 return self.sock.recv_into(buffer, 0, _DONTWAIT)
 
-    def send(self, octets: bytes, deadline: float | None) -> None:
-        """Send octets, all of them.
+    def send(self, octets: memoryview, deadline: float | None) -> int:
+        """Send some octets, and return how many.
 
         Args:
-            octets: what to send.
+            octets: what to send, one octet or more.
             deadline: when to give up; None: never.
 
         Raises:
-            TimeoutError: they could not be sent in time.
+            TimeoutError: none could be sent in time.
             OSError: the connection is broken.
         """
         if deadline is None:
-            self.sock.sendall(octets)
-            return
-        with memoryview(octets) as view:
-            sent = 0
-            while sent < len(view):
-                self._wait(deadline, write=True)
-                with suppress(BlockingIOError):
-                    sent += self.sock.send(view[sent:], _DONTWAIT)
+            return self.sock.send(octets)
+        while True:
+            self._wait(deadline, write=True)
+            with suppress(BlockingIOError):
+                return self.sock.send(octets, _DONTWAIT)
 
     def shut_down(self) -> None:
         """Close this end's direction: the peer reads what was sent, and then the end of the stream."""
@@ -123,8 +120,9 @@ class Stream:
 
     def abort(self) -> None:
         """Break the connection: who waits for it wakes up."""
+        # Not SSLSocket.shutdown, after which the socket would be read as if there had been no TLS.
         with suppress(OSError):
-            self.sock.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the socket."""
@@ -166,12 +164,9 @@ class TLSStream(Stream):
         """Receive some octets, and return how many; 0 is the end of the stream."""
         return self._retry(lambda: self.sock.recv_into(buffer), deadline)
 
-    def send(self, octets: bytes, deadline: float | None) -> None:
-        """Send octets, all of them."""
-        with memoryview(octets) as view:
-            sent = 0
-            while sent < len(view):
-                sent += self._retry(lambda start=sent: self.sock.send(view[start:]), deadline)  # type: ignore[misc]
+    def send(self, octets: memoryview, deadline: float | None) -> int:
+        """Send some octets, and return how many."""
+        return self._retry(lambda: self.sock.send(octets), deadline)
 
     def shut_down(self) -> None:
         """Close this end's direction: say so in TLS, then in TCP."""
@@ -182,11 +177,6 @@ class TLSStream(Stream):
             # From here on the socket is read as TCP, so that drain() does not mind what TLS thinks of it.
             # And it is written as TCP: the lock is held until it is shut down, so that nothing leaks.
             super().shut_down()
-
-    def abort(self) -> None:
-        """Break the connection: who waits for it wakes up."""
-        with self._lock:
-            super().abort()
 
     def _retry(self, operation: Callable[[], T], deadline: float | None) -> T:
         while True:
