@@ -302,6 +302,8 @@ def test_a_server_closes_with_a_code(adapter, spawn):
         for code in (1006, 999):
             with pytest.raises(LocalProtocolError):
                 running.close(code)
+        peer.send(peer.text("the handler runs"))
+        assert peer.read_text() == "the handler runs"
         closing = spawn(running.close, 1012, "restart")
         assert peer.next_frame().payload == close_payload(1012, "restart")
         peer.send(peer.close(1012))
@@ -336,6 +338,8 @@ def test_a_server_waits_for_its_handlers(adapter, spawn):
 def test_a_server_cuts_who_does_not_answer(adapter, maybe_tls):
     server, client = maybe_tls or (None, None)
     with adapter.serve(close_timeout=0.2, ssl=server) as running, running.open(tls=client) as peer:
+        peer.send(peer.text("the handler runs"))
+        assert peer.read_text() == "the handler runs"
         running.close()
         assert peer.read_close() == (1001, "")
         if adapter.name == "sync":  # on asyncio, the handler was cancelled
