@@ -317,7 +317,7 @@ class WebSocket:
         The one that reads must not wait for the one that writes: the peer may be waiting for us to read
         before it reads what we write. Only when it makes us answer more than it reads, we wait.
         """
-        while unsent := self._connection.unsent + len(self._unwritten):
+        while (unsent := self._connection.unsent) or self._unwritten:
             if self._is_broken:
                 return
             if unsent > HIGH_WATER:
