@@ -260,7 +260,7 @@ def answer(listener, octets):
         (lambda key: response(key=key).replace(b"Accept", b"Except"), "missing"),
         (lambda key: response(key=key).replace(b"websocket", b"h2c"), "Upgrade"),
         (lambda key: response(key=key).replace(b"Connection: Upgrade", b"Connection: close"), "Connection"),
-        (lambda key: response("Sec-WebSocket-Extensions: permessage-deflate", key=key), "extension"),
+        (lambda key: response("Sec-WebSocket-Extensions: bbf-usp-protocol", key=key), "extension"),
         (lambda key: response("Sec-WebSocket-Protocol: chat", key=key), "subprotocol"),
         (lambda key: response(key=key).replace(b"HTTP/1.1", b"HTTP/1.0"), "1.1"),
         (lambda key: response("X: a\0b", key=key), "0x00"),

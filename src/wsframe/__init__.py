@@ -1,7 +1,8 @@
-"""wsframe: the WebSocket protocol for Python (RFC 6455)."""
+"""wsframe: the WebSocket protocol for Python (RFC 6455, RFC 7692)."""
 
 from .client import ClientConnection
 from .connection import Connection, Role, State
+from .deflate import Deflate
 from .errors import (
     ConnectionClosed,
     HandshakeError,
@@ -14,6 +15,7 @@ from .errors import (
 from .events import Binary, Close, Event, Fail, Headers, Ping, Pong, Request, Response, Text
 from .frames import CloseCode, Frame, FrameDecoder, Opcode, encode_frame
 from .masking import apply_mask, compiled
+from .prepared import Prepared, prepare
 from .server import ServerConnection
 from .uri import URI, parse_uri
 
@@ -25,6 +27,7 @@ __all__ = [
     "CloseCode",
     "Connection",
     "ConnectionClosed",
+    "Deflate",
     "Event",
     "Fail",
     "Frame",
@@ -37,6 +40,7 @@ __all__ = [
     "Opcode",
     "Ping",
     "Pong",
+    "Prepared",
     "RemoteProtocolError",
     "Request",
     "Response",
@@ -49,4 +53,5 @@ __all__ = [
     "compiled",
     "encode_frame",
     "parse_uri",
+    "prepare",
 ]

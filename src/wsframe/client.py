@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import h11
 
 from . import handshake
-from .connection import CLOSED, CONNECTING, OPEN, Connection, Role
+from .connection import CLOSED, CONNECTING, OPEN, Connection, Role, check_deflate
+from .deflate import DEFAULT, Deflate
 from .errors import LocalProtocolError, RemoteProtocolError
 from .events import Event, Response
 from .uri import parse_uri
@@ -37,6 +38,7 @@ class ClientConnection(Connection):
         subprotocols: what the client offers, its favourite first.
         origin: the value of an Origin header, or None.
         headers: more headers for the request.
+        deflate: the compression to offer (RFC 7692); None: none. By default it takes little memory.
         max_message_size, fragments: as for ``Connection``.
 
     Attributes:
@@ -56,6 +58,7 @@ class ClientConnection(Connection):
         subprotocols: Sequence[str] = (),
         origin: str | None = None,
         headers: handshake.HeaderList = (),
+        deflate: Deflate | None = DEFAULT,
         max_message_size: int | None = 2**20,
         fragments: bool = False,
     ) -> None:
@@ -70,6 +73,7 @@ class ClientConnection(Connection):
         self._informational = 0
         self._key = handshake.new_key()
         self._subprotocols = handshake.check_subprotocols(subprotocols)
+        self._offered = check_deflate(deflate)
         self._output.append(self._encode_request(origin, headers))
 
     def _encode_request(self, origin: str | None, headers: handshake.HeaderList) -> bytes:
@@ -86,6 +90,8 @@ class ClientConnection(Connection):
             request.append(("Origin", origin))
         if self._subprotocols:
             request.append(("Sec-WebSocket-Protocol", ", ".join(self._subprotocols)))
+        if self._offered is not None:
+            request.append(("Sec-WebSocket-Extensions", self._offered.offer()))
         more = handshake.check_headers(headers)
         if uri.username is not None and not any(name.lower() == "authorization" for name, _ in more):
             # RFC 7617, section 2
@@ -136,8 +142,14 @@ class ClientConnection(Connection):
     def _open(self) -> Response:
         assert self.response is not None
         headers = self.response.headers
-        self.subprotocol = handshake.check_response(headers, self._key, self._subprotocols)
+        offered = self._offered
+        self.subprotocol = handshake.check_response(
+            headers, self._key, self._subprotocols, extensions_offered=offered is not None
+        )
+        deflate = offered and offered.check_response(headers.get("sec-websocket-extensions"))
         self.response.subprotocol = self.subprotocol
+        if deflate is not None:
+            self._agree(deflate)
         self.state = OPEN
         self._in_handshake = False
         self._parser = None

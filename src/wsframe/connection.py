@@ -44,31 +44,33 @@ from __future__ import annotations
 import codecs
 from enum import Enum, IntEnum
 
+from .deflate import Compressor, Decompressor, Deflate
 from .errors import LocalProtocolError, RemoteProtocolError
 from .events import Binary, Close, Event, Fail, Ping, Pong, Text
 from .frames import (
+    BETWEEN_COMPRESSED,
     BETWEEN_MESSAGES,
     BINARY,
     CLOSE,
     CONTINUATION,
     END,
     FIN,
-    MASK,
     MAX_LENGTH,
     PING,
     PONG,
+    RSV1,
     TEXT,
     WITHIN_MESSAGE,
     FrameDecoder,
     as_octets,
-    encode_header,
+    encode_chunks,
+    encode_masked_chunks,
 )
-from .masking import apply_mask, new_masking_key
+from .prepared import Prepared
 
 __all__ = ["Connection", "Role", "State"]
 
-# A payload of this size or more is queued apart from its header, so that it is not copied.
-_LARGE = 16384
+_PIECE = 65536  # octets: what one event of a compressed message holds, with fragments=True
 # A message may have this many fragments, or one for each 64 octets of the limit if those are more.
 _MAX_FRAGMENTS = 65536
 # Section 7.4: the status codes that may stand in a Close frame, and those that never do.
@@ -100,6 +102,17 @@ def _is_sendable(code: int) -> bool:
     return code in _REGISTERED_CODES or 3000 <= code < 5000
 
 
+def check_deflate(deflate: Deflate | None) -> Deflate | None:
+    """Return what a user wishes, when it is a ``Deflate`` or None.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if deflate is not None and not isinstance(deflate, Deflate):
+        raise TypeError(f"deflate must be a Deflate or None, not {type(deflate).__name__}")
+    return deflate
+
+
 class _TextDecoder:
     """Decode UTF-8 that comes in pieces, and refuse at once an octet that no other can complete."""
 
@@ -128,6 +141,7 @@ class Connection:
         role: Role.CLIENT or Role.SERVER.
         max_message_size: the largest message to receive, in octets; by default 1 MiB. A larger one
             fails the connection with 1009 as soon as a header announces it. None: no limit.
+        deflate: what was agreed on about compression (RFC 7692), or None.
         fragments: whether ``Text`` and ``Binary`` arrive piece by piece, as the octets come in, with
             ``final=False`` until the last; otherwise each is a whole message.
 
@@ -136,6 +150,7 @@ class Connection:
         state: State.CONNECTING, OPEN, CLOSING or CLOSED, as of the last event.
         should_close: once ``data_to_send()`` is written, close the TCP connection.
         subprotocol: the subprotocol in use, or None.
+        deflate: what is agreed on about compression, or None.
         close_sent: the ``Close`` that we sent, or None.
         close_received: the ``Close`` that the peer sent, or None.
 
@@ -149,6 +164,7 @@ class Connection:
         role: Role,
         *,
         max_message_size: int | None = 2**20,
+        deflate: Deflate | None = None,
         fragments: bool = False,
     ) -> None:
         if not isinstance(role, Role):
@@ -169,10 +185,11 @@ class Connection:
         # Octets in
         self._max_message_size = max_message_size
         self._max_fragments = max(_MAX_FRAGMENTS, max_message_size // 64)
-        self._as_pieces = fragments
+        self._fragments = fragments
+        self._as_pieces = fragments  # the same, but for a message that stream_next() asks for
         self._decoder = FrameDecoder(masked=role is Role.SERVER, max_size=max_message_size)
         self._decoder.partial = True
-        self._decoder.legal = BETWEEN_MESSAGES
+        self._decoder.legal = self._between_messages = BETWEEN_MESSAGES
         self._eof = False  # the end of the stream has come in
         self._over = False  # the last event was returned
         self._in_handshake = False
@@ -181,13 +198,36 @@ class Connection:
         self._message = bytearray()
         self._message_fragments = 0
         self._utf8 = _TextDecoder()
+        self._decompressor: Decompressor = None  # type: ignore[assignment]  # until _agree()
+        self._is_compressed = False
+        self._room = 0  # how many octets it may still decompress to
+        self._is_last = False  # whether it ends with the frame that is being decompressed
 
         # Octets out
-        self._is_masking = role is Role.CLIENT
+        self._encode = encode_masked_chunks if role is Role.CLIENT else encode_chunks
         self._output: list[bytes] = []
         # The message that is going out in fragments: its opcode, or 0
         self._sent_opcode = CONTINUATION
         self._sent_utf8 = _TextDecoder()
+        self._compressor: Compressor | None = None
+        self._is_compressing = False
+
+        self.deflate: Deflate | None = None
+        if deflate is not None:
+            self._agree(deflate)
+
+    def _agree(self, deflate: Deflate) -> None:
+        """Use the compression that was agreed on."""
+        check_deflate(deflate)
+        self.deflate = deflate
+        is_server = self.role is Role.SERVER
+        self._compressor = Compressor(deflate, is_server=is_server)
+        self._decompressor = Decompressor(deflate, is_server=is_server)
+        self._decoder.legal = self._between_messages = BETWEEN_COMPRESSED
+        # What does not compress grows a little. The limit is for what it decompresses to; this one keeps
+        # out frames that are too big whatever is in them.
+        limit = self._max_message_size
+        self._decoder.max_compressed_size = min(limit + limit // 4 + 1024, MAX_LENGTH)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.role.name} {self.state.name}>"
@@ -267,15 +307,26 @@ class Connection:
             if self._in_handshake:
                 return self._next_handshake_event() or self._end_of_stream()
             decoder = self._decoder
-            while found := decoder.advance():
-                if decoder.opcode >= CLOSE:
+            while True:
+                if self._is_compressed and self._decompressor.has_more:
+                    event = self._decompress()
+                elif not (found := decoder.advance()):
+                    break
+                elif decoder.opcode >= CLOSE:
                     return self._receive_control(decoder.opcode, decoder.payload)
-                if self._message_opcode == CONTINUATION and decoder.fin and found == END:
+                elif (
+                    found == END
+                    and decoder.fin
+                    and self._message_opcode == CONTINUATION
+                    and not self._as_pieces
+                ):
                     # The usual case: a message is one frame, and all of it is there.
-                    if decoder.opcode == TEXT:
-                        return Text(str(decoder.payload, "utf-8"))
-                    return Binary(decoder.payload)
-                event = self._receive_piece(decoder.payload, found == END)
+                    payload = decoder.payload
+                    if decoder.rsv:
+                        payload = self._decompressor.decompress(payload, self._max_message_size)
+                    return Text(str(payload, "utf-8")) if decoder.opcode == TEXT else Binary(payload)
+                else:
+                    event = self._receive_piece(decoder.payload, found == END)
                 if event is not None:
                     return event
         except RemoteProtocolError as error:
@@ -303,32 +354,74 @@ class Connection:
         decoder = self._decoder
         if self._message_opcode == CONTINUATION:
             self._message_opcode = decoder.opcode
-        is_text = self._message_opcode == TEXT
+            self._is_compressed = decoder.rsv != 0
+            self._room = self._max_message_size
         final = is_frame_end and decoder.fin
-        # Text is checked as it arrives, so that a bad octet fails the connection at once.
-        text = self._utf8.decode(payload, final) if is_text else ""
-        if not self._as_pieces:
-            self._message += payload
         if final:
-            self._message_opcode = CONTINUATION
             self._message_fragments = 0
-            decoder.legal = BETWEEN_MESSAGES
+            decoder.legal = self._between_messages
             decoder.max_size = self._max_message_size
         else:
-            decoder.max_size -= len(payload)
+            if self._is_compressed:
+                decoder.max_size = decoder.max_compressed_size
+            else:
+                decoder.max_size -= len(payload)
             if is_frame_end:
                 self._message_fragments += 1
                 if self._message_fragments >= self._max_fragments:
                     raise RemoteProtocolError(1009, "message has too many fragments")
                 decoder.legal = WITHIN_MESSAGE
-        if self._as_pieces:
+        if not self._is_compressed:
+            return self._receive_octets(payload, final)
+        self._decompressor.feed(payload)
+        self._is_last = final
+        return self._decompress()
+
+    def _decompress(self) -> Text | Binary | None:
+        """Take some of what a piece decompresses to (RFC 7692, section 7.2.2)."""
+        octets = self._decompressor.read(min(self._room + 1, _PIECE))
+        self._room -= len(octets)
+        if self._room < 0:
+            raise RemoteProtocolError(1009, "message is too big")
+        final = self._is_last and not self._decompressor.has_more
+        if final:
+            self._decompressor.finish()
+            self._is_compressed = False
+        return self._receive_octets(octets, final)
+
+    def _receive_octets(self, octets: bytes, final: bool) -> Text | Binary | None:
+        """Take some of the octets of a message, and return it when it is whole, or else a piece of it."""
+        is_text = self._message_opcode == TEXT
+        if final:
+            self._message_opcode = CONTINUATION
+        begun = len(self._message) - len(self._utf8.pending)
+        # Text is checked as it arrives, so that a bad octet fails the connection at once.
+        text = self._utf8.decode(octets, final) if is_text else ""
+        if not self._as_pieces:
+            self._message += octets
+            if not final:
+                return None
+            message, self._message = self._message, bytearray()
+            return Text(str(message, "utf-8")) if is_text else Binary(bytes(message))
+        if self._message:
+            # stream_next() was called inside the message: what was collected comes with this piece.
+            collected, self._message = self._message[:begun], bytearray()
             if is_text:
-                return Text(text, final) if text or final else None
-            return Binary(payload, final) if payload or final else None
-        if not final:
-            return None
-        message, self._message = self._message, bytearray()
-        return Text(str(message, "utf-8")) if is_text else Binary(bytes(message))
+                text = str(collected, "utf-8") + text
+            else:
+                octets = bytes(collected) + octets
+        if final:
+            self._as_pieces = self._fragments
+        if is_text:
+            return Text(text, final) if text or final else None
+        return Binary(octets, final) if octets or final else None
+
+    def stream_next(self) -> None:
+        """Give the next message piece by piece, as ``fragments=True`` does for all of them.
+
+        When some of a message has come in already, it is that one.
+        """
+        self._as_pieces = True
 
     def _receive_control(self, opcode: int, payload: bytes) -> Ping | Pong | Close:
         """Act on a control frame (section 5.5)."""
@@ -384,17 +477,27 @@ class Connection:
         self._over = True
         self._decoder.take_all()
         self._message.clear()
+        self._is_compressed = False
+        self._compressor = self._decompressor = None  # type: ignore[assignment]  # they hold memory
         if self._eof:
             self._receive_eof()
 
     # 3. Calls in
 
-    def send_text(self, data: str | bytes | bytearray | memoryview, fin: bool = True) -> None:
+    def send_text(
+        self,
+        data: str | bytes | bytearray | memoryview,
+        fin: bool = True,
+        *,
+        compress: bool | None = None,
+    ) -> None:
         """Send a text message, or a fragment of one (RFC 6455, section 5.6).
 
         Args:
             data: the text; octets must be UTF-8. Between fragments they may be cut anywhere.
             fin: whether the message ends here. After ``fin=False``, go on with ``send_text``.
+            compress: whether to compress the message, if that is agreed on. None: if its first fragment
+                reaches the threshold, or there are more. The first fragment decides.
 
         Raises:
             LocalProtocolError: the state is not OPEN, a fragmented binary message is being sent, or the
@@ -415,21 +518,43 @@ class Connection:
                 self._sent_utf8.decode(payload, fin)
             except UnicodeDecodeError:
                 raise LocalProtocolError("text is not UTF-8") from None
-        self._queue_message(TEXT, payload, fin)
+        self._queue_message(TEXT, payload, fin, compress)
 
-    def send_binary(self, data: bytes | bytearray | memoryview, fin: bool = True) -> None:
+    def send_binary(
+        self, data: bytes | bytearray | memoryview, fin: bool = True, *, compress: bool | None = None
+    ) -> None:
         """Send a binary message, or a fragment of one (RFC 6455, section 5.6).
 
         Args:
             data: any contiguous bytes-like object; items of several octets count as that many.
             fin: whether the message ends here. After ``fin=False``, go on with ``send_binary``.
+            compress: as for ``send_text``.
 
         Raises:
             LocalProtocolError: the state is not OPEN, or a fragmented text message is being sent.
             TypeError: ``data`` is not bytes-like (a string and an int are not), or not contiguous.
         """
         self._check_sending(BINARY)
-        self._queue_message(BINARY, as_octets(data), fin)
+        self._queue_message(BINARY, as_octets(data), fin, compress)
+
+    def send_prepared(self, prepared: Prepared) -> None:
+        """Send a message that ``prepare`` encoded (RFC 6455, section 5.6).
+
+        Args:
+            prepared: the message.
+
+        Raises:
+            LocalProtocolError: the state is not OPEN, or a fragmented message is being sent.
+            TypeError: it is not a ``Prepared``.
+        """
+        if not isinstance(prepared, Prepared):
+            raise TypeError(f"prepared must be a Prepared, not {type(prepared).__name__}")
+        self._check_sending(CONTINUATION)
+        first, payload, chunks = prepared.encode(self._compressor)
+        if first & RSV1 and self._compressor is not None:
+            # The peer's window moves on by a message that our compressor has not seen.
+            self._compressor.forget()
+        self._output += chunks if self.role is Role.SERVER else encode_masked_chunks(first, payload)
 
     def send_ping(self, payload: bytes | bytearray | memoryview = b"") -> None:
         """Send a Ping (RFC 6455, section 5.5.2).
@@ -509,23 +634,25 @@ class Connection:
             raise LocalProtocolError(f"payload must be at most 125 octets long, not {len(payload)}")
         self._queue_frame(FIN | opcode, payload)
 
-    def _queue_message(self, opcode: int, payload: bytes, fin: bool) -> None:
+    def _queue_message(self, opcode: int, payload: bytes, fin: bool, compress: bool | None) -> None:
         # Section 5.4: the first fragment has the opcode, the others have opcode 0, the last has FIN.
-        first = CONTINUATION if self._sent_opcode else opcode
+        compressor = self._compressor
+        first = CONTINUATION
+        if not self._sent_opcode:
+            first = opcode
+            if compressor is not None:
+                wanted = compress is None and not fin
+                self._is_compressing = wanted or compressor.is_wanted(len(payload), compress)
+                # RFC 7692, section 6: RSV1 is set on the first fragment, and on no other.
+                if self._is_compressing:
+                    first |= RSV1
+        if compressor is not None and self._is_compressing:
+            payload = compressor.compress(payload, fin)
         self._sent_opcode = CONTINUATION if fin else opcode
         self._queue_frame(first | FIN if fin else first, payload)
 
     def _queue_frame(self, first: int, payload: bytes) -> None:
-        if self._is_masking:
-            key = new_masking_key()
-            header = encode_header(first, len(payload), MASK) + key
-            payload = apply_mask(payload, key)
-        else:
-            header = encode_header(first, len(payload), 0)
-        if len(payload) < _LARGE:
-            self._output.append(header + payload)
-        else:
-            self._output += (header, payload)
+        self._output += self._encode(first, payload)
 
     # Octets out
 

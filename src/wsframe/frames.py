@@ -26,7 +26,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from .errors import LocalProtocolError, RemoteProtocolError
-from .masking import apply_mask
+from .masking import apply_mask, new_masking_key
 
 __all__ = ["CloseCode", "Frame", "FrameDecoder", "Opcode", "encode_frame"]
 
@@ -70,8 +70,12 @@ FIN, RSV1, MASK = 0x80, 0x40, 0x80
 _CONTROL = {FIN | CLOSE, FIN | PING, FIN | PONG}
 BETWEEN_MESSAGES = frozenset({TEXT, BINARY, FIN | TEXT, FIN | BINARY} | _CONTROL)
 WITHIN_MESSAGE = frozenset({CONTINUATION, FIN | CONTINUATION} | _CONTROL)
+# RFC 7692, section 6: with permessage-deflate, RSV1 marks the first frame of a compressed message.
+BETWEEN_COMPRESSED = BETWEEN_MESSAGES | {first | RSV1 for first in BETWEEN_MESSAGES - _CONTROL}
 
 MAX_LENGTH = 2**63 - 1  # section 5.2: "the most significant bit MUST be 0"
+# A payload of this size or more goes out apart from its header, so that it is not copied.
+_LARGE = 16384
 _READ_SIZE = 65536
 _SLICE = 2048  # below, a slice is faster than a view
 
@@ -172,6 +176,30 @@ def encode_frame(
     return encode_header(first, len(payload), MASK) + mask + apply_mask(payload, mask)
 
 
+def encode_chunks(first: int, payload: bytes) -> tuple[bytes, ...]:
+    """Return the octets of a frame that is not masked, in one or two pieces.
+
+    Args:
+        first: the first octet: FIN, RSV1-3 and the opcode.
+        payload: the payload.
+    """
+    header = encode_header(first, len(payload), 0)
+    return (header + payload,) if len(payload) < _LARGE else (header, payload)
+
+
+def encode_masked_chunks(first: int, payload: bytes) -> tuple[bytes, ...]:
+    """Return the octets of a frame that is masked with a fresh key, in one or two pieces.
+
+    Args:
+        first: the first octet: FIN, RSV1-3 and the opcode.
+        payload: the payload, not masked.
+    """
+    key = new_masking_key()
+    header = encode_header(first, len(payload), MASK) + key
+    payload = apply_mask(payload, key)
+    return (header + payload,) if len(payload) < _LARGE else (header, payload)
+
+
 def as_octets(data: bytes | bytearray | memoryview) -> bytes:
     """Return what a bytes-like object holds, without a copy if it is ``bytes`` already.
 
@@ -203,6 +231,7 @@ class FrameDecoder:
         masked: True to read what a client sends, False to read what a server sends. Section 5.1: "a
             client MUST mask all frames", "a server MUST NOT mask any frames".
         max_size: the largest payload of a data frame, in octets; by default 2**63 - 1.
+        rsv1: whether RSV1 may mark the first frame of a message, as RFC 7692 has it.
     """
 
     __slots__ = (
@@ -216,6 +245,7 @@ class FrameDecoder:
         "_remaining",
         "fin",
         "legal",
+        "max_compressed_size",
         "max_size",
         "opcode",
         "partial",
@@ -223,9 +253,11 @@ class FrameDecoder:
         "rsv",
     )
 
-    def __init__(self, *, masked: bool, max_size: int = MAX_LENGTH) -> None:
-        self.legal = BETWEEN_MESSAGES | WITHIN_MESSAGE  # which first octets may come now
+    def __init__(self, *, masked: bool, max_size: int = MAX_LENGTH, rsv1: bool = False) -> None:
+        # Which first octets may come now
+        self.legal = (BETWEEN_COMPRESSED if rsv1 else BETWEEN_MESSAGES) | WITHIN_MESSAGE
         self.max_size = max_size
+        self.max_compressed_size = max_size  # the same for frames with RSV1
         self.partial = False  # whether advance() gives a data frame in pieces, as it arrives
         self.opcode = 0
         self.fin = True
@@ -401,7 +433,8 @@ class FrameDecoder:
                 if length < minimum:
                     raise RemoteProtocolError(1002, "payload length must be encoded minimally")
             # 5. The limit
-            if length > self.max_size and not first & 0x08:
+            limit = self.max_compressed_size if first & RSV1 else self.max_size
+            if length > limit and not first & 0x08:
                 raise RemoteProtocolError(1009, "message is too big")
             # 6. Masking key
             if self._mask_bit:

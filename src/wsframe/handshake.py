@@ -404,7 +404,7 @@ def choose_subprotocol(request: Request, subprotocols: Sequence[str]) -> str | N
 
 
 def accept(
-    request: Request, *, subprotocol: str | None = None, headers: HeaderList = ()
+    request: Request, *, subprotocol: str | None = None, extensions: str = "", headers: HeaderList = ()
 ) -> list[tuple[str, str]]:
     """Return the headers of the response that opens the connection (RFC 6455, section 4.2.2, item 5).
 
@@ -413,6 +413,7 @@ def accept(
     Args:
         request: what ``check_request`` returned.
         subprotocol: one of those that the client offers, or None.
+        extensions: the value of Sec-WebSocket-Extensions, which ``Deflate.accept`` returns; "" for none.
         headers: more headers, such as cookies.
 
     Raises:
@@ -435,16 +436,23 @@ def accept(
         ]
     if subprotocol is not None:
         response.append(("Sec-WebSocket-Protocol", subprotocol))
+    if extensions:
+        check_header("Sec-WebSocket-Extensions", extensions)
+        response.append(("Sec-WebSocket-Extensions", extensions))
     return response + more
 
 
-def check_response(headers: HeaderList, key: str, subprotocols: Sequence[str] = ()) -> str | None:
+def check_response(
+    headers: HeaderList, key: str, subprotocols: Sequence[str] = (), *, extensions_offered: bool = False
+) -> str | None:
     """Judge the headers of a server's 101 (RFC 6455, section 4.1, the second half).
 
     Args:
         headers: the HTTP headers.
         key: the Sec-WebSocket-Key that was sent.
         subprotocols: those that were offered.
+        extensions_offered: whether any were. Then Sec-WebSocket-Extensions is left to the caller, who
+            judges it with ``Deflate.check_response``.
 
     Returns:
         The subprotocol that the server chose, or None.
@@ -473,7 +481,7 @@ def check_response(headers: HeaderList, key: str, subprotocols: Sequence[str] = 
     if accepts[0].strip(" \t") != accept_key(key):
         raise RemoteProtocolError(1002, "Sec-WebSocket-Accept does not answer the key")
     # 5. "indicates the use of an extension that was not present in the client's handshake"
-    if _elements(headers.get("sec-websocket-extensions")):
+    if not extensions_offered and _elements(headers.get("sec-websocket-extensions")):
         raise RemoteProtocolError(1002, "server uses an extension that was not offered")
     # 6. "indicates the use of a subprotocol that was not present in the client's handshake"
     chosen = headers.get_all("sec-websocket-protocol")

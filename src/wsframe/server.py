@@ -14,7 +14,8 @@ from types import EllipsisType
 import h11
 
 from . import handshake
-from .connection import CLOSED, CONNECTING, OPEN, Connection, Role
+from .connection import CLOSED, CONNECTING, OPEN, Connection, Role, check_deflate
+from .deflate import DEFAULT, Deflate
 from .errors import HandshakeError, LocalProtocolError
 from .events import Event, Request
 
@@ -34,6 +35,8 @@ class ServerConnection(Connection):
         subprotocols: what the server speaks, its favourite first.
         origins: the origins whose pages may connect, such as ``https://example.com``; others get 403.
             None in the list allows requests without an Origin. By default all may.
+        deflate: the compression to agree on with clients that offer it (RFC 7692); None: none. By default
+            it takes little memory.
         max_message_size, fragments: as for ``Connection``.
 
     Attributes:
@@ -49,6 +52,7 @@ class ServerConnection(Connection):
         *,
         subprotocols: Sequence[str] = (),
         origins: Iterable[str | None] | None = None,
+        deflate: Deflate | None = DEFAULT,
         max_message_size: int | None = 2**20,
         fragments: bool = False,
     ) -> None:
@@ -61,6 +65,7 @@ class ServerConnection(Connection):
         self._head_reader = handshake.HeadReader()
         self._subprotocols = handshake.check_subprotocols(subprotocols)
         self._origins = None if origins is None else frozenset(origins)
+        self._wished = check_deflate(deflate)
         self._refusal = ""
 
     def _next_handshake_event(self) -> Event | None:
@@ -130,9 +135,15 @@ class ServerConnection(Connection):
             return
         if subprotocol is ...:
             subprotocol = handshake.choose_subprotocol(request, self._subprotocols)
-        response = handshake.accept(request, subprotocol=subprotocol, headers=headers)
+        extensions, deflate = "", None
+        if self._wished is not None:
+            offers = request.headers.get("sec-websocket-extensions")
+            extensions, deflate = self._wished.accept(offers) or ("", None)
+        response = handshake.accept(request, subprotocol=subprotocol, extensions=extensions, headers=headers)
         self._output.append(handshake.encode_response(101, response))
         self.subprotocol = subprotocol
+        if deflate is not None:
+            self._agree(deflate)
         self.state = OPEN
         self._in_handshake = False
 

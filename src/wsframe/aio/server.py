@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from ..connection import Connection, Role
+from ..deflate import DEFAULT, Deflate
 from ..errors import ConnectionClosed
 from ..events import Fail, Request, Response
 from ..server import ServerConnection
@@ -32,6 +33,7 @@ def serve(
     process_request: ProcessRequest | None = None,
     subprotocols: Sequence[str] = (),
     origins: Iterable[str | None] | None = None,
+    deflate: Deflate | None = DEFAULT,
     ssl: tls.SSLContext | None = None,
     unix: str | None = None,
     sock: socket.socket | None = None,
@@ -55,6 +57,8 @@ def serve(
             accept with more headers, or any other ``Response`` to answer with that and close.
         subprotocols: what the server speaks, its favourite first.
         origins: the origins whose pages may connect; others get 403. By default all may.
+        deflate: the compression to agree on with clients that offer it; None: none. By default it takes
+            little memory.
         ssl: the TLS context, for ``wss://``.
         unix: listen on a Unix socket at this path.
         sock: listen on this bound socket.
@@ -72,6 +76,7 @@ def serve(
     connection_options: dict[str, Any] = {
         "subprotocols": subprotocols,
         "origins": None if origins is None or isinstance(origins, str) else tuple(origins),
+        "deflate": deflate,
         "max_message_size": max_message_size,
     }
     if isinstance(origins, str):

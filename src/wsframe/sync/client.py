@@ -11,6 +11,7 @@ from typing import Any
 
 from ..client import ClientConnection
 from ..connection import State
+from ..deflate import DEFAULT, Deflate
 from ..errors import HandshakeRejected
 from ..events import Fail
 from ..handshake import HeaderList
@@ -26,6 +27,7 @@ def connect(
     subprotocols: Sequence[str] = (),
     origin: str | None = None,
     additional_headers: HeaderList = (),
+    deflate: Deflate | None = DEFAULT,
     ssl: tls.SSLContext | None = None,
     server_hostname: str | None = None,
     unix: str | None = None,
@@ -43,6 +45,7 @@ def connect(
         subprotocols: what to offer, the favourite first.
         origin: the value of an Origin header.
         additional_headers: more headers for the request.
+        deflate: the compression to offer; None: none. By default it takes little memory.
         ssl: the TLS context for ``wss://``; by default one that verifies the server.
         server_hostname: the name that the server's certificate must have; by default the host.
         unix: connect to the Unix socket at this path.
@@ -64,6 +67,7 @@ def connect(
         subprotocols=subprotocols,
         origin=origin,
         headers=additional_headers,
+        deflate=deflate,
         max_message_size=max_message_size,
     )
     address = connection.uri

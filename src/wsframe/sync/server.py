@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any, TypeAlias
 
 from ..connection import Connection, Role
+from ..deflate import DEFAULT, Deflate
 from ..errors import ConnectionClosed
 from ..events import Request, Response
 from ..server import ServerConnection
@@ -38,6 +39,7 @@ def serve(
     process_request: ProcessRequest | None = None,
     subprotocols: Sequence[str] = (),
     origins: Iterable[str | None] | None = None,
+    deflate: Deflate | None = DEFAULT,
     ssl: tls.SSLContext | None = None,
     unix: str | None = None,
     sock: socket.socket | None = None,
@@ -63,6 +65,8 @@ def serve(
             or any other ``Response`` to answer with that and close.
         subprotocols: what the server speaks, its favourite first.
         origins: the origins whose pages may connect; others get 403. By default all may.
+        deflate: the compression to agree on with clients that offer it; None: none. By default it takes
+            little memory.
         ssl: the TLS context, for ``wss://``.
         unix: listen on a Unix socket at this path.
         sock: listen on this bound socket.
@@ -83,6 +87,7 @@ def serve(
     connection_options: dict[str, Any] = {
         "subprotocols": subprotocols,
         "origins": None if origins is None else tuple(origins),
+        "deflate": deflate,
         "max_message_size": max_message_size,
     }
     ServerConnection(**connection_options)  # wrong options are told now, not with the first client

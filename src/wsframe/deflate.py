@@ -1,0 +1,465 @@
+"""RFC 7692: permessage-deflate, the compression extension.
+
+client                                                                 server
+  | Sec-WebSocket-Extensions: permessage-deflate;                  -->   |   Deflate.offer()
+  |     server_max_window_bits=12; client_max_window_bits=12, ...        |   Deflate.accept(offers)
+  |   <-- Sec-WebSocket-Extensions: permessage-deflate;                  |
+  |     server_max_window_bits=12; client_max_window_bits=12             |   Deflate.check_response(response)
+
+``Deflate`` is what an endpoint wishes, and what two endpoints agreed on: negotiation turns one into the
+other. ``Compressor`` and ``Decompressor`` are the two directions of a connection that uses it.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .errors import RemoteProtocolError
+
+__all__ = ["DEFAULT", "Compressor", "Decompressor", "Deflate"]
+
+_NAME = "permessage-deflate"
+
+_FLAGS = ("server_no_context_takeover", "client_no_context_takeover")
+_NUMBERS = ("server_max_window_bits", "client_max_window_bits")
+# Section 7.1.2.1: "a decimal integer value without leading zeroes between 8 to 15, inclusive". Not 8: zlib
+# makes 9 of it.
+_WINDOW_BITS = {str(bits): bits for bits in range(9, 16)}
+_MAX_THRESHOLD = 2**63 - 1
+
+# RFC 6455, section 9.1: a list of names with parameters, by the token and quoted-string of RFC 7230,
+# section 3.2.6. The quantifiers are possessive: there is one way to read a header, found in linear time.
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"  # noqa: S105
+_QUOTED = r'"(?:[^"\\]|\\.)*+"'
+_SPACE = r"[ \t]*+"
+_PARAMETER = rf"{_SPACE};{_SPACE}({_TOKEN})(?:{_SPACE}={_SPACE}({_TOKEN}|{_QUOTED}))?+"
+_PARAMETERS = re.compile(_PARAMETER)
+_EXTENSION = re.compile(rf"{_SPACE}({_TOKEN})((?:{_PARAMETER})*+){_SPACE}")
+_ELEMENT = re.compile(rf'(?:[^,"]|{_QUOTED}|"[\s\S]*+)++')  # a quote that is never closed takes the rest
+_IS_TOKEN = re.compile(_TOKEN)
+_ESCAPE = re.compile(r"\\(.)")
+
+# Section 7.2.1: an empty block without compression, which every message ends with, less its first octet.
+_TAIL = b"\x00\x00\xff\xff"
+# An empty block with fixed Huffman codes and BFINAL.
+_END = b"\x03\x00"
+_STEP = 65536  # octets that zlib is given at a time
+_SMALL_STEP = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deflate:
+    """Say how to compress messages: what an endpoint wishes, or what two have agreed on (RFC 7692).
+
+    The defaults keep memory small. Objects are immutable; they compare by value.
+
+    Args:
+        level: how hard to compress, by the scale of the zlib module; None: the module's default.
+        mem_level: how much memory to compress with: 1 to 9, which is 2**(mem_level + 9) octets.
+        server_max_window_bits: the base 2 logarithm of the window that the server compresses with, 9 to 15
+            (section 7.1.2.1). A client asks the server for it, and takes what it gets.
+        client_max_window_bits: the same for the client (section 7.1.2.2). A server can ask for it only if
+            the client knows this parameter; otherwise it is 15.
+        server_no_context_takeover: whether the server compresses each message by itself, which takes less
+            memory and more octets (section 7.1.1.1). A client asks the server for it.
+        client_no_context_takeover: the same for the client (section 7.1.1.2).
+        threshold: messages of fewer octets go out plain.
+        zlib: the module that compresses: ``zlib``, ``zlib_ng.zlib_ng`` or ``isal.isal_zlib``.
+
+    Raises:
+        ValueError: a number is out of range.
+        TypeError: an argument has a wrong type.
+    """
+
+    level: int | None = None
+    mem_level: int = 5
+    server_max_window_bits: int = 12
+    client_max_window_bits: int = 12
+    server_no_context_takeover: bool = False
+    client_no_context_takeover: bool = False
+    threshold: int = 128
+    zlib: Any = field(default=zlib, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_int("mem_level", self.mem_level, 1, 9)
+        _check_int("server_max_window_bits", self.server_max_window_bits, 9, 15)
+        _check_int("client_max_window_bits", self.client_max_window_bits, 9, 15)
+        _check_int("threshold", self.threshold, 0, _MAX_THRESHOLD)
+        for name in ("server_no_context_takeover", "client_no_context_takeover"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be a bool, not {type(getattr(self, name)).__name__}")
+        if not all(hasattr(self.zlib, name) for name in ("compressobj", "decompressobj", "error")):
+            raise TypeError(f"zlib must be a module like zlib, not {self.zlib!r}")
+        if self.level is not None and (not isinstance(self.level, int) or isinstance(self.level, bool)):
+            raise TypeError(f"level must be an int, not {type(self.level).__name__}")
+        try:
+            self._compressobj(self.server_max_window_bits)
+        except (ValueError, self.zlib.error):
+            raise ValueError(f"{self.zlib.__name__} has no level {self.level}") from None
+
+    def _compressobj(self, bits: int) -> Any:
+        level = self.zlib.Z_DEFAULT_COMPRESSION if self.level is None else self.level
+        return self.zlib.compressobj(level, self.zlib.DEFLATED, -bits, self.mem_level)
+
+    # Negotiation (section 5)
+
+    def offer(self) -> str:
+        """Return what a client offers: the value of its Sec-WebSocket-Extensions (RFC 7692, section 5.1).
+
+        What it asks the server for is asked for in the first offer only. The second one is for servers that
+        cannot limit themselves: section 7.1.3 recommends such a fallback.
+        """
+        asked = ""
+        if self.server_no_context_takeover:
+            asked += "; server_no_context_takeover"
+        if self.server_max_window_bits < 15:
+            asked += f"; server_max_window_bits={self.server_max_window_bits}"
+        rest = "; client_no_context_takeover" if self.client_no_context_takeover else ""
+        rest += "; client_max_window_bits"
+        if self.client_max_window_bits < 15:
+            rest += f"={self.client_max_window_bits}"
+        return f"{_NAME}{asked}{rest}, {_NAME}{rest}" if asked else _NAME + rest
+
+    def accept(self, offers: str) -> tuple[str, Deflate] | None:
+        """Choose from a client's offers, for a server (RFC 7692, sections 5.1 and 7.1).
+
+        The first offer that can be honoured is taken. Others are declined: of unknown extensions, with
+        unknown, repeated or wrong parameters, with windows of 8 bits, or not legible.
+
+        Args:
+            offers: the value of the client's Sec-WebSocket-Extensions; of several, joined by commas.
+
+        Returns:
+            The value of the server's Sec-WebSocket-Extensions and what is agreed on; None when there is no
+            acceptable offer.
+        """
+        for extension in _parse_extensions(offers):
+            if extension is None or extension[0] != _NAME:
+                continue
+            parameters = _parse_parameters(extension[1])
+            # Section 7.1.2.1: in an offer as well, server_max_window_bits has a value.
+            if parameters is None or parameters.get("server_max_window_bits", 15) is None:
+                continue
+            offered = parameters.get("server_max_window_bits") or 15
+            # "A server accepts an extension negotiation offer with this parameter by including the
+            # "server_max_window_bits" extension parameter in the extension negotiation response [...] with
+            # the same or smaller value as the offer."
+            server_bits = min(self.server_max_window_bits, offered)
+            # "If a received extension negotiation offer doesn't have the "client_max_window_bits"
+            # extension parameter, the corresponding extension negotiation response to the offer MUST NOT
+            # include the "client_max_window_bits" extension parameter."
+            client_bits = 15
+            if "client_max_window_bits" in parameters:
+                client_bits = min(self.client_max_window_bits, parameters["client_max_window_bits"] or 15)
+            server_alone = self.server_no_context_takeover or "server_no_context_takeover" in parameters
+            client_alone = self.client_no_context_takeover or "client_no_context_takeover" in parameters
+            response = _NAME
+            if server_alone:
+                response += "; server_no_context_takeover"
+            if client_alone:
+                response += "; client_no_context_takeover"
+            if "server_max_window_bits" in parameters or server_bits < 15:
+                response += f"; server_max_window_bits={server_bits}"
+            if "client_max_window_bits" in parameters:
+                response += f"; client_max_window_bits={client_bits}"
+            return response, self._agree(server_bits, client_bits, server_alone, client_alone)
+        return None
+
+    def check_response(self, response: str) -> Deflate | None:
+        """Judge what a server chose, for a client (RFC 7692, sections 5.1 and 7.1).
+
+        Args:
+            response: the value of the server's Sec-WebSocket-Extensions; of several, joined by commas.
+
+        Returns:
+            What is agreed on; None when the server uses no extension.
+
+        Raises:
+            RemoteProtocolError: "the client MUST _Fail the WebSocket Connection_": the server uses
+                something that was not offered, or says something that cannot be.
+        """
+        extensions = _parse_extensions(response)
+        if not extensions:
+            return None
+        if None in extensions:
+            raise RemoteProtocolError(1002, "Sec-WebSocket-Extensions is malformed")
+        if any(extension and extension[0] != _NAME for extension in extensions):
+            raise RemoteProtocolError(1002, "server uses an extension that was not offered")
+        if len(extensions) > 1:
+            raise RemoteProtocolError(1002, f"server accepts more than one {_NAME}")
+        assert extensions[0] is not None
+        parameters = _parse_parameters(extensions[0][1])
+        if parameters is None or None in parameters.values():
+            raise RemoteProtocolError(1002, f"parameters of {_NAME} are wrong")
+        server_bits = parameters.get("server_max_window_bits") or 15
+        # A larger window than the client offered is an answer that some servers give to its name alone. It
+        # does no harm: it is the client that keeps to the smaller one.
+        client_bits = min(parameters.get("client_max_window_bits") or 15, self.client_max_window_bits)
+        if "server_max_window_bits" in parameters and server_bits > self.server_max_window_bits:
+            raise RemoteProtocolError(1002, "server_max_window_bits exceeds what was asked for")
+        return self._agree(
+            server_bits,
+            client_bits,
+            "server_no_context_takeover" in parameters,
+            self.client_no_context_takeover or "client_no_context_takeover" in parameters,
+        )
+
+    def _agree(self, server_bits: int, client_bits: int, server_alone: bool, client_alone: bool) -> Deflate:
+        return replace(
+            self,
+            server_max_window_bits=server_bits,
+            client_max_window_bits=client_bits,
+            server_no_context_takeover=server_alone,
+            client_no_context_takeover=client_alone,
+        )
+
+
+def _check_int(name: str, value: object, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be {least} to {most}, not {value}")
+
+
+def _parse_extensions(value: str) -> list[tuple[str, str] | None]:
+    """Split Sec-WebSocket-Extensions (RFC 6455, section 9.1) into names with their parameters.
+
+    None stands for what is not an extension.
+    """
+    extensions: list[tuple[str, str] | None] = []
+    for element in _ELEMENT.findall(value):
+        if element.strip(" \t"):  # RFC 7230, section 7: empty elements are ignored
+            extension = _EXTENSION.fullmatch(element)
+            extensions.append((extension[1], extension[2]) if extension else None)
+    return extensions
+
+
+def _parse_parameters(text: str) -> dict[str, int | None] | None:
+    """Return the parameters of permessage-deflate (section 7.1), or None if one is wrong or comes twice.
+
+    Flags have the value 0, and window bits without a value, which an offer may have, None.
+    """
+    parameters: dict[str, int | None] = {}
+    for name, value in _PARAMETERS.findall(text):
+        if value.startswith('"'):
+            # RFC 6455, section 9.1: "the value after quoted-string unescaping MUST conform to the 'token'"
+            value = _ESCAPE.sub(r"\1", value[1:-1])
+            if not _IS_TOKEN.fullmatch(value):
+                return None
+        if name in parameters:
+            return None
+        if name in _FLAGS and not value:
+            parameters[name] = 0
+        elif name in _NUMBERS and (not value or value in _WINDOW_BITS):
+            parameters[name] = _WINDOW_BITS.get(value)
+        else:
+            return None
+    return parameters
+
+
+class Compressor:
+    """Compress the messages that go out on one connection (RFC 7692, section 7.2.1).
+
+    A zlib object is made for the first message, and kept if the next one may refer to it. Without context
+    takeover each message has a fresh one: that takes 0.5 us longer than Z_FULL_FLUSH, and leaves nothing
+    in memory.
+
+    Args:
+        deflate: what is agreed on.
+        is_server: whether this is the server's end.
+
+    """
+
+    __slots__ = ("_bits", "_deflate", "_keeps_context", "_object")
+
+    def __init__(self, deflate: Deflate, *, is_server: bool) -> None:
+        self._deflate = deflate
+        if is_server:
+            self._bits = deflate.server_max_window_bits
+            self._keeps_context = not deflate.server_no_context_takeover
+        else:
+            self._bits = deflate.client_max_window_bits
+            self._keeps_context = not deflate.client_no_context_takeover
+        self._object: Any = None
+
+    def is_wanted(self, length: int, compress: bool | None) -> bool:
+        """Tell whether to compress a message.
+
+        Args:
+            length: its length, in octets.
+            compress: what its sender says; None: what its length says.
+        """
+        return length >= self._deflate.threshold if compress is None else compress
+
+    def compress(self, payload: bytes, fin: bool = True) -> bytes:
+        """Return a message, or the next fragment of one, compressed.
+
+        Args:
+            payload: the octets.
+            fin: whether the message ends here.
+        """
+        compressor = self._object or self._deflate._compressobj(self._bits)
+        octets: bytes = compressor.compress(payload) + compressor.flush(self._deflate.zlib.Z_SYNC_FLUSH)
+        if not fin:
+            self._object = compressor
+            return octets
+        self._object = compressor if self._keeps_context else None
+        # "Remove 4 octets (that are 0x00 0x00 0xff 0xff) from the tail end." Nothing is there when nothing
+        # came since the last flush; section 7.2.3.6: then "0x00" stands for the empty block.
+        return octets[:-4] or b"\x00"
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What ``compress_alone`` depends on: where it is equal, so are the octets."""
+        deflate = self._deflate
+        return deflate.zlib, deflate.level, deflate.mem_level, self._bits
+
+    def compress_alone(self, payload: bytes) -> bytes:
+        """Return a message compressed without a reference to those before it.
+
+        Args:
+            payload: all of its octets.
+        """
+        compressor = self._deflate._compressobj(self._bits)
+        octets: bytes = compressor.compress(payload) + compressor.flush(self._deflate.zlib.Z_SYNC_FLUSH)
+        return octets[:-4] or b"\x00"
+
+    def forget(self) -> None:
+        """Forget the messages so far: the next one does not refer to them."""
+        self._object = None
+
+
+class Decompressor:
+    """Decompress the messages that come in on one connection (RFC 7692, section 7.2.2).
+
+    Each message has a zlib object of its own, which is given the window: the last octets before it. So a
+    connection holds no more than that between messages, a block with BFINAL is nothing special, and the
+    end of a message can be checked: a block that ends the stream is read after it.
+
+    Args:
+        deflate: what is agreed on.
+        is_server: whether this is the server's end.
+
+    Attributes:
+        has_more: whether ``read`` has more to return of what was fed.
+    """
+
+    __slots__ = (
+        "_bits",
+        "_input",
+        "_keeps_context",
+        "_object",
+        "_position",
+        "_step",
+        "_window",
+        "_zlib",
+        "has_more",
+    )
+
+    def __init__(self, deflate: Deflate, *, is_server: bool) -> None:
+        self._zlib = deflate.zlib
+        if is_server:
+            self._bits = deflate.client_max_window_bits
+            self._keeps_context = not deflate.client_no_context_takeover
+        else:
+            self._bits = deflate.server_max_window_bits
+            self._keeps_context = not deflate.server_no_context_takeover
+        self._window = bytearray()
+        self._object: Any = None
+        self._input = b""
+        self._position = 0
+        self._step = _STEP
+        self.has_more = False
+
+    def feed(self, payload: bytes) -> None:
+        """Take some of a message, when all that came before was read.
+
+        Args:
+            payload: the octets.
+        """
+        self._input = payload
+        self._position = 0
+        self.has_more = True
+
+    def read(self, max_length: int) -> bytes:
+        """Return some of what was fed, decompressed; it may be empty while ``has_more`` is true.
+
+        Args:
+            max_length: the most octets to return; 1 or more.
+
+        Raises:
+            RemoteProtocolError: it is corrupt.
+        """
+        decompressor = self._object
+        if decompressor is None:
+            decompressor = self._object = self._zlib.decompressobj(-self._bits, zdict=self._window)
+        chunk = self._input[self._position : self._position + self._step]
+        try:
+            octets: bytes = decompressor.decompress(chunk, max_length)
+        except self._zlib.error:
+            raise RemoteProtocolError(1007, "compressed data is corrupt") from None
+        self._position += len(chunk) - len(decompressor.unconsumed_tail)
+        self.has_more = len(octets) == max_length or self._position < len(self._input)
+        if decompressor.eof:
+            # Section 7.2.1: "The next DEFLATE block follows the padded data if any." What follows is copied
+            # for each such block, so from here on little is given at a time.
+            self._position -= len(decompressor.unused_data)
+            self._step = _SMALL_STEP
+            self._object = None
+            self.has_more = self._position < len(self._input)
+        if not self.has_more:
+            self._input = b""
+        size = 1 << self._bits
+        self._window += octets[-size:]
+        if len(self._window) > size:
+            del self._window[:-size]
+        return octets
+
+    def finish(self) -> None:
+        """End the message.
+
+        Raises:
+            RemoteProtocolError: it is cut short.
+        """
+        decompressor = self._object
+        if decompressor is not None:
+            # "Append 4 octets of 0x00 0x00 0xff 0xff to the tail end of the payload". If the payload ends
+            # where it should they complete an empty block, and the next block is read as what it is.
+            try:
+                is_whole = not decompressor.decompress(_TAIL + _END) and decompressor.eof
+            except self._zlib.error:
+                is_whole = False
+            if not is_whole:
+                raise RemoteProtocolError(1007, "compressed message is cut short")
+        self._object = None
+        self._step = _STEP
+        if not self._keeps_context:
+            self._window.clear()
+
+    def decompress(self, payload: bytes, max_size: int) -> bytes:
+        """Return a whole message, decompressed.
+
+        Args:
+            payload: all of its octets.
+            max_size: its limit, in octets.
+
+        Raises:
+            RemoteProtocolError: it is corrupt, cut short, or larger than its limit.
+        """
+        self.feed(payload)
+        message = self.read(min(max_size + 1, _STEP))
+        if self.has_more:
+            rest = bytearray(message)
+            while self.has_more and len(rest) <= max_size:
+                rest += self.read(min(max_size + 1 - len(rest), 16 * _STEP))
+            message = bytes(rest)
+        if len(message) > max_size:
+            raise RemoteProtocolError(1009, "message is too big")
+        self.finish()
+        return message
+
+
+DEFAULT = Deflate()
