@@ -42,7 +42,9 @@ legal now, and this module swaps that set at the beginning and at the end of a f
 from __future__ import annotations
 
 import codecs
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from enum import Enum, IntEnum
+from typing import Any, TypeAlias
 
 from .deflate import Compressor, Decompressor, Deflate
 from .errors import LocalProtocolError, RemoteProtocolError
@@ -68,7 +70,12 @@ from .frames import (
 )
 from .prepared import Prepared
 
-__all__ = ["Connection", "Role", "State"]
+__all__ = ["Connection", "Fragment", "Message", "Role", "State"]
+
+Fragment: TypeAlias = str | bytes | bytearray | memoryview
+Message: TypeAlias = Fragment | Prepared
+# Why a connection is closed with 1011 when the fragments of a message end before the message does
+ABANDONED = "message could not be completed"
 
 _PIECE = 65536  # octets: what one event of a compressed message holds, with fragments=True
 # A message may have this many fragments, or one for each 64 octets of the limit if those are more.
@@ -100,6 +107,48 @@ CONNECTING, OPEN, CLOSING, CLOSED = State.CONNECTING, State.OPEN, State.CLOSING,
 def _is_sendable(code: int) -> bool:
     """Tell whether a status code may stand in a Close frame (sections 7.4.1 and 7.4.2)."""
     return code in _REGISTERED_CODES or 3000 <= code < 5000
+
+
+def is_fragmented(message: object) -> bool:
+    """Tell whether a user gives a message as an iterable of its fragments.
+
+    Args:
+        message: what is to be sent. Bytes-like objects and mappings are iterable, but not meant so.
+    """
+    if isinstance(message, (str, bytes, bytearray, memoryview, Prepared, Mapping)):
+        return False
+    try:
+        memoryview(message)  # type: ignore[arg-type]
+    except TypeError:
+        return isinstance(message, (Iterable, AsyncIterable))
+    return False
+
+
+def check_fragment(fragment: object, last: object) -> None:
+    """Check that something can be the next fragment of a message.
+
+    Args:
+        fragment: what comes next.
+        last: what came before it, or None.
+
+    Raises:
+        TypeError: it is neither text nor bytes-like, or the other of the two.
+    """
+    if isinstance(fragment, Prepared):
+        raise TypeError("a fragment must be str or bytes-like, not Prepared")
+    if last is not None and isinstance(fragment, str) is not isinstance(last, str):
+        raise TypeError("the fragments of a message must be all str or all bytes-like")
+
+
+def join_pieces(pieces: Sequence[Any], final: bool) -> Text | Binary:
+    """Put pieces of a message together.
+
+    Args:
+        pieces: what they hold: all ``str`` or all ``bytes``; one or more.
+        final: whether the message ends with them.
+    """
+    data = pieces[0][:0].join(pieces)
+    return Text(data, final) if isinstance(data, str) else Binary(data, final)
 
 
 def check_deflate(deflate: Deflate | None) -> Deflate | None:
@@ -536,6 +585,34 @@ class Connection:
         """
         self._check_sending(BINARY)
         self._queue_message(BINARY, as_octets(data), fin, compress)
+
+    def send_message(self, message: Message, fin: bool = True, *, compress: bool | None = None) -> None:
+        """Send a message, or a fragment of one, by its type.
+
+        Args:
+            message: ``str`` goes out as text, a bytes-like object as binary, a ``Prepared`` as it is.
+            fin: whether the message ends here; a ``Prepared`` does.
+            compress: as for ``send_text``; a ``Prepared`` knows for itself.
+
+        Raises:
+            LocalProtocolError: as ``send_text``, ``send_binary`` and ``send_prepared`` do.
+            TypeError: it is none of these.
+        """
+        if isinstance(message, str):
+            self.send_text(message, fin, compress=compress)
+        elif isinstance(message, Prepared):
+            self.send_prepared(message)
+        else:
+            self.send_binary(message, fin, compress=compress)
+
+    def compresses(self, length: int, compress: bool | None = None) -> bool:
+        """Tell whether a message will be compressed.
+
+        Args:
+            length: its length, in octets.
+            compress: as for ``send_text``.
+        """
+        return self._compressor is not None and self._compressor.is_wanted(length, compress)
 
     def send_prepared(self, prepared: Prepared) -> None:
         """Send a message that ``prepare`` encoded (RFC 6455, section 5.6).

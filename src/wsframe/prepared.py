@@ -38,6 +38,9 @@ class Prepared:
     def __repr__(self) -> str:
         return f"<Prepared {'text' if self.opcode == TEXT else 'binary'}, {len(self.payload)} octets>"
 
+    def __len__(self) -> int:
+        return len(self.payload)
+
     def encode(self, compressor: Compressor | None) -> tuple[int, bytes, tuple[bytes, ...]]:
         """Return the first octet and the payload of the one frame, and all of it as a server sends it.
 

@@ -12,12 +12,22 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
-from threading import Condition, Lock
+from threading import Condition, Lock, get_ident
 from time import monotonic, perf_counter
 from typing import Any
 
-from ..connection import Connection, State
+from ..connection import (
+    ABANDONED,
+    Connection,
+    Fragment,
+    Message,
+    State,
+    check_fragment,
+    is_fragmented,
+    join_pieces,
+)
 from ..errors import ConnectionClosed, LocalProtocolError
 from ..events import Binary, Close, Event, Fail, Ping, Pong, Request, Response, Text
 from .stream import Stream, remaining
@@ -52,8 +62,10 @@ class WebSocket:
         self._is_broken = False  # writing failed
         self._is_closed = False
         self._end: Close | Fail | None = None
-        self._messages: deque[str | bytes] = deque()
+        self._messages: deque[Text | Binary] = deque()
         self._queued = 0
+        self._pieces: Pieces | None = None  # whose message is being received
+        self._sender: int | None = None  # the thread that sends a fragmented message
         self._pings: dict[bytes, float] = {}  # payload -> when it was sent
         self._round_trips: dict[bytes, float] = {}  # payload -> seconds
         self._remote_address: Any = stream.sock.getpeername()
@@ -128,22 +140,76 @@ class WebSocket:
         """
         deadline = None if timeout is None else monotonic() + timeout
         self._start_reading(deadline)
+        pieces: list[Any] = []
         try:
             while True:
-                if self._messages:
-                    message = self._messages.popleft()
-                    self._queued -= len(message)
-                    return message
-                event = self._next_event(deadline)
-                if event is None:
-                    if self._end is not None:
-                        self._finish(self._close_deadline())
-                        raise self._closed()
-                    self._receive(deadline)
-                elif type(event) is Text or type(event) is Binary:
-                    return event.data
+                message = self._next_message(deadline)
+                if self._pieces is not None:
+                    # Somebody has received the beginning of it, and does not want the rest.
+                    if message.final:
+                        self._pieces = None
+                elif message.final and not pieces:
+                    return message.data
                 else:
-                    remaining(deadline)  # a flood of Pings does not keep us here
+                    pieces.append(message.data)
+                    if message.final:
+                        whole = join_pieces(pieces, True)
+                        pieces.clear()
+                        return whole.data
+        finally:
+            if pieces:  # it did not come in time
+                self._messages.appendleft(begun := join_pieces(pieces, False))
+                self._queued += len(begun.data)
+            self._stop_reading()
+
+    def recv_stream(self, timeout: float | None = None) -> Pieces:
+        """Receive the next message in pieces, as they arrive: ``for piece in ws.recv_stream()``.
+
+        The memory that it takes is bounded by what is on the way, not by the message: for a message of any
+        size, open the connection with ``max_message_size=None``. Text comes in pieces of ``str``, binary of
+        ``bytes``; an empty message is one empty piece. What is not received of a message is dropped by the
+        next ``recv`` or ``recv_stream``.
+
+        Its iterator raises what ``recv`` does, also in the middle of a message that does not arrive whole.
+        After a TimeoutError it goes on.
+
+        Args:
+            timeout: how many seconds to wait for each piece; None: for ever.
+        """
+        return Pieces(self, timeout)
+
+    def _next_message(self, deadline: float | None) -> Text | Binary:
+        """Return the next message, or piece of one, as the thread that reads."""
+        if self._messages:
+            message = self._messages.popleft()
+            self._queued -= len(message.data)
+            return message
+        while True:
+            event = self._next_event(deadline)
+            if event is None:
+                if self._end is not None:
+                    self._finish(self._close_deadline())
+                    raise self._closed()
+                self._receive(deadline)
+            elif type(event) is Text or type(event) is Binary:
+                return event
+            else:
+                remaining(deadline)  # a flood of Pings does not keep us here
+
+    def _receive_piece(self, pieces: Pieces, timeout: float | None) -> Text | Binary:
+        deadline = None if timeout is None else monotonic() + timeout
+        self._start_reading(deadline)
+        try:
+            pieces.check()
+            while True:
+                if self._pieces is None and not self._messages:
+                    self._connection.stream_next()
+                piece = self._next_message(deadline)
+                if self._pieces is None or self._pieces is pieces:
+                    self._pieces = None if piece.final else pieces
+                    return piece
+                if piece.final:  # of one that nobody wants any more
+                    self._pieces = None
         finally:
             self._stop_reading()
 
@@ -209,28 +275,80 @@ class WebSocket:
 
     # Sending
 
-    def send(self, message: str | bytes | bytearray | memoryview) -> None:
+    def send(self, message: Message | Iterable[Fragment], *, compress: bool | None = None) -> None:
         """Send a message; waits until the system has taken it.
 
+        An iterable goes out as one fragmented message: each of its items as soon as it is there. Pings go out
+        in between; other messages wait until it is done. When it raises half-way, the connection is closed
+        with 1011, because the message cannot be completed. One without items sends nothing.
+
         Args:
-            message: ``str`` goes out as text, a bytes-like object as binary.
+            message: ``str`` goes out as text, a bytes-like object as binary, an iterable of either as one
+                fragmented message, and what ``prepare`` returned as it is.
+            compress: whether to compress it, if that is agreed on; None: if it reaches the threshold.
 
         Raises:
             ConnectionClosed: the connection is closing or closed.
             LocalProtocolError: the text contains a lone surrogate.
-            TypeError: the message is neither a string nor bytes-like.
+            TypeError: the message is none of these, or its items are not all text or all binary.
+            RuntimeError: an iterable sends on the connection that it is being sent on.
         """
+        if is_fragmented(message):
+            self._send_fragments(message, compress)  # type: ignore[arg-type]
+            return
+        while not self._send(message, True, compress, None):  # type: ignore[arg-type]
+            with self._changed:
+                self._wait_to_send()
+
+    def _send(self, message: Message, fin: bool, compress: bool | None, sender: int | None) -> bool:
+        """Send a message, or as the sender of a fragmented one a fragment; False: it is not its turn."""
         with self._writing:
             with self._changed:
+                if self._sender != sender:
+                    return False
                 self._check_open()
-                if isinstance(message, str):
-                    self._connection.send_text(message)
-                else:
-                    self._connection.send_binary(message)
+                self._connection.send_message(message, fin, compress=compress)
             self._write(None)
         self._flush(None)
         if self._is_broken:
             raise self._closed()
+        return True
+
+    def _wait_to_send(self) -> None:
+        if self._sender == get_ident():
+            raise RuntimeError("a message cannot be sent inside another one")
+        while self._sender is not None:
+            self._changed.wait()
+
+    def _send_fragments(self, fragments: Iterable[Fragment], compress: bool | None) -> None:
+        last: Fragment | None = None
+        sender = get_ident()
+        with self._changed:
+            self._wait_to_send()
+            self._check_open()
+            self._sender = sender
+        try:
+            for fragment in fragments:
+                check_fragment(fragment, last)
+                self._send(fragment, False, compress, sender)
+                last = fragment
+            if last is not None:
+                self._send(last[:0], True, compress, sender)
+        except BaseException as error:
+            if last is not None:
+                self._abandon(error)
+            raise
+        finally:
+            with self._changed:
+                self._sender = None
+                self._changed.notify_all()
+
+    def _abandon(self, error: BaseException) -> None:
+        """Close the connection, because a message cannot be completed."""
+        if self._connection.state is OPEN and not self._is_broken:
+            with suppress(TimeoutError):
+                self._send_close(1011, ABANDONED, self._close_deadline())
+            error.add_note(f"wsframe closed the connection with 1011: {ABANDONED}")
 
     def ping(self, payload: bytes | None = None, timeout: float | None = None) -> float:
         """Send a Ping and wait for its Pong. Messages that come before it are kept for ``recv``.
@@ -280,7 +398,7 @@ class WebSocket:
                 raise RuntimeError("the receive queue is full: receive its messages first")
             event = self._next_event(deadline)
             if type(event) is Text or type(event) is Binary:
-                self._messages.append(event.data)
+                self._messages.append(event)
                 self._queued += len(event.data)
             elif event is None and self._end is None:
                 self._receive(deadline)
@@ -440,8 +558,10 @@ class WebSocket:
         """Close the TCP connection so that the peer reads all that was written (section 7.1.1)."""
         if self._is_closed:
             return
-        with suppress(TimeoutError):
+        try:
             self._write_last(deadline)
+        except TimeoutError:
+            self._is_broken = True  # the peer did not get all of it, and not our Close
         if self._connection.should_close:
             self._stream.shut_down()
         # "the client SHOULD wait for the server to close the connection"
@@ -458,3 +578,35 @@ class WebSocket:
                     self._end = event
             self._is_closed = True
             self._changed.notify_all()
+
+
+class Pieces:
+    """Iterate over the pieces of one message: what ``recv_stream`` returns."""
+
+    def __init__(self, websocket: WebSocket, timeout: float | None) -> None:
+        self._websocket = websocket
+        self._timeout = timeout
+        self._is_begun = False
+        self._is_over = False
+
+    def __iter__(self) -> Pieces:
+        return self
+
+    def __next__(self) -> str | bytes:
+        if self._is_over:
+            raise StopIteration
+        piece = self._websocket._receive_piece(self, self._timeout)
+        self._is_over = piece.final
+        if self._is_begun and not piece.data:
+            raise StopIteration  # the last fragment was empty
+        self._is_begun = True
+        return piece.data
+
+    def check(self) -> None:
+        """Check that the message is still being received.
+
+        Raises:
+            RuntimeError: another ``recv`` went on to the next one.
+        """
+        if self._is_begun and self._websocket._pieces is not self:
+            raise RuntimeError("the rest of this message was dropped by another recv")
