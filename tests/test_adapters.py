@@ -54,7 +54,8 @@ def test_messages_come_back(adapter, maybe_tls, message, expected):
     [
         (1, TypeError),
         (None, TypeError),
-        (["a"], TypeError),
+        ([1], TypeError),
+        ({"a": "b"}, TypeError),
         ("\ud800", LocalProtocolError),
     ],
 )
