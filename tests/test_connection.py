@@ -121,12 +121,16 @@ REQUEST = (
 )
 
 
+class Client(ClientConnection):
+    """A client whose request was sent already."""
+
+    def __init__(self):
+        super().__init__("ws://localhost/")
+        self.request_sent = self.data_to_send()
+
+
 def connecting(role):
-    if role is SERVER:
-        return ServerConnection()
-    conn = ClientConnection("ws://localhost/")
-    conn.request_sent = conn.data_to_send()
-    return conn
+    return ServerConnection() if role is SERVER else Client()
 
 
 def response_to(request):

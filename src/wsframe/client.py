@@ -51,6 +51,18 @@ class ClientConnection(Connection):
         TypeError: an argument has a wrong type.
     """
 
+    __slots__ = (
+        "_body",
+        "_head_reader",
+        "_informational",
+        "_key",
+        "_offered",
+        "_parser",
+        "_subprotocols",
+        "response",
+        "uri",
+    )
+
     def __init__(
         self,
         uri: str,

@@ -208,6 +208,40 @@ class Connection:
         ValueError: ``max_message_size`` is negative.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_as_pieces",
+        "_between_messages",
+        "_compressor",
+        "_decoder",
+        "_decompressor",
+        "_encode",
+        "_eof",
+        "_fragments",
+        "_in_handshake",
+        "_is_compressed",
+        "_is_compressing",
+        "_is_last",
+        "_max_fragments",
+        "_max_message_size",
+        "_message",
+        "_message_fragments",
+        "_message_opcode",
+        "_output",
+        "_over",
+        "_room",
+        "_sent_opcode",
+        "_sent_utf8",
+        "_utf8",
+        "close_received",
+        "close_sent",
+        "deflate",
+        "role",
+        "should_close",
+        "state",
+        "subprotocol",
+    )
+
     def __init__(
         self,
         role: Role,

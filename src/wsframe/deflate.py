@@ -110,7 +110,7 @@ class Deflate:
         """Return what a client offers: the value of its Sec-WebSocket-Extensions (RFC 7692, section 5.1).
 
         What it asks the server for is asked for in the first offer only. The second one is for servers that
-        cannot limit themselves: section 7.1.3 recommends such a fallback.
+        cannot limit themselves, as in the examples of section 7.1.3.
         """
         asked = ""
         if self.server_no_context_takeover:
@@ -208,13 +208,14 @@ class Deflate:
         )
 
     def _agree(self, server_bits: int, client_bits: int, server_alone: bool, client_alone: bool) -> Deflate:
-        return replace(
+        agreed = replace(
             self,
             server_max_window_bits=server_bits,
             client_max_window_bits=client_bits,
             server_no_context_takeover=server_alone,
             client_no_context_takeover=client_alone,
         )
+        return self if agreed == self else agreed  # most connections of a server share one
 
 
 def _check_int(name: str, value: object, least: int, most: int) -> None:

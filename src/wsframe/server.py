@@ -47,6 +47,15 @@ class ServerConnection(Connection):
         TypeError: an argument has a wrong type.
     """
 
+    __slots__ = (
+        "_head_reader",
+        "_origins",
+        "_refusal",
+        "_subprotocols",
+        "_wished",
+        "request",
+    )
+
     def __init__(
         self,
         *,
