@@ -45,7 +45,7 @@ coverage: .venv/test
 	.venv/bin/python -m coverage run -m pytest $(CORE_TESTS)
 	.venv/bin/python -m coverage report --include '$(CORE)' --show-missing --fail-under 100
 
-CORE_NAMES = errors events uri frames handshake connection client server
+CORE_NAMES = errors events uri frames deflate prepared handshake connection client server
 CORE = $(shell echo $(CORE_NAMES:%=*/wsframe/%.py) | tr ' ' ,)
 CORE_TESTS = $(CORE_NAMES:%=tests/test_%.py)
 

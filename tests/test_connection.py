@@ -27,7 +27,9 @@ from wsframe import (
     ServerConnection,
     State,
     Text,
+    prepare,
 )
+from wsframe.connection import check_fragment, is_fragmented, join_pieces
 
 CLIENT, SERVER = Role.CLIENT, Role.SERVER
 CONNECTING, OPEN, CLOSING, CLOSED = State.CONNECTING, State.OPEN, State.CLOSING, State.CLOSED
@@ -1465,3 +1467,71 @@ def test_handshake_answers_and_frames_go_out_in_order():
     response = response_to(REQUEST)
     assert octets.startswith(response)
     assert frames_of(SERVER, octets[len(response) :]) == [(TEXT, b"c"), (PONG, b"a")]
+
+
+# For the adapters: what a user gives as a message
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("text", False),
+        (b"octets", False),
+        (bytearray(b"octets"), False),
+        (memoryview(b"octets"), False),
+        (array.array("I", [1, 2]), False),
+        (prepare("text"), False),
+        ({"a": 1}, False),
+        (None, False),
+        (5, False),
+        ([b"a"], True),
+        (iter(["a"]), True),
+        ((), True),
+    ],
+)
+def test_what_is_a_message_in_fragments(message, expected):
+    assert is_fragmented(message) is expected
+
+
+def test_an_asynchronous_iterable_is_a_message_in_fragments():
+    class Fragments:
+        async def __aiter__(self):
+            yield b""
+
+    assert is_fragmented(Fragments())
+
+
+@pytest.mark.parametrize(
+    ("fragment", "last", "message"),
+    [
+        (prepare("text"), None, "a fragment must be str or bytes-like, not Prepared"),
+        (b"octets", "text", "the fragments of a message must be all str or all bytes-like"),
+        ("text", b"octets", "the fragments of a message must be all str or all bytes-like"),
+    ],
+)
+def test_what_cannot_be_the_next_fragment(fragment, last, message):
+    with pytest.raises(TypeError, match=f"^{message}$"):
+        check_fragment(fragment, last)
+
+
+@pytest.mark.parametrize(("fragment", "last"), [("a", None), (b"a", None), ("b", "a"), (bytearray(), b"a")])
+def test_what_can_be_the_next_fragment(fragment, last):
+    check_fragment(fragment, last)
+
+
+def test_pieces_are_joined():
+    assert join_pieces(["a", "b"], True) == Text("ab")
+    assert join_pieces([b"a", b"", b"b"], False) == Binary(b"ab", False)
+
+
+@pytest.mark.parametrize("kind", [Text, Binary])
+def test_stream_next_inside_a_message_gives_what_was_collected_with_the_next_piece(role, kind):
+    conn = Connection(role)
+    first = TEXT_STARTS if kind is Text else BINARY_STARTS
+    assert (
+        hear(conn, said(role, first, b"ab"), said(role, GOES_ON, b"\xe2\x82" if kind is Text else b"c")) == []
+    )
+    conn.stream_next()
+    pieces = hear(conn, said(role, GOES_ON, b"\xac"), said(role, ENDS, b"d"), said(role, ENDS | first, b"e"))
+    data = ("ab\N{EURO SIGN}", "d", "e") if kind is Text else (b"abc\xac", b"d", b"e")
+    assert pieces == [kind(data[0], False), kind(data[1]), kind(data[2])]

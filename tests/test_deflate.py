@@ -1,0 +1,1041 @@
+"""RFC 7692: permessage-deflate. Each sample is read three ways: whole, octet by octet, and followed by an
+octet that is not part of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import tracemalloc
+import zlib
+
+import pytest
+
+from wsframe import (
+    Binary,
+    ClientConnection,
+    Close,
+    Connection,
+    Deflate,
+    Fail,
+    Frame,
+    FrameDecoder,
+    Opcode,
+    Ping,
+    Pong,
+    RemoteProtocolError,
+    Role,
+    ServerConnection,
+    State,
+    Text,
+    encode_frame,
+)
+from wsframe.deflate import Compressor, Decompressor
+
+CLIENT, SERVER = Role.CLIENT, Role.SERVER
+KEY = bytes.fromhex("37fa213d")
+RSV1 = 4
+
+NAME = "permessage-deflate"
+WIDE = Deflate(server_max_window_bits=15, client_max_window_bits=15)
+ALONE = Deflate(server_no_context_takeover=True, client_no_context_takeover=True)
+
+CORRUPT = Fail(1007, "compressed data is corrupt")
+CUT_SHORT = Fail(1007, "compressed message is cut short")
+TOO_BIG = Fail(1009, "message is too big")
+BAD_TEXT = Fail(1007, "text is not UTF-8")
+RESERVED = Fail(1002, "reserved bits must be zero")
+
+MODULES = []
+for name in ("zlib", "zlib_ng.zlib_ng", "isal.isal_zlib"):
+    try:
+        MODULES.append(importlib.import_module(name))
+    except ImportError:
+        MODULES.append(pytest.param(None, marks=pytest.mark.skip(reason=f"{name} is not installed"), id=name))
+modules = pytest.mark.parametrize("module", MODULES, ids=lambda module: module and module.__name__)
+
+
+@pytest.fixture(params=Role, ids=lambda role: role.value)
+def role(request):
+    return request.param
+
+
+def said(role, opcode, payload=b"", fin=True, rsv=0):
+    """Return a frame as the peer of ``role`` sends it."""
+    return encode_frame(opcode, payload, fin, rsv, KEY if role is SERVER else None)
+
+
+def deflated(data, bits=15, *, end=zlib.Z_SYNC_FLUSH, level=-1):
+    """Return a message, compressed by zlib alone."""
+    compressor = zlib.compressobj(level, zlib.DEFLATED, -bits)
+    octets = compressor.compress(data) + compressor.flush(end)
+    return octets.removesuffix(b"\0\0\xff\xff")
+
+
+def inflated(payload, bits=15):
+    return zlib.decompressobj(-bits).decompress(payload + b"\0\0\xff\xff")
+
+
+def listen(conn):
+    events = []
+    while event := conn.next_event():
+        events.append(event)
+    return events
+
+
+def hear(conn, *chunks):
+    events = []
+    for chunk in chunks:
+        conn.receive_data(chunk)
+        events += listen(conn)
+    return events
+
+
+def sent(conn):
+    decoder = FrameDecoder(masked=conn.role is CLIENT, rsv1=True)
+    decoder.feed(conn.data_to_send())
+    frames = []
+    while frame := decoder.next_frame():
+        frames.append(frame)
+    assert decoder.unread == 0
+    return frames
+
+
+# What an endpoint wishes
+
+
+def test_the_defaults():
+    assert Deflate() == Deflate(
+        level=None,
+        mem_level=5,
+        server_max_window_bits=12,
+        client_max_window_bits=12,
+        server_no_context_takeover=False,
+        client_no_context_takeover=False,
+        threshold=128,
+        zlib=zlib,
+    )
+    assert repr(Deflate(level=1)) == (
+        "Deflate(level=1, mem_level=5, server_max_window_bits=12, client_max_window_bits=12, "
+        "server_no_context_takeover=False, client_no_context_takeover=False, threshold=128)"
+    )
+    assert hash(Deflate()) == hash(Deflate())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Deflate().level = 3
+
+
+@pytest.mark.parametrize("name", ["server_max_window_bits", "client_max_window_bits"])
+@pytest.mark.parametrize("bits", [-15, 0, 8, 16])
+def test_windows_have_9_to_15_bits(name, bits):
+    with pytest.raises(ValueError, match=f"^{name} must be 9 to 15, not {bits}$"):
+        Deflate(**{name: bits})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mem_level": 0}, "mem_level must be 1 to 9, not 0"),
+        ({"mem_level": 10}, "mem_level must be 1 to 9, not 10"),
+        ({"threshold": -1}, "threshold must be 0 to 9223372036854775807, not -1"),
+        ({"level": 10}, "zlib has no level 10"),
+        ({"level": -2}, "zlib has no level -2"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        Deflate(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"level": "9"}, "level must be an int, not str"),
+        ({"level": True}, "level must be an int, not bool"),
+        ({"mem_level": None}, "mem_level must be an int, not NoneType"),
+        ({"server_max_window_bits": "12"}, "server_max_window_bits must be an int, not str"),
+        ({"client_max_window_bits": True}, "client_max_window_bits must be an int, not bool"),
+        ({"threshold": 1.5}, "threshold must be an int, not float"),
+        ({"server_no_context_takeover": 1}, "server_no_context_takeover must be a bool, not int"),
+        ({"client_no_context_takeover": None}, "client_no_context_takeover must be a bool, not NoneType"),
+        ({"zlib": "zlib"}, "zlib must be a module like zlib, not 'zlib'"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_refused(options, message):
+    with pytest.raises(TypeError, match=f"^{message}$"):
+        Deflate(**options)
+
+
+@pytest.mark.parametrize("make", [ServerConnection, lambda **options: ClientConnection("ws://a/", **options)])
+@pytest.mark.parametrize("deflate", [True, "permessage-deflate", {}])
+def test_a_connection_wants_a_deflate_or_none(make, deflate):
+    with pytest.raises(TypeError, match=r"^deflate must be a Deflate or None, not \w+$"):
+        make(deflate=deflate)
+    with pytest.raises(TypeError, match=r"^deflate must be a Deflate or None, not \w+$"):
+        Connection(SERVER, deflate=deflate)
+
+
+# What a client offers (section 7.1)
+
+
+@pytest.mark.parametrize(
+    ("deflate", "offer"),
+    [
+        (WIDE, f"{NAME}; client_max_window_bits"),
+        (
+            Deflate(),
+            f"{NAME}; server_max_window_bits=12; client_max_window_bits=12, "
+            f"{NAME}; client_max_window_bits=12",
+        ),
+        (
+            Deflate(server_max_window_bits=15, client_max_window_bits=9, client_no_context_takeover=True),
+            f"{NAME}; client_no_context_takeover; client_max_window_bits=9",
+        ),
+        (
+            Deflate(server_max_window_bits=15, client_max_window_bits=15, server_no_context_takeover=True),
+            f"{NAME}; server_no_context_takeover; client_max_window_bits, {NAME}; client_max_window_bits",
+        ),
+    ],
+)
+def test_what_a_client_offers(deflate, offer):
+    assert deflate.offer() == offer
+
+
+# What a server accepts (sections 5.1 and 7.1)
+
+PLAIN = (15, 15, False, False)
+
+
+def four(deflate):
+    return (
+        deflate.server_max_window_bits,
+        deflate.client_max_window_bits,
+        deflate.server_no_context_takeover,
+        deflate.client_no_context_takeover,
+    )
+
+
+@pytest.mark.parametrize(
+    ("offers", "response", "agreed"),
+    [
+        # What browsers say
+        ("", "", PLAIN),
+        ("; client_max_window_bits", "; client_max_window_bits=15", PLAIN),
+        # Section 7.1.3
+        (
+            "; client_max_window_bits; server_max_window_bits=10",
+            "; server_max_window_bits=10; client_max_window_bits=15",
+            (10, 15, False, False),
+        ),
+        (
+            f"; client_max_window_bits; server_max_window_bits=10, {NAME}; client_max_window_bits",
+            "; server_max_window_bits=10; client_max_window_bits=15",
+            (10, 15, False, False),
+        ),
+        # Each parameter
+        ("; server_no_context_takeover", "; server_no_context_takeover", (15, 15, True, False)),
+        ("; client_no_context_takeover", "; client_no_context_takeover", (15, 15, False, True)),
+        ("; server_max_window_bits=15", "; server_max_window_bits=15", PLAIN),
+        ("; server_max_window_bits=9", "; server_max_window_bits=9", (9, 15, False, False)),
+        ("; client_max_window_bits=9", "; client_max_window_bits=9", (15, 9, False, False)),
+        # RFC 6455, section 9.1: a value may be quoted, and what is quoted escaped
+        ('; server_max_window_bits="10"', "; server_max_window_bits=10", (10, 15, False, False)),
+        ('; server_max_window_bits="\\1\\0"', "; server_max_window_bits=10", (10, 15, False, False)),
+        # White space and empty elements
+        (";server_no_context_takeover", "; server_no_context_takeover", (15, 15, True, False)),
+        ("\t ;\t server_max_window_bits \t= 11 \t", "; server_max_window_bits=11", (11, 15, False, False)),
+        (" , ,, ", "", PLAIN),
+    ],
+)
+def test_a_server_accepts_an_offer(offers, response, agreed):
+    accepted, deflate = WIDE.accept(NAME + offers)
+    assert accepted == NAME + response
+    assert four(deflate) == agreed
+
+
+@pytest.mark.parametrize(
+    "declined",
+    [
+        "x-webkit-deflate-frame",
+        "permessage-bzip2; server_max_window_bits=15",
+        "Permessage-Deflate",  # section 5: extension tokens are compared as they are
+        # Out of range, or not "a decimal integer value without leading zeroes"
+        *(
+            f"{NAME}; {parameter}={value}"
+            for parameter in ("server_max_window_bits", "client_max_window_bits")
+            for value in ("16", "7", "8", "0", "010", "+10", "1_0", "-1", '""', "10.0", "0x0a", "x", '"1 0"')
+        ),
+        f"{NAME}; server_max_window_bits",
+        f"{NAME}; server_max_window_bits=",
+        f"{NAME}; client_max_window_bits=",
+        f"{NAME}; server_max_window_bits=\u0661\u0662",
+        # With a value that does not belong there
+        f"{NAME}; server_no_context_takeover=1",
+        f'{NAME}; client_no_context_takeover=""',
+        # Twice
+        f"{NAME}; server_no_context_takeover; server_no_context_takeover",
+        f"{NAME}; client_max_window_bits; client_max_window_bits=10",
+        f"{NAME}; server_max_window_bits=10; server_max_window_bits=10",
+        # Unknown
+        f"{NAME}; server_window_bits=10",
+        f"{NAME}; Server_No_Context_Takeover",
+        # Not legible
+        f"{NAME};",
+        f"{NAME}; ;",
+        f"{NAME} server_no_context_takeover",
+        f"{NAME}; server max=10",
+        f'{NAME}; server_max_window_bits="10"0',
+        f'"{NAME}"',
+        f"{NAME}=1",
+        "@",
+        "; server_no_context_takeover",
+    ],
+)
+def test_what_cannot_be_honoured_is_declined_and_the_next_offer_is_taken(declined):
+    assert WIDE.accept(declined) is None
+    assert WIDE.accept(f"{declined}, {declined}") is None
+    assert WIDE.accept(f"{declined}, {NAME}; server_max_window_bits=13, {NAME}")[0] == (
+        f"{NAME}; server_max_window_bits=13"
+    )
+    assert WIDE.accept(f"{NAME}; server_max_window_bits=13, {declined}")[0] == (
+        f"{NAME}; server_max_window_bits=13"
+    )
+
+
+@pytest.mark.parametrize("unclosed", [f'{NAME}; server_max_window_bits="10', f'{NAME}; a="\\"'])
+def test_a_quote_that_is_not_closed_takes_the_rest(unclosed):
+    assert WIDE.accept(unclosed) is None
+    assert WIDE.accept(f"{unclosed}, {NAME}") is None
+    assert WIDE.accept(f"{NAME}, {unclosed}")[0] == NAME
+
+
+def test_a_comma_in_quotes_does_not_end_an_offer():
+    assert WIDE.accept(f'x; y="a, {NAME}"') is None
+    assert WIDE.accept(f'x; y="a, \\", b", {NAME}')[0] == NAME
+
+
+@pytest.mark.parametrize("offers", ["", " ", ",", ", ,\t"])
+def test_no_offer_is_no_agreement(offers):
+    assert WIDE.accept(offers) is None
+    assert WIDE.check_response(offers) is None
+
+
+def test_a_server_wishes_as_well():
+    deflate = Deflate(
+        level=9,
+        mem_level=9,
+        server_max_window_bits=11,
+        client_max_window_bits=10,
+        server_no_context_takeover=True,
+        client_no_context_takeover=True,
+        threshold=7,
+    )
+    alone = f"{NAME}; server_no_context_takeover; client_no_context_takeover"
+    # Section 7.1.2.2: without the client's parameter, no window can be asked of it.
+    assert deflate.accept(NAME) == (
+        f"{alone}; server_max_window_bits=11",
+        dataclasses.replace(deflate, client_max_window_bits=15),
+    )
+    assert deflate.accept(f"{NAME}; client_max_window_bits; server_max_window_bits=15") == (
+        f"{alone}; server_max_window_bits=11; client_max_window_bits=10",
+        deflate,
+    )
+    assert deflate.accept(f"{NAME}; client_max_window_bits=9; server_max_window_bits=9") == (
+        f"{alone}; server_max_window_bits=9; client_max_window_bits=9",
+        dataclasses.replace(deflate, server_max_window_bits=9, client_max_window_bits=9),
+    )
+
+
+# What a client takes for an answer
+
+
+@pytest.mark.parametrize(
+    ("wish", "response", "agreed"),
+    [
+        (WIDE, "", PLAIN),
+        (WIDE, "; server_max_window_bits=15; client_max_window_bits=15", PLAIN),
+        (WIDE, '; server_max_window_bits="10"', (10, 15, False, False)),
+        (WIDE, "; client_max_window_bits=9", (15, 9, False, False)),
+        (WIDE, "; server_no_context_takeover", (15, 15, True, False)),
+        (WIDE, "; client_no_context_takeover", (15, 15, False, True)),
+        # It may do what it said even if the server does not say it (section 7.1.1.2).
+        (ALONE, "", (15, 12, False, True)),
+        (ALONE, "; server_no_context_takeover; client_no_context_takeover", (15, 12, True, True)),
+        # The server did not limit itself, but the client does.
+        (Deflate(), "", (15, 12, False, False)),
+        (Deflate(), "; server_max_window_bits=9; client_max_window_bits=15", (9, 12, False, False)),
+        (Deflate(), "; server_max_window_bits=12; client_max_window_bits=10", (12, 10, False, False)),
+    ],
+)
+def test_a_client_agrees(wish, response, agreed):
+    assert four(wish.check_response(NAME + response)) == agreed
+
+
+@pytest.mark.parametrize(
+    ("response", "reason"),
+    [
+        *(
+            (f"{NAME}; {parameter}={value}", f"parameters of {NAME} are wrong")
+            for parameter in ("server_max_window_bits", "client_max_window_bits")
+            for value in ("16", "7", "8", "010", "+10", "1_0", '""', '"1 0"', "\u00b9")
+            if value != "\u00b9"
+        ),
+        (f"{NAME}; server_max_window_bits", f"parameters of {NAME} are wrong"),
+        (f"{NAME}; client_max_window_bits", f"parameters of {NAME} are wrong"),
+        (f"{NAME}; server_no_context_takeover=true", f"parameters of {NAME} are wrong"),
+        (
+            f"{NAME}; client_no_context_takeover; client_no_context_takeover",
+            f"parameters of {NAME} are wrong",
+        ),
+        (
+            f"{NAME}; server_max_window_bits=10; server_max_window_bits=10",
+            f"parameters of {NAME} are wrong",
+        ),
+        (f"{NAME}; level=9", f"parameters of {NAME} are wrong"),
+        (f"{NAME}; server_max_window_bits=13", "server_max_window_bits exceeds what was asked for"),
+        (f"{NAME}; server_max_window_bits=", "Sec-WebSocket-Extensions is malformed"),
+        (f"{NAME}; client_max_window_bits=\u00b9", "Sec-WebSocket-Extensions is malformed"),
+        (f"{NAME};", "Sec-WebSocket-Extensions is malformed"),
+        (f'{NAME}; "', "Sec-WebSocket-Extensions is malformed"),
+        (f"{NAME}, ;", "Sec-WebSocket-Extensions is malformed"),
+        ("x-webkit-deflate-frame", "server uses an extension that was not offered"),
+        (f"{NAME}, foo", "server uses an extension that was not offered"),
+        (f"foo, {NAME}", "server uses an extension that was not offered"),
+        (f"{NAME}, {NAME}", f"server accepts more than one {NAME}"),
+        (f"{NAME}; server_max_window_bits=10, {NAME}", f"server accepts more than one {NAME}"),
+    ],
+)
+def test_a_client_fails_what_a_server_must_not_answer(response, reason):
+    with pytest.raises(RemoteProtocolError) as caught:
+        Deflate().check_response(response)
+    assert (caught.value.code, caught.value.reason) == (1002, reason)
+
+    conn = ClientConnection("ws://localhost/")
+    assert hear(conn, answer_to(conn.data_to_send(), response)) == [Fail(1002, reason)]
+    assert conn.state is State.CLOSED
+    assert conn.should_close
+
+
+def answer_to(request, extensions):
+    server = ServerConnection(deflate=None)
+    server.receive_data(request)
+    assert server.next_event() is server.request
+    server.accept()
+    head = server.data_to_send().removesuffix(b"\r\n")
+    return head + f"Sec-WebSocket-Extensions: {extensions}\r\n\r\n".encode("latin-1")
+
+
+def test_a_client_that_offers_nothing_is_answered_nothing():
+    conn = ClientConnection("ws://localhost/", deflate=None)
+    request = conn.data_to_send()
+    assert b"Extensions" not in request
+    assert hear(conn, answer_to(request, NAME)) == [
+        Fail(1002, "server uses an extension that was not offered")
+    ]
+
+
+# The opening handshake
+
+
+def shake_hands(client, server):
+    """Return both ends after the opening handshake."""
+    ours = ClientConnection("ws://localhost/", deflate=client)
+    theirs = ServerConnection(deflate=server)
+    theirs.receive_data(ours.data_to_send())
+    assert theirs.next_event() is theirs.request
+    theirs.accept()
+    ours.receive_data(theirs.data_to_send())
+    assert ours.next_event() is ours.response
+    assert ours.state is theirs.state is State.OPEN
+    return ours, theirs
+
+
+@pytest.mark.parametrize("server", [Deflate(), WIDE, ALONE, None])
+@pytest.mark.parametrize("client", [Deflate(), WIDE, ALONE, None])
+def test_two_ends_agree_and_talk(client, server):
+    ends = shake_hands(client, server)
+    if client is None or server is None:
+        assert [end.deflate for end in ends] == [None, None]
+    else:
+        assert four(ends[0].deflate) == four(ends[1].deflate)
+    for sender, receiver in (ends, ends[::-1]):
+        for message in ("Hello " * 100, "Hello " * 100, "", "x" * 100_000):
+            sender.send_text(message)
+            receiver.receive_data(sender.data_to_send())
+            assert listen(receiver) == [Text(message)]
+
+
+def test_two_ends_that_wish_the_same_share_it():
+    deflate = Deflate(level=3)
+    assert [end.deflate for end in shake_hands(deflate, deflate)] == [deflate, deflate]
+    assert shake_hands(deflate, deflate)[1].deflate is deflate
+
+
+def test_an_end_keeps_its_own_level_and_threshold():
+    client, server = shake_hands(Deflate(level=1, threshold=0), Deflate(level=9, threshold=5))
+    assert (client.deflate.level, client.deflate.threshold) == (1, 0)
+    assert (server.deflate.level, server.deflate.threshold) == (9, 5)
+
+
+@pytest.mark.parametrize("header", ["permessage-deflate; x", '"', "\\", ",;=", "permessage-deflate; a=\xff"])
+def test_offers_that_cannot_be_read_do_not_refuse_the_client(header):
+    client, server = ClientConnection("ws://localhost/", deflate=None), ServerConnection()
+    request = client.data_to_send().removesuffix(b"\r\n")
+    server.receive_data(request + f"Sec-WebSocket-Extensions: {header}\r\n\r\n".encode())
+    assert server.next_event() is server.request
+    server.accept()
+    assert b"Extensions" not in server.data_to_send()
+    assert server.deflate is None
+
+
+def test_several_headers_are_one_list():
+    client, server = ClientConnection("ws://localhost/", deflate=None), ServerConnection(deflate=WIDE)
+    request = client.data_to_send().removesuffix(b"\r\n")
+    lines = b"Sec-WebSocket-Extensions: foo\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+    server.receive_data(request + lines)
+    assert server.next_event() is server.request
+    server.accept()
+    assert b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n" in server.data_to_send()
+
+
+# Messages that come in: the examples of section 7.2.3
+
+HELLO = bytes.fromhex("f248cdc9c90700")
+AGAIN = bytes.fromhex("f200110000")
+
+
+@pytest.mark.parametrize(
+    ("frames", "messages"),
+    [
+        # 7.2.3.1, in one frame and in two
+        ([(1, "f248cdc9c90700", 1)], ["Hello"]),
+        ([(1, "f248cd", 0), (0, "c9c90700", 1)], ["Hello"]),
+        # 7.2.3.2: the second message refers to the first
+        ([(1, "f248cdc9c90700", 1), (1, "f200110000", 1)], ["Hello", "Hello"]),
+        # 7.2.3.3: a block without compression
+        ([(1, "000500faff48656c6c6f00", 1)], ["Hello"]),
+        # 7.2.3.4: a block with BFINAL
+        ([(1, "f348cdc9c9070000", 1)], ["Hello"]),
+        # 7.2.3.5: two blocks
+        ([(1, "f248050000 00ffffcac9c90700", 1)], ["Hello"]),
+        # 7.2.3.6: an empty message
+        ([(1, "00", 1)], [""]),
+    ],
+)
+def test_the_examples_of_the_rfc(role, reading, frames, messages):
+    conn = Connection(role, deflate=WIDE)
+    octets = b"".join(
+        said(role, opcode, bytes.fromhex(payload), fin, RSV1 if opcode else 0)
+        for opcode, payload, fin in frames
+    )
+    trailing = reading.trailing(b"\x89")
+    assert hear(conn, *reading.cut(octets + trailing)) == [Text(message) for message in messages]
+    assert conn.unread == len(trailing)
+    assert conn.state is State.OPEN
+
+
+def test_we_say_it_as_the_rfc_does():
+    conn = Connection(SERVER, deflate=dataclasses.replace(WIDE, threshold=0))
+    conn.send_text("Hello")
+    conn.send_text("Hello")
+    conn.send_text("")
+    assert conn.data_to_send() == b"\xc1\x07" + HELLO + b"\xc1\x05" + AGAIN + b"\xc1\x01\0"
+
+
+@pytest.mark.parametrize("bits", range(9, 16))
+@modules
+def test_every_window_and_module_is_read_by_zlib(role, bits, module):
+    level = 1 if module.__name__ == "isal.isal_zlib" else 9
+    deflate = Deflate(
+        level=level, mem_level=9, server_max_window_bits=bits, client_max_window_bits=bits, zlib=module
+    )
+    conn = Connection(role, deflate=deflate)
+    decompressor = zlib.decompressobj(-bits)
+    noise = bytes(index * index % 251 for index in range(1, 70_000, 7))
+    for message in (noise, noise, b"", noise[:300] * 100, noise[::-1]):
+        conn.send_binary(message, compress=True)
+        (frame,) = sent(conn)
+        assert (frame.opcode, frame.fin, frame.rsv) == (Opcode.BINARY, True, RSV1)
+        assert decompressor.decompress(frame.payload + b"\0\0\xff\xff") == message
+
+
+@modules
+def test_every_module_reads_every_other(module):
+    for other in MODULES:
+        if not hasattr(other, "compressobj"):
+            continue
+        deflate = Deflate(zlib=other, threshold=0)
+        client, server = shake_hands(deflate, dataclasses.replace(deflate, zlib=module))
+        for sender, receiver in ((client, server), (server, client)):
+            for message in ("some text " * 50, "some text " * 51, "", "\N{SNOWMAN}" * 70_000):
+                sender.send_text(message)
+                receiver.receive_data(sender.data_to_send())
+                assert listen(receiver) == [Text(message)]
+
+
+def test_a_module_without_such_a_level_is_refused():
+    isal_zlib = pytest.importorskip("isal.isal_zlib")
+    with pytest.raises(ValueError, match=r"^isal\.isal_zlib has no level 9$"):
+        Deflate(level=9, zlib=isal_zlib)
+    assert Deflate(level=3, zlib=isal_zlib).level == 3
+
+
+# BFINAL (section 7.2.3.4)
+
+FINAL = deflated(b"first", end=zlib.Z_FINISH)
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        (FINAL + b"\0", b"first"),
+        # Section 7.2.1: "The next DEFLATE block follows the padded data if any."
+        (FINAL + deflated(b" second"), b"first second"),
+        (FINAL + FINAL + FINAL + b"\0", b"firstfirstfirst"),
+        (FINAL + deflated(b"x" * 200_000), b"first" + b"x" * 200_000),
+        # Without an empty block at the end, the peer has forgotten the 0x00, but nothing is lost.
+        (FINAL, b"first"),
+        (FINAL * 5000 + b"\0", b"first" * 5000),
+    ],
+)
+def test_blocks_that_follow_one_with_bfinal_are_read(role, payload, message, reading):
+    conn = Connection(role, deflate=WIDE)
+    octets = said(role, Opcode.BINARY, payload, rsv=RSV1) + said(role, Opcode.TEXT, HELLO, rsv=RSV1)
+    trailing = reading.trailing(b"\x89")
+    assert hear(conn, *reading.cut(octets + trailing)) == [Binary(message), Text("Hello")]
+
+
+def test_a_message_refers_to_what_came_before_bfinal(role):
+    conn = Connection(role, deflate=WIDE)
+    first = bytes(range(256)) * 4
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=first)
+    second = compressor.compress(first) + compressor.flush(zlib.Z_SYNC_FLUSH)[:-4]
+    assert len(second) < 30
+    octets = said(role, Opcode.BINARY, deflated(first, end=zlib.Z_FINISH) + b"\0", rsv=RSV1)
+    assert hear(conn, octets, said(role, Opcode.BINARY, second, rsv=RSV1)) == [Binary(first)] * 2
+
+
+# Context takeover (section 7.1.1)
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+def test_a_message_refers_to_the_one_before_it_if_it_may(role, takeover):
+    deflate = WIDE if takeover else ALONE
+    conn = Connection(role, deflate=deflate)
+    message = bytes(range(256)) * 4
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=message)
+    referring = compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH)[:-4]
+    events = hear(
+        conn,
+        said(role, Opcode.BINARY, deflated(message, 12), rsv=RSV1),
+        said(role, Opcode.BINARY, referring, rsv=RSV1),
+    )
+    assert events == [Binary(message), Binary(message) if takeover else CORRUPT]
+
+    conn = Connection(role, deflate=deflate)
+    conn.send_binary(message)
+    conn.send_binary(message)
+    first, second = sent(conn)
+    assert (first == second) is not takeover
+    assert (len(second.payload) < 30) is takeover
+
+
+@pytest.mark.parametrize("bits", range(9, 16))
+def test_the_window_reaches_over_small_messages_and_no_further(role, bits):
+    deflate = Deflate(server_max_window_bits=bits, client_max_window_bits=bits)
+    conn = Connection(role, deflate=deflate)
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    marked = b"a remarkable beginning " + bytes(range(128, 256))
+    apart = (1 << bits) - len(marked)  # the whole of it is in the window still
+    noise = zlib.compress(bytes(index * index % 65_521 % 256 for index in range(40_000)))
+    noise = (noise * 40)[:apart] if apart < len(noise) * 40 else noise
+    messages = [marked, *(noise[index : index + 100] for index in range(0, apart, 100)), marked]
+    for message in messages:
+        payload = compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH)[:-4]
+        assert hear(conn, said(role, Opcode.BINARY, payload, rsv=RSV1)) == [Binary(message)]
+
+
+def test_nothing_is_made_before_it_is_needed(role):
+    conn = Connection(role, deflate=Deflate())
+    conn.send_text("short")
+    assert hear(conn, said(role, Opcode.TEXT, b"short")) == [Text("short")]
+    assert conn._compressor._object is conn._decompressor._object is None
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+def test_without_takeover_nothing_stays_in_memory(role, takeover):
+    conn = Connection(role, deflate=WIDE if takeover else ALONE)
+    conn.send_text("some text " * 100)
+    assert len(hear(conn, said(role, Opcode.TEXT, deflated(b"some text" * 100), rsv=RSV1))) == 1
+    assert (conn._compressor._object is not None) is takeover
+    assert bool(conn._decompressor._window) is takeover
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\x06",  # block type 3
+        b"\x07",
+        b"\x00\x05\x00\xfa\xfeHello\x00",  # the length of a stored block is not that
+        b"\xff\xff\xff\xff",
+        b"Hello",
+        deflated(b"first", end=zlib.Z_FINISH) + b"\xff",
+        # A distance that reaches behind the beginning
+        AGAIN,
+    ],
+)
+@pytest.mark.parametrize("fragments", [False, True])
+def test_corrupt_data_fails_the_connection(role, reading, payload, fragments):
+    conn = Connection(role, deflate=WIDE, fragments=fragments)
+    octets = said(role, Opcode.BINARY, payload, rsv=RSV1) + reading.trailing(b"\x89")
+    *pieces, end = hear(conn, *reading.cut(octets))
+    assert end in (CORRUPT, CUT_SHORT)
+    assert b"".join(piece.data for piece in pieces) in (b"", b"first", b"H", b"Hello")
+    assert all(not piece.final for piece in pieces)
+    assert not pieces or fragments
+    (close,) = sent(conn)
+    assert close == Frame(Opcode.CLOSE, (1007).to_bytes(2, "big") + end.reason.encode())
+
+
+MESSAGE = (
+    b"a message that is long enough to have a block with a tree of its own, " * 3 + bytes(range(97, 123)) * 2
+)
+
+
+@pytest.mark.parametrize("level", [0, 1, 9])
+@pytest.mark.parametrize("is_fragmented", [False, True])
+def test_a_message_that_is_cut_short_fails_the_connection(role, level, is_fragmented):
+    payload = deflated(MESSAGE, level=level)
+    for length in range(len(payload)):
+        conn = Connection(role, deflate=WIDE)
+        if is_fragmented:
+            octets = said(role, Opcode.BINARY, payload[:length], fin=False, rsv=RSV1)
+            octets += said(role, Opcode.CONTINUATION)
+        else:
+            octets = said(role, Opcode.BINARY, payload[:length], rsv=RSV1)
+        # 0x00 is a message as well: an empty one (7.2.3.6).
+        assert hear(conn, octets) == [Binary(b"") if payload[:length] == b"\0" else CUT_SHORT], length
+
+
+def test_a_message_that_ends_inside_an_empty_block_is_cut_short(role):
+    for tail in (b"\0\0\0", b"\0\0\0\xff", b"\0\0\0\xff\xff\0"):
+        conn = Connection(role, deflate=WIDE)
+        events = hear(conn, said(role, Opcode.BINARY, HELLO[:-1] + tail, rsv=RSV1))
+        # The last one is whole: it has an empty block more.
+        assert events == ([Binary(b"Hello")] if tail.endswith(b"\xff\xff\0") else [CUT_SHORT])
+
+
+@pytest.mark.parametrize(
+    ("opcode", "rsv"),
+    [
+        *((Opcode.TEXT, rsv) for rsv in (1, 2, 3, 5, 6, 7)),
+        *((opcode, RSV1) for opcode in (Opcode.PING, Opcode.PONG, Opcode.CLOSE, Opcode.CONTINUATION)),
+    ],
+)
+def test_reserved_bits_where_they_may_not_be(role, reading, opcode, rsv):
+    conn = Connection(role, deflate=WIDE)
+    octets = said(role, opcode, HELLO, rsv=rsv) + reading.trailing(b"\x89")
+    assert hear(conn, *reading.cut(octets)) == [RESERVED]
+
+
+@pytest.mark.parametrize("first", [0, RSV1])
+def test_rsv1_on_a_continuation(role, reading, first):
+    conn = Connection(role, deflate=WIDE)
+    octets = said(role, Opcode.TEXT, HELLO[:3], fin=False, rsv=first) if first else said(role, 1, b"", False)
+    octets += said(role, Opcode.CONTINUATION, HELLO[3:], rsv=RSV1)
+    assert hear(conn, *reading.cut(octets)) == [RESERVED]
+
+
+def test_rsv1_without_an_agreement(role, reading):
+    conn = Connection(role)
+    octets = said(role, Opcode.TEXT, HELLO, rsv=RSV1)
+    assert hear(conn, *reading.cut(octets)) == [RESERVED]
+
+
+def test_plain_and_compressed_messages_in_turn(role, reading):
+    conn = Connection(role, deflate=WIDE)
+    octets = (
+        said(role, Opcode.TEXT, HELLO, rsv=RSV1)
+        + said(role, Opcode.TEXT, b"plain")
+        + said(role, Opcode.TEXT, b"pla", fin=False)
+        + said(role, Opcode.CONTINUATION, b"in")
+        + said(role, Opcode.TEXT, AGAIN, rsv=RSV1)
+    )
+    trailing = reading.trailing(b"\x89")
+    assert hear(conn, *reading.cut(octets + trailing)) == [
+        Text("Hello"),
+        Text("plain"),
+        Text("plain"),
+        Text("Hello"),
+    ]
+
+
+@pytest.mark.parametrize("fragments", [False, True])
+def test_control_frames_between_fragments_are_answered_at_once(role, fragments):
+    conn = Connection(role, deflate=WIDE, fragments=fragments)
+    payload = deflated(b"text that is said with interruptions, " * 20)
+    text = ""
+    for index in range(len(payload)):
+        opcode = Opcode.CONTINUATION if index else Opcode.TEXT
+        frame = said(role, opcode, payload[index : index + 1], False, 0 if index else RSV1)
+        text += "".join(event.data for event in hear(conn, frame))
+        assert hear(conn, said(role, Opcode.PING, b"%d" % index)) == [Ping(b"%d" % index)]
+        assert sent(conn) == [Frame(Opcode.PONG, b"%d" % index)]
+        assert hear(conn, said(role, Opcode.PONG)) == [Pong(b"")]
+    events = hear(conn, said(role, Opcode.CONTINUATION))
+    text += "".join(event.data for event in events)
+    assert text == "text that is said with interruptions, " * 20
+    assert events[-1].final
+    assert hear(conn, said(role, Opcode.TEXT, HELLO, rsv=RSV1), said(role, Opcode.CLOSE)) == [
+        Text("Hello"),
+        Close(1005),
+    ]
+
+
+def test_a_close_inside_a_compressed_message_ends_it(role):
+    conn = Connection(role, deflate=WIDE)
+    octets = said(role, Opcode.TEXT, HELLO[:3], fin=False, rsv=RSV1) + said(role, Opcode.CLOSE)
+    assert hear(conn, octets) == [Close(1005)]
+    assert conn._decompressor is conn._compressor is None  # they hold memory
+
+
+# Text
+
+
+@pytest.mark.parametrize("fragments", [False, True])
+def test_text_is_checked_as_it_is_decompressed(role, fragments):
+    text = b"good " * 20 + b"\xed\xa0\x80"
+    compressor = zlib.compressobj(wbits=-15)
+    for index in range(len(text)):
+        conn = Connection(role, deflate=WIDE, fragments=fragments)
+        compressor = zlib.compressobj(wbits=-15)
+        payload = compressor.compress(text[: index + 1]) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        *pieces, last = hear(conn, said(role, Opcode.TEXT, payload, fin=False, rsv=RSV1)) or [None]
+        # The second octet of a surrogate cannot be completed; a text that is not whole may yet be.
+        if index > text.index(0xED):
+            assert last == BAD_TEXT
+        else:
+            assert last != BAD_TEXT
+        assert fragments or not pieces
+
+
+def test_text_that_is_not_utf8_fails_the_connection(role):
+    for payload in (deflated(b"\xff"), deflated(b"\xe2\x82"), deflated(b"a" * 100_000 + b"\x80")):
+        conn = Connection(role, deflate=WIDE)
+        assert hear(conn, said(role, Opcode.TEXT, payload, rsv=RSV1)) == [BAD_TEXT]
+        conn = Connection(role, deflate=WIDE)
+        octets = said(role, 1, payload[:2], False, RSV1) + said(role, 0, payload[2:])
+        assert hear(conn, octets) == [BAD_TEXT]
+
+
+# Limits
+
+
+@pytest.mark.parametrize("fragments", [False, True])
+@pytest.mark.parametrize("is_fragmented", [False, True])
+@pytest.mark.parametrize("limit", [0, 1, 1000, 65_535, 65_536, 65_537, 200_000])
+def test_the_limit_is_for_what_it_decompresses_to(role, limit, is_fragmented, fragments):
+    def say(size):
+        conn = Connection(role, deflate=WIDE, max_message_size=limit, fragments=fragments)
+        payload = deflated(bytes(size))
+        if is_fragmented:
+            octets = said(role, 2, payload[:2], False, RSV1) + said(role, 0, payload[2:])
+        else:
+            octets = said(role, 2, payload, rsv=RSV1)
+        return hear(conn, octets)
+
+    pieces = say(limit)
+    assert b"".join(piece.data for piece in pieces) == bytes(limit)
+    assert pieces[-1].final
+    *pieces, end = say(limit + 1)
+    assert end == TOO_BIG
+    assert fragments or not pieces
+    assert sum(len(piece.data) for piece in pieces) <= limit
+
+
+def test_what_does_not_compress_may_be_as_large_as_the_limit(role):
+    limit = 10_000
+    noise = zlib.compress(bytes(index * index % 65_521 % 251 for index in range(60_000)))[:limit]
+    assert len(noise) == limit
+    # The worst that a compressor says: blocks of few octets each, not compressed.
+    payload = b"".join(
+        b"\0" + len(block).to_bytes(2, "little") + (len(block) ^ 0xFFFF).to_bytes(2, "little") + block
+        for block in (noise[index : index + 40] for index in range(0, limit, 40))
+    )
+    conn = Connection(role, deflate=WIDE, max_message_size=limit)
+    assert hear(conn, said(role, 2, payload + b"\0", rsv=RSV1)) == [Binary(noise)]
+
+
+@pytest.mark.parametrize("is_fragmented", [False, True])
+def test_a_frame_that_is_too_big_in_any_case_is_refused_by_its_header(role, is_fragmented):
+    limit = 1000
+    conn = Connection(role, deflate=WIDE, max_message_size=limit)
+    octets = said(role, 2, b"\0", False, RSV1) if is_fragmented else b""
+    length = limit + limit // 4 + 1024 + 1
+    header = (b"\x80" if is_fragmented else b"\xc2") + bytes([0xFE if role is SERVER else 0x7E])
+    assert hear(conn, octets + header + length.to_bytes(2, "big")) == [TOO_BIG]
+
+
+def test_a_plain_frame_may_not_be_larger_than_the_limit_though_a_compressed_one_may(role):
+    conn = Connection(role, deflate=WIDE, max_message_size=1000)
+    assert hear(conn, said(role, 2, bytes(1001))) == [TOO_BIG]
+
+
+@pytest.mark.parametrize("fragments", [False, True])
+@pytest.mark.parametrize("is_fragmented", [False, True])
+@modules
+def test_a_bomb_costs_no_more_than_the_limit(role, module, fragments, is_fragmented):
+    bomb = deflated(bytes(2**26), level=9)
+    assert len(bomb) < 70_000
+    if is_fragmented:
+        octets = said(role, 2, bomb[:100], False, RSV1) + said(role, 0, bomb[100:])
+    else:
+        octets = said(role, 2, bomb, rsv=RSV1)
+    deflate = dataclasses.replace(WIDE, zlib=module)
+    conn = Connection(role, deflate=deflate, fragments=fragments)
+    conn.receive_data(octets)
+    tracemalloc.start()
+    try:
+        size = 0
+        while (event := conn.next_event()) and event != TOO_BIG:
+            size += len(event.data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert event == TOO_BIG
+    assert size <= 2**20
+    # One message of 1 MiB, and that of the buffers in which it grows
+    assert peak < (2**20 if fragments else 3 * 2**20)
+
+
+def test_with_fragments_a_piece_is_small_whatever_it_decompresses_to(role):
+    conn = Connection(role, deflate=WIDE, max_message_size=None, fragments=True)
+    conn.receive_data(said(role, 2, deflated(bytes(2**24)), rsv=RSV1))
+    tracemalloc.start()
+    try:
+        size, final = 0, False
+        while not final:
+            event = conn.next_event()
+            size, final = size + len(event.data), event.final
+            assert len(event.data) <= 65_536
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size == 2**24
+    assert peak < 2**19
+
+
+def test_fragments_that_decompress_to_nothing_are_counted(role):
+    conn = Connection(role, deflate=WIDE)
+    empty = said(role, 0, b"\0\0\0\xff\xff", False)
+    conn.receive_data(said(role, 2, b"", False, RSV1) + empty * 65_535)
+    assert listen(conn) == [Fail(1009, "message has too many fragments")]
+
+
+# Pieces
+
+
+def test_stream_next_gives_one_compressed_message_in_pieces(role):
+    conn = Connection(role, deflate=WIDE)
+    text = "0123456789" * 20_000
+    octets = said(role, 1, deflated(text.encode()), rsv=RSV1)
+    conn.stream_next()
+    *pieces, last = hear(conn, octets)
+    assert all(not piece.final for piece in pieces)
+    assert last.final
+    assert "".join(piece.data for piece in (*pieces, last)) == text
+    assert hear(conn, octets) == [Text(text)]
+
+
+def test_stream_next_inside_a_compressed_message(role):
+    conn = Connection(role, deflate=WIDE)
+    text = "\N{SNOWMAN}" * 1000
+    compressor = zlib.compressobj(wbits=-15)
+    first = compressor.compress(text.encode()[:1000]) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    rest = compressor.compress(text.encode()[1000:]) + compressor.flush(zlib.Z_SYNC_FLUSH)[:-4]
+    assert hear(conn, said(role, 1, first, False, RSV1)) == []
+    conn.stream_next()
+    pieces = hear(conn, said(role, 0, rest))
+    assert "".join(piece.data for piece in pieces) == text
+    assert pieces[-1].final
+
+
+def test_an_empty_message_is_one_empty_piece(role):
+    conn = Connection(role, deflate=WIDE, fragments=True)
+    assert hear(conn, said(role, 2, b"\0", rsv=RSV1)) == [Binary(b"", True)]
+
+
+# Messages that go out
+
+
+@pytest.mark.parametrize(
+    ("length", "compress", "is_compressed"),
+    [
+        (127, None, False),
+        (128, None, True),
+        (0, True, True),
+        (5000, False, False),
+    ],
+)
+def test_what_is_compressed(role, length, compress, is_compressed):
+    conn = Connection(role, deflate=Deflate())
+    assert conn.compresses(length, compress) is is_compressed
+    for send, message, opcode in (
+        (conn.send_binary, b"x" * length, Opcode.BINARY),
+        (conn.send_text, "x" * length, Opcode.TEXT),
+        (conn.send_message, "x" * length, Opcode.TEXT),
+        (conn.send_message, b"x" * length, Opcode.BINARY),
+    ):
+        send(message, compress=compress)
+        (frame,) = sent(conn)
+        assert (frame.opcode, frame.fin, frame.rsv) == (opcode, True, RSV1 if is_compressed else 0)
+        assert is_compressed or frame.payload == b"x" * length
+
+
+def test_without_an_agreement_nothing_is_compressed(role):
+    conn = Connection(role)
+    assert not conn.compresses(1000, True)
+    conn.send_text("x" * 1000, compress=True)
+    assert sent(conn) == [Frame(Opcode.TEXT, b"x" * 1000)]
+
+
+@pytest.mark.parametrize(
+    ("first", "compress", "is_compressed"),
+    [(1, None, True), (1000, None, True), (1, False, False), (1, True, True)],
+)
+def test_the_first_fragment_decides(role, first, compress, is_compressed):
+    conn = Connection(role, deflate=Deflate())
+    conn.send_text("x" * first, False, compress=compress)
+    conn.send_text("y" * 1000, False)
+    conn.send_ping(b"between")
+    conn.send_text("", False, compress=True)
+    conn.send_text("z", compress=not is_compressed)
+    frames = sent(conn)
+    data = [frame for frame in frames if frame.opcode != Opcode.PING]
+    assert [frame.opcode for frame in frames] == [1, 0, Opcode.PING, 0, 0]
+    assert [frame.fin for frame in data] == [False, False, False, True]
+    # Section 6: "the RSV1 bit [...] on the first frame"
+    assert [frame.rsv for frame in data] == [RSV1 if is_compressed else 0, 0, 0, 0]
+    payload = b"".join(frame.payload for frame in data)
+    assert (inflated(payload) if is_compressed else payload) == b"x" * first + b"y" * 1000 + b"z"
+
+
+def test_control_frames_are_not_compressed(role):
+    conn = Connection(role, deflate=Deflate(threshold=0))
+    conn.send_ping(b"x" * 125)
+    conn.send_pong(b"x" * 125)
+    conn.send_close(1000, "x" * 100)
+    assert [frame.rsv for frame in sent(conn)] == [0, 0, 0]
+
+
+# By themselves
+
+
+def test_a_compressor_and_a_decompressor_of_their_own():
+    compressor = Compressor(Deflate(), is_server=True)
+    decompressor = Decompressor(Deflate(), is_server=False)
+    payloads = [compressor.compress(b"some octets" * 20) for _ in range(3)]
+    assert [decompressor.decompress(payload, 220) for payload in payloads] == [b"some octets" * 20] * 3
+    with pytest.raises(RemoteProtocolError, match="message is too big"):
+        decompressor.decompress(compressor.compress(b"some octets" * 20), 219)
