@@ -6,13 +6,17 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
 PROGRAMS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-AIO_SERVER, AIO_CLIENT, SYNC_SERVER, SYNC_CLIENT, SANS_IO_SERVER, SANS_IO_CLIENT, OPEN = PROGRAMS
+AIO_SERVER, AIO_CLIENT, SYNC_SERVER, SYNC_CLIENT, SANS_IO_SERVER, SANS_IO_CLIENT, OPEN, STREAM, PREPARE = (
+    PROGRAMS
+)
 
 SERVERS = {"aio": AIO_SERVER, "sync": SYNC_SERVER, "sans-io": SANS_IO_SERVER}
 CLIENTS = {"aio": AIO_CLIENT, "sync": SYNC_CLIENT, "sans-io": SANS_IO_CLIENT}
@@ -28,27 +32,44 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-@pytest.mark.parametrize("client", CLIENTS)
-@pytest.mark.parametrize("server", SERVERS)
-def test_each_server_echoes_what_each_client_sends(server: str, client: str) -> None:
+@contextmanager
+def answers(server: str, client: str) -> Iterator[tuple[list[str], subprocess.Popen[bytes]]]:
+    """Run a server and a client, and give what the client printed, and the server."""
     port = free_port()
-    serving = subprocess.Popen(program(SERVERS[server], port))
+    serving = subprocess.Popen(program(server, port))
     try:
         for _ in range(100):  # until the server listens
-            asking = subprocess.run(
-                program(CLIENTS[client], port), capture_output=True, text=True, timeout=60
-            )
+            asking = subprocess.run(program(client, port), capture_output=True, text=True, timeout=60)
             if "ConnectionRefusedError" not in asking.stderr:
                 break
         assert asking.stderr == ""
-        assert asking.stdout.splitlines()[0] == "Hello!"
-        if client == "sans-io":
-            assert asking.stdout.splitlines()[1] == "closed with 1000"
-        if server == "sans-io":
-            assert serving.wait(60) == 0
+        yield asking.stdout.splitlines(), serving
     finally:
         serving.kill()
         serving.wait()
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("server", SERVERS)
+def test_each_server_echoes_what_each_client_sends(server: str, client: str) -> None:
+    with answers(SERVERS[server], CLIENTS[client]) as (lines, serving):
+        assert lines[0] == "Hello!"
+        if client == "sans-io":
+            assert lines[1] == "closed with 1000"
+        if server == "sans-io":
+            assert serving.wait(60) == 0
+
+
+def test_a_message_is_streamed() -> None:
+    size = sum(len(f"line {number}\n") for number in range(50_000))
+    with answers(AIO_SERVER, STREAM) as (lines, _):
+        assert lines == [str(size)]
+
+
+def test_a_message_is_prepared_for_many() -> None:
+    process = subprocess.run(program(PREPARE, free_port()), capture_output=True, text=True, timeout=60)
+    assert process.stderr == ""
+    assert process.stdout.splitlines() == [str(len('{"news": ""}') + 500)] * 3
 
 
 def test_a_connection_can_start_at_open() -> None:
