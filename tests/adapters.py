@@ -9,6 +9,7 @@ import inspect
 import math
 import os
 import queue
+import select
 import socket
 import ssl
 import threading
@@ -31,6 +32,7 @@ except ImportError:
     uvloop = None
 
 # How many seconds something that must happen may take before its test fails.
+MIB = 2**20
 TIMEOUT = 60
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 MASK = b"\x01\x02\x03\x04"
@@ -191,6 +193,23 @@ class Peer:
         """Break the connection."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.sock.close()
+
+
+def fill(peer: Peer, octets: bytes) -> int:
+    """Send until the other end takes no more, and return how often."""
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        peer.sock.setsockopt(socket.SOL_SOCKET, option, 65536)
+    peer.sock.setblocking(False)
+    for count in range(64 * MIB // len(octets)):
+        rest = memoryview(octets)
+        while rest:
+            if not select.select([], [peer.sock], [], 0.2)[1]:
+                peer.sock.settimeout(TIMEOUT)
+                peer.unsent = bytes(rest)
+                return count
+            with suppress(BlockingIOError):
+                rest = rest[peer.sock.send(rest) :]
+    raise AssertionError("it takes everything")
 
 
 class Listener:
@@ -417,10 +436,16 @@ class Running:
             sock = tls.wrap_socket(sock, server_hostname="localhost")
         return Peer(sock, is_client=True)
 
-    def open(self, *octets: bytes, tls: ssl.SSLContext | None = None, path: str = "/") -> Peer:
+    def open(
+        self,
+        *octets: bytes,
+        tls: ssl.SSLContext | None = None,
+        path: str = "/",
+        headers: tuple[str, ...] = (),
+    ) -> Peer:
         """Connect a client; it sends these octets in the same packet as its request."""
         peer = self.connect(tls)
-        peer.send(request(path=path), *octets)
+        peer.send(request(*headers, path=path), *octets)
         assert peer.read_head().startswith(b"HTTP/1.1 101 "), peer.head
         return peer
 
@@ -497,15 +522,22 @@ def adapter(request: pytest.FixtureRequest, leaks: None) -> Iterator[SyncAdapter
 
 @contextmanager
 def opened(
-    adapter: SyncAdapter | AioAdapter, role: str, tls: TLS | None = None, **options: Any
+    adapter: SyncAdapter | AioAdapter,
+    role: str,
+    tls: TLS | None = None,
+    headers: tuple[str, ...] = (),
+    **options: Any,
 ) -> Iterator[tuple[Any, Peer]]:
-    """Open a connection between a WebSocket, a client or a server, and a peer that says what it is told."""
+    """Open a connection between a WebSocket, a client or a server, and a peer that says what it is told.
+
+    The peer's request or response has these headers.
+    """
     if role == "client":
         if tls is not None:
             options["ssl"] = tls.client
         with Listener(tls and tls.server) as listener, ThreadPoolExecutor(1) as pool:
             connecting = pool.submit(adapter.connect, listener.uri, **options)
-            with listener.open() as peer:
+            with listener.open(headers=headers) as peer:
                 websocket = connecting.result(TIMEOUT)
                 yield websocket, peer
             websocket.close()
@@ -519,7 +551,7 @@ def opened(
 
     with adapter.serve(handler, ssl=tls and tls.server, **options) as running:
         try:
-            with running.open(tls=tls and tls.client) as peer:
+            with running.open(tls=tls and tls.client, headers=headers) as peer:
                 yield websockets.get(timeout=TIMEOUT), peer
         finally:
             is_over.set()

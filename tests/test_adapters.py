@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import array
 import select
-import socket
 import time
 from concurrent.futures import wait
 from contextlib import suppress
 
 import pytest
-from adapters import TIMEOUT, Peer, close_payload, opened
+from adapters import MIB, TIMEOUT, close_payload, fill, opened
 
 from wsframe import ConnectionClosed, LocalProtocolError, Opcode, State
 
 pytestmark = pytest.mark.usefixtures("leaks")
-
-MIB = 2**20
 
 
 # Messages
@@ -465,23 +462,6 @@ def test_what_was_sent_is_read_before_the_close(adapter, role, maybe_tls, spawn)
 
 
 # Back pressure
-
-
-def fill(peer: Peer, octets: bytes) -> int:
-    """Send until the other end takes no more, and return how often."""
-    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-        peer.sock.setsockopt(socket.SOL_SOCKET, option, 65536)
-    peer.sock.setblocking(False)
-    for count in range(64 * MIB // len(octets)):
-        rest = memoryview(octets)
-        while rest:
-            if not select.select([], [peer.sock], [], 0.2)[1]:
-                peer.sock.settimeout(TIMEOUT)
-                peer.unsent = bytes(rest)
-                return count
-            with suppress(BlockingIOError):
-                rest = rest[peer.sock.send(rest) :]
-    raise AssertionError("it takes everything")
 
 
 def test_who_does_not_receive_is_not_flooded(pair, spawn):

@@ -8,14 +8,12 @@ import socket
 import weakref
 
 import pytest
-from adapters import TIMEOUT, Listener, Peer, asynchronous, request, response
+from adapters import MIB, TIMEOUT, Listener, Peer, asynchronous, request, response
 
 from wsframe import ConnectionClosed, Opcode, State
 from wsframe.aio import connect, serve
 
 pytestmark = pytest.mark.usefixtures("leaks")
-
-MIB = 2**20
 
 
 async def echo(websocket):

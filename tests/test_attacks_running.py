@@ -8,14 +8,12 @@ import ssl
 from contextlib import suppress
 
 import pytest
-from adapters import KEY, TIMEOUT, key_of, request, response
+from adapters import KEY, MIB, TIMEOUT, key_of, request, response
 
 from wsframe import HandshakeRejected, Opcode
 from wsframe.handshake import accept_key
 
 pytestmark = pytest.mark.usefixtures("leaks")
-
-MIB = 2**20
 
 
 def status(peer) -> int:

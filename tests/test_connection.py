@@ -1525,13 +1525,32 @@ def test_pieces_are_joined():
 
 
 @pytest.mark.parametrize("kind", [Text, Binary])
-def test_stream_next_inside_a_message_gives_what_was_collected_with_the_next_piece(role, kind):
+def test_stream_next_inside_a_message_gives_what_was_collected_at_once(role, kind):
     conn = Connection(role)
     first = TEXT_STARTS if kind is Text else BINARY_STARTS
-    assert (
-        hear(conn, said(role, first, b"ab"), said(role, GOES_ON, b"\xe2\x82" if kind is Text else b"c")) == []
-    )
+    more = b"\xe2\x82" if kind is Text else b"c"
+    assert hear(conn, said(role, first, b"ab"), said(role, GOES_ON, more)) == []
+    assert conn.collected == 2 + len(more)
     conn.stream_next()
+    assert conn.next_event() == kind("ab" if kind is Text else b"abc", False)
+    assert conn.next_event() is None
+    assert conn.collected == 0
     pieces = hear(conn, said(role, GOES_ON, b"\xac"), said(role, ENDS, b"d"), said(role, ENDS | first, b"e"))
-    data = ("ab\N{EURO SIGN}", "d", "e") if kind is Text else (b"abc\xac", b"d", b"e")
+    data = ("\N{EURO SIGN}", "d", "e") if kind is Text else (b"\xac", b"d", b"e")
     assert pieces == [kind(data[0], False), kind(data[1]), kind(data[2])]
+
+
+def test_stream_next_inside_a_character_gives_nothing_until_it_is_whole(role):
+    conn = Connection(role)
+    assert hear(conn, said(role, TEXT_STARTS, b"\xe2\x82")) == []
+    conn.stream_next()
+    assert conn.next_event() is None
+    assert hear(conn, said(role, ENDS, b"\xac")) == [Text("\N{EURO SIGN}")]
+
+
+def test_stream_next_before_the_end_of_the_stream_gives_what_was_collected_first(role):
+    conn = Connection(role)
+    assert hear(conn, said(role, TEXT_STARTS, b"ab")) == []
+    conn.stream_next()
+    conn.receive_data(b"")
+    assert [conn.next_event(), type(conn.next_event())] == [Text("ab", False), Fail]

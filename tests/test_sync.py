@@ -9,14 +9,13 @@ import threading
 from concurrent.futures import wait
 
 import pytest
-from adapters import TIMEOUT, SyncAdapter, close_payload, opened
+from adapters import MIB, TIMEOUT, SyncAdapter, close_payload, opened
 
 from wsframe import ConnectionClosed, Opcode, State
 from wsframe.sync import connect, serve
 
 pytestmark = pytest.mark.usefixtures("leaks")
 
-MIB = 2**20
 adapter = SyncAdapter()
 
 

@@ -389,6 +389,8 @@ class Connection:
         try:
             if self._in_handshake:
                 return self._next_handshake_event() or self._end_of_stream()
+            if self._as_pieces and self._message and (event := self._take_collected()):
+                return event
             decoder = self._decoder
             while True:
                 if self._is_compressed and self._decompressor.has_more:
@@ -477,7 +479,6 @@ class Connection:
         is_text = self._message_opcode == TEXT
         if final:
             self._message_opcode = CONTINUATION
-        begun = len(self._message) - len(self._utf8.pending)
         # Text is checked as it arrives, so that a bad octet fails the connection at once.
         text = self._utf8.decode(octets, final) if is_text else ""
         if not self._as_pieces:
@@ -486,13 +487,6 @@ class Connection:
                 return None
             message, self._message = self._message, bytearray()
             return Text(str(message, "utf-8")) if is_text else Binary(bytes(message))
-        if self._message:
-            # stream_next() was called inside the message: what was collected comes with this piece.
-            collected, self._message = self._message[:begun], bytearray()
-            if is_text:
-                text = str(collected, "utf-8") + text
-            else:
-                octets = bytes(collected) + octets
         if final:
             self._as_pieces = self._fragments
         if is_text:
@@ -502,9 +496,22 @@ class Connection:
     def stream_next(self) -> None:
         """Give the next message piece by piece, as ``fragments=True`` does for all of them.
 
-        When some of a message has come in already, it is that one.
+        When some of a message has come in already, it is that one, and this is its first piece.
         """
         self._as_pieces = True
+
+    def _take_collected(self) -> Text | Binary | None:
+        """Return what was collected of a message before ``stream_next()`` was called."""
+        length = len(self._message) - len(self._utf8.pending)
+        octets, self._message = bytes(self._message[:length]), bytearray()
+        if self._message_opcode == BINARY:
+            return Binary(octets, False)
+        return Text(str(octets, "utf-8"), False) if octets else None
+
+    @property
+    def collected(self) -> int:
+        """How many octets are kept of a message that is not there whole yet."""
+        return len(self._message)
 
     def _receive_control(self, opcode: int, payload: bytes) -> Ping | Pong | Close:
         """Act on a control frame (section 5.5)."""

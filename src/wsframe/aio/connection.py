@@ -332,12 +332,20 @@ class WebSocket(asyncio.Protocol):
             # The task that waits in recv was woken, and has not had its turn yet.
             self._schedule_look_ahead()
             return
-        while len(self._messages) < MAX_QUEUED_MESSAGES and self._queued < MAX_QUEUED_SIZE:
+        connection = self._connection
+        while (
+            len(self._messages) < MAX_QUEUED_MESSAGES
+            and self._queued + connection.collected < MAX_QUEUED_SIZE
+        ):
+            if self._is_discarding:
+                connection.stream_next()
             message = self._pull()
             if message is None:
                 self._resume_reading()
                 break
-            if not self._is_discarding:
+            if self._is_discarding:
+                self._drop(message)
+            else:
                 self._messages.append(message)
                 self._queued += len(message.data)
         else:
@@ -345,6 +353,13 @@ class WebSocket(asyncio.Protocol):
         if self._messages or self._end:
             self._wake_reader()
         self._flush()
+
+    def _queued_size(self) -> int:
+        return self._queued + self._connection.collected
+
+    def _drop(self, message: Text | Binary) -> None:
+        """Drop a message, or a piece of one: then the rest is not wanted either."""
+        self._pieces = None if message.final else Pieces(self)
 
     def _pause_reading(self) -> None:
         if not (self._is_reading_paused or self._eof or self._transport.is_closing()):
@@ -545,6 +560,8 @@ class WebSocket(asyncio.Protocol):
             self._connection.send_close(code, reason)
             self._start_close_timer()
         self._is_discarding = True
+        if self._messages:
+            self._drop(self._messages[-1])
         self._messages.clear()
         self._queued = 0
         self._look_ahead()
@@ -686,8 +703,10 @@ class WebSocket(asyncio.Protocol):
         """Take octets off the network (called by the event loop)."""
         self._connection.receive_data(data)
         self._read_on()
-        if self._connection.unread > HIGH_WATER * 4:
-            self._pause_reading()  # some loops read on and on before anybody else has a turn
+        if self._connection.unread > HIGH_WATER * 4 and not self._is_discarding:
+            # Some loops read on and on before anybody else has a turn. Not while closing: uvloop drops what
+            # it holds of a paused TLS connection, perhaps the Close, when TCP ends without a close_notify.
+            self._pause_reading()
 
     def eof_received(self) -> bool:
         """Take the end of the stream (called by the event loop)."""
@@ -767,7 +786,7 @@ class Pieces:
         if self._is_over:
             raise StopAsyncIteration
         if self._is_begun and self._websocket._pieces is not self:
-            raise RuntimeError("the rest of this message was dropped by another recv")
+            raise RuntimeError("the rest of this message was dropped by another recv, or by close")
         piece = await self._websocket._receive_piece(self)
         self._is_over = piece.final
         if self._is_begun and not piece.data:

@@ -394,7 +394,8 @@ class WebSocket:
     def _read_ahead(self, deadline: float | None) -> None:
         """Read one event ahead of ``recv``, or some more octets."""
         try:
-            if len(self._messages) >= MAX_QUEUED_MESSAGES or self._queued >= MAX_QUEUED_SIZE:
+            queued = self._queued + self._connection.collected
+            if len(self._messages) >= MAX_QUEUED_MESSAGES or queued >= MAX_QUEUED_SIZE:
                 raise RuntimeError("the receive queue is full: receive its messages first")
             event = self._next_event(deadline)
             if type(event) is Text or type(event) is Binary:
@@ -505,6 +506,7 @@ class WebSocket:
             self._messages.clear()
             self._queued = 0
             while self._end is None:
+                self._connection.stream_next()  # what is dropped need not be collected
                 if self._next_event(deadline) is None and self._end is None:
                     remaining(deadline)
                     self._receive(deadline)
