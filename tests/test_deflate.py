@@ -182,12 +182,11 @@ def test_a_connection_wants_a_deflate_or_none(make, deflate):
         (WIDE, f"{NAME}; client_max_window_bits"),
         (
             Deflate(),
-            f"{NAME}; server_max_window_bits=12; client_max_window_bits=12, "
-            f"{NAME}; client_max_window_bits=12",
+            f"{NAME}; server_max_window_bits=12; client_max_window_bits=12, {NAME}; client_max_window_bits",
         ),
         (
             Deflate(server_max_window_bits=15, client_max_window_bits=9, client_no_context_takeover=True),
-            f"{NAME}; client_no_context_takeover; client_max_window_bits=9",
+            f"{NAME}; client_no_context_takeover; client_max_window_bits=9, {NAME}; client_max_window_bits",
         ),
         (
             Deflate(server_max_window_bits=15, client_max_window_bits=15, server_no_context_takeover=True),
@@ -390,7 +389,6 @@ def test_a_client_agrees(wish, response, agreed):
             f"parameters of {NAME} are wrong",
         ),
         (f"{NAME}; level=9", f"parameters of {NAME} are wrong"),
-        (f"{NAME}; server_max_window_bits=13", "server_max_window_bits exceeds what was asked for"),
         (f"{NAME}; server_max_window_bits=", "Sec-WebSocket-Extensions is malformed"),
         (f"{NAME}; client_max_window_bits=\u00b9", "Sec-WebSocket-Extensions is malformed"),
         (f"{NAME};", "Sec-WebSocket-Extensions is malformed"),

@@ -109,19 +109,22 @@ class Deflate:
     def offer(self) -> str:
         """Return what a client offers: the value of its Sec-WebSocket-Extensions (RFC 7692, section 5.1).
 
-        What it asks the server for is asked for in the first offer only. The second one is for servers that
-        cannot limit themselves, as in the examples of section 7.1.3.
+        What it wishes stands in the first offer only. The second one, which is what browsers offer, is for
+        servers that cannot do that, as in the examples of section 7.1.3: the client keeps to its own limits
+        all the same.
         """
-        asked = ""
+        wished = _NAME
         if self.server_no_context_takeover:
-            asked += "; server_no_context_takeover"
+            wished += "; server_no_context_takeover"
         if self.server_max_window_bits < 15:
-            asked += f"; server_max_window_bits={self.server_max_window_bits}"
-        rest = "; client_no_context_takeover" if self.client_no_context_takeover else ""
-        rest += "; client_max_window_bits"
+            wished += f"; server_max_window_bits={self.server_max_window_bits}"
+        if self.client_no_context_takeover:
+            wished += "; client_no_context_takeover"
+        wished += "; client_max_window_bits"
         if self.client_max_window_bits < 15:
-            rest += f"={self.client_max_window_bits}"
-        return f"{_NAME}{asked}{rest}, {_NAME}{rest}" if asked else _NAME + rest
+            wished += f"={self.client_max_window_bits}"
+        plain = f"{_NAME}; client_max_window_bits"
+        return plain if wished == plain else f"{wished}, {plain}"
 
     def accept(self, offers: str) -> tuple[str, Deflate] | None:
         """Choose from a client's offers, for a server (RFC 7692, sections 5.1 and 7.1).
@@ -194,12 +197,11 @@ class Deflate:
         parameters = _parse_parameters(extensions[0][1])
         if parameters is None or None in parameters.values():
             raise RemoteProtocolError(1002, f"parameters of {_NAME} are wrong")
+        # Section 7.1.2.1: where the server was not asked to limit its window, as in the second offer, it may.
         server_bits = parameters.get("server_max_window_bits") or 15
         # A larger window than the client offered is an answer that some servers give to its name alone. It
         # does no harm: it is the client that keeps to the smaller one.
         client_bits = min(parameters.get("client_max_window_bits") or 15, self.client_max_window_bits)
-        if "server_max_window_bits" in parameters and server_bits > self.server_max_window_bits:
-            raise RemoteProtocolError(1002, "server_max_window_bits exceeds what was asked for")
         return self._agree(
             server_bits,
             client_bits,
