@@ -7,15 +7,13 @@ import pytest
 from wsframe.errors import LocalProtocolError, RemoteProtocolError
 from wsframe.frames import (
     BETWEEN_MESSAGES,
-    END,
-    NOTHING,
-    PIECE,
     WITHIN_MESSAGE,
     CloseCode,
     Frame,
     FrameDecoder,
     Opcode,
     encode_frame,
+    legal_octets,
 )
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = Opcode
@@ -176,7 +174,7 @@ def test_a_first_octet_is_legal_or_refused_at_once_rfc6455_5_2(first, legal, oct
 
 def test_reserved_bits_are_read_where_they_are_legal():
     decoder = FrameDecoder(masked=False)
-    decoder.legal = frozenset({0xC1, 0xF2})
+    decoder.legal = legal_octets(0xC1, 0xF2)
     decoder.feed(b"\xc1\x01a\xf2\x00")
     assert decoder.next_frame() == Frame(TEXT, b"a", rsv=4)
     assert decoder.next_frame() == Frame(BINARY, rsv=7)
@@ -408,27 +406,31 @@ def test_a_data_frame_comes_in_pieces_and_the_masking_key_turns(mask, size):
     decoder = FrameDecoder(masked=mask is not None)
     decoder.partial = True
     decoder.feed(sample[:header])
-    assert decoder.advance() == NOTHING
+    assert not decoder.advance()
     pieces, found = [], []
     for i in range(header, len(sample), size):
         decoder.feed(sample[i : i + size])
-        found.append(decoder.advance())
-        assert (decoder.opcode, decoder.fin, decoder.rsv) == (BINARY, False, 0)
+        assert decoder.advance()
+        found.append(decoder.is_end)
+        assert (decoder.first, decoder.is_whole) == (BINARY, False)
         pieces.append(decoder.payload)
-    assert found == [PIECE] * (len(pieces) - 1) + [END]
+    assert found == [False] * (len(pieces) - 1) + [True]
     assert pieces == [payload[i : i + size] for i in range(0, 200, size)]
-    assert decoder.advance() == NOTHING
+    assert not decoder.advance()
 
 
 def test_the_first_piece_comes_with_the_header_and_the_last_with_the_next_frame():
     decoder = FrameDecoder(masked=False)
     decoder.partial = True
     decoder.feed(b"\x81\x05He")
-    assert (decoder.advance(), decoder.payload) == (PIECE, b"He")
-    assert decoder.advance() == NOTHING
+    assert decoder.advance()
+    assert (decoder.payload, decoder.is_end, decoder.is_whole) == (b"He", False, False)
+    assert not decoder.advance()
     decoder.feed(b"llo\x89\x01a")
-    assert (decoder.advance(), decoder.payload, decoder.opcode) == (END, b"llo", TEXT)
-    assert (decoder.advance(), decoder.payload, decoder.opcode) == (END, b"a", PING)
+    assert decoder.advance()
+    assert (decoder.payload, decoder.is_end, decoder.is_whole) == (b"llo", True, False)
+    assert decoder.advance()
+    assert (decoder.payload, decoder.is_end, decoder.is_whole, decoder.first) == (b"a", True, True, 0x80 | PING)
 
 
 @pytest.mark.parametrize("opcode", [CLOSE, PING, PONG])
@@ -450,7 +452,7 @@ def test_a_control_frame_never_comes_in_pieces(opcode, reading):
 def test_what_is_written_is_read(opcode, fin, rsv, mask, length):
     frame = Frame(opcode, bytes(range(length)), fin, rsv)
     decoder = FrameDecoder(masked=mask is not None)
-    decoder.legal = frozenset(range(256))
+    decoder.legal = legal_octets(*range(256))
     decoder.feed(encode_frame(opcode, frame.payload, fin, rsv, mask))
     assert decoder.next_frame() == frame
 
@@ -555,7 +557,8 @@ def test_what_was_read_is_not_held(size):
     decoder.feed(octets[1:])
     assert decoder.next_frame().payload == bytes(size)
     assert decoder.next_frame() is None
-    held = [getattr(decoder, name) for name in FrameDecoder.__slots__ if hasattr(decoder, name)]
+    names = [name for name in FrameDecoder.__slots__ if name != "legal"]
+    held = [getattr(decoder, name) for name in names if hasattr(decoder, name)]
     assert all(len(value) <= 4 for value in held if isinstance(value, (bytes, bytearray)))
 
 

@@ -1,7 +1,11 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, freethreading_compatible=True
-"""RFC 6455, section 5.3: client-to-server masking, in C."""
+"""RFC 6455, sections 5.2 and 5.3, in C: what touches every octet of a payload."""
 
+import os
+
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_CheckExact, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -65,3 +69,127 @@ def apply_mask(data, key):
     finally:
         PyBuffer_Release(&view)
     return result
+
+
+cdef inline const uint8_t* _octets(object buffer, Py_ssize_t start, Py_ssize_t stop) except NULL:
+    """Return where the octets of ``bytes`` or a ``bytearray`` begin, if it has as many as will be read."""
+    cdef Py_ssize_t size
+    cdef const uint8_t* octets
+    if PyBytes_CheckExact(buffer):
+        octets, size = <const uint8_t*> PyBytes_AS_STRING(buffer), PyBytes_GET_SIZE(buffer)
+    elif PyByteArray_CheckExact(buffer):
+        octets, size = <const uint8_t*> PyByteArray_AS_STRING(buffer), PyByteArray_GET_SIZE(buffer)
+    else:
+        raise TypeError(f"buffer must be bytes or bytearray, not {type(buffer).__name__}")
+    if not 0 <= start <= stop <= size:
+        raise IndexError("slice is out of range")
+    return octets
+
+
+cpdef bytes take(object buffer, Py_ssize_t start, Py_ssize_t stop):
+    """Return the octets from ``start`` to ``stop`` of ``bytes`` or a ``bytearray``."""
+    return PyBytes_FromStringAndSize(<const char*> _octets(buffer, start, stop) + start, stop - start)
+
+
+cpdef bytes unmask(object buffer, Py_ssize_t start, Py_ssize_t stop):
+    """Return the same unmasked, with the masking key in the 4 octets before ``start`` (section 5.2)."""
+    cdef const uint8_t* octets = _octets(buffer, start - 4, stop)
+    if stop < start:
+        raise IndexError("slice is out of range")
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, stop - start)
+    _xor(<uint8_t*> PyBytes_AS_STRING(result), octets + start, stop - start, octets + start - 4)
+    return result
+
+
+cdef inline Py_ssize_t _header_size(Py_ssize_t length) noexcept nogil:
+    return 2 if length < 126 else 4 if length < 65536 else 10
+
+
+cdef void _write_header(uint8_t* target, int first, Py_ssize_t length, int mask_bit) noexcept nogil:
+    cdef int i
+    target[0] = <uint8_t> first
+    # "the minimal number of bytes MUST be used to encode the length"
+    if length < 126:
+        target[1] = <uint8_t> (mask_bit | length)
+    elif length < 65536:
+        target[1] = <uint8_t> (mask_bit | 126)
+        target[2] = <uint8_t> (length >> 8)
+        target[3] = <uint8_t> (length & 255)
+    else:
+        target[1] = <uint8_t> (mask_bit | 127)
+        for i in range(8):
+            target[2 + i] = <uint8_t> ((<uint64_t> length >> (56 - 8 * i)) & 255)
+
+
+cpdef append_frame(list output, int first, bytes payload, bint masked):
+    """Append the octets of a frame to a list (RFC 6455, section 5.2). See masking.py."""
+    if payload is None:
+        raise TypeError("payload must be bytes, not None")
+    cdef Py_ssize_t length = PyBytes_GET_SIZE(payload)
+    cdef Py_ssize_t size = _header_size(length)
+    cdef bytes frame
+    cdef uint8_t* target
+    cdef uint32_t key
+    if masked:
+        key = _pool.next_key()
+        frame = PyBytes_FromStringAndSize(NULL, size + 4 + length)
+        target = <uint8_t*> PyBytes_AS_STRING(frame)
+        _write_header(target, first, length, 0x80)
+        memcpy(target + size, &key, 4)
+        _xor(target + size + 4, <const uint8_t*> PyBytes_AS_STRING(payload), length, target + size)
+    elif length < 16384:
+        frame = PyBytes_FromStringAndSize(NULL, size + length)
+        target = <uint8_t*> PyBytes_AS_STRING(frame)
+        _write_header(target, first, length, 0)
+        memcpy(target + size, PyBytes_AS_STRING(payload), length)
+    else:
+        frame = PyBytes_FromStringAndSize(NULL, size)
+        _write_header(<uint8_t*> PyBytes_AS_STRING(frame), first, length, 0)
+        output.append(frame)
+        frame = payload
+    output.append(frame)
+
+
+@cython.final
+cdef class _Pool:
+    """Masking keys from ``os.urandom``, a page at a time; masking.py says why."""
+
+    cdef bytes octets
+    cdef Py_ssize_t position
+
+    def __cinit__(self):
+        self.octets = b""
+        self.position = 0
+
+    cdef uint32_t next_key(self) except? 0:
+        cdef uint32_t key
+        # Without a GIL two threads must not take the same key: this is a lock there, and nothing elsewhere.
+        with cython.critical_section(self):
+            if self.position + 4 > len(self.octets):
+                self.octets = os.urandom(4096)
+                self.position = 0
+            memcpy(&key, PyBytes_AS_STRING(self.octets) + self.position, 4)
+            self.position += 4
+        return key
+
+    cdef void clear(self) noexcept:
+        with cython.critical_section(self):
+            self.octets = b""
+            self.position = 0
+
+
+cdef _Pool _pool = _Pool()
+
+
+def _clear_keys():
+    _pool.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_clear_keys)
+
+
+def new_masking_key():
+    """Return a fresh masking key: 4 octets from ``os.urandom`` (RFC 6455, section 5.3)."""
+    cdef uint32_t key = _pool.next_key()
+    return PyBytes_FromStringAndSize(<const char*> &key, 4)

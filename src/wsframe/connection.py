@@ -46,6 +46,7 @@ from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from enum import Enum, IntEnum
 from typing import Any, TypeAlias
 
+from . import events, masking
 from .deflate import Compressor, Decompressor, Deflate
 from .errors import LocalProtocolError, RemoteProtocolError
 from .events import Binary, Close, Event, Fail, Ping, Pong, Text
@@ -55,7 +56,6 @@ from .frames import (
     BINARY,
     CLOSE,
     CONTINUATION,
-    END,
     FIN,
     MAX_LENGTH,
     PING,
@@ -65,8 +65,6 @@ from .frames import (
     WITHIN_MESSAGE,
     FrameDecoder,
     as_octets,
-    encode_chunks,
-    encode_masked_chunks,
 )
 from .prepared import Prepared
 
@@ -78,6 +76,7 @@ Message: TypeAlias = Fragment | Prepared
 ABANDONED = "message could not be completed"
 
 _PIECE = 65536  # octets: what one event of a compressed message holds, with fragments=True
+_MAX_PIECES = 64  # of a message; then they are put together, for small ones take more memory than they hold
 # A message may have this many fragments, or one for each 64 octets of the limit if those are more.
 _MAX_FRAGMENTS = 65536
 # Section 7.4: the status codes that may stand in a Close frame, and those that never do.
@@ -171,6 +170,8 @@ class _TextDecoder:
         self.pending = b""  # the beginning of a character
 
     def decode(self, octets: bytes, final: bool) -> str:
+        if not self.pending and octets.isascii():
+            return octets.decode("ascii")
         octets = self.pending + octets
         text, length = codecs.utf_8_decode(octets, "strict", final)
         pending = octets[length:]
@@ -212,16 +213,17 @@ class Connection:
         "__weakref__",
         "_as_pieces",
         "_between_messages",
+        "_collected",
         "_compressor",
         "_decoder",
         "_decompressor",
-        "_encode",
         "_eof",
         "_fragments",
         "_in_handshake",
         "_is_compressed",
         "_is_compressing",
         "_is_last",
+        "_masks",
         "_max_fragments",
         "_max_message_size",
         "_message",
@@ -229,6 +231,7 @@ class Connection:
         "_message_opcode",
         "_output",
         "_over",
+        "_pieces",
         "_room",
         "_sent_opcode",
         "_sent_utf8",
@@ -279,6 +282,8 @@ class Connection:
         # The message that is coming in, while it is not there whole: its opcode, or 0
         self._message_opcode = CONTINUATION
         self._message = bytearray()
+        self._pieces: list[bytes] = []  # what comes after that
+        self._collected = 0  # how many octets these are
         self._message_fragments = 0
         self._utf8 = _TextDecoder()
         self._decompressor: Decompressor = None  # type: ignore[assignment]  # until _agree()
@@ -287,7 +292,7 @@ class Connection:
         self._is_last = False  # whether it ends with the frame that is being decompressed
 
         # Octets out
-        self._encode = encode_masked_chunks if role is Role.CLIENT else encode_chunks
+        self._masks = role is Role.CLIENT
         self._output: list[bytes] = []
         # The message that is going out in fragments: its opcode, or 0
         self._sent_opcode = CONTINUATION
@@ -389,29 +394,29 @@ class Connection:
         try:
             if self._in_handshake:
                 return self._next_handshake_event() or self._end_of_stream()
-            if self._as_pieces and self._message and (event := self._take_collected()):
+            if self._as_pieces and self._collected and (event := self._take_collected()):
                 return event
             decoder = self._decoder
             while True:
                 if self._is_compressed and self._decompressor.has_more:
                     event = self._decompress()
-                elif not (found := decoder.advance()):
+                elif not decoder.advance():
                     break
-                elif decoder.opcode >= CLOSE:
-                    return self._receive_control(decoder.opcode, decoder.payload)
-                elif (
-                    found == END
-                    and decoder.fin
-                    and self._message_opcode == CONTINUATION
-                    and not self._as_pieces
-                ):
-                    # The usual case: a message is one frame, and all of it is there.
-                    payload = decoder.payload
-                    if decoder.rsv:
-                        payload = self._decompressor.decompress(payload, self._max_message_size)
-                    return Text(str(payload, "utf-8")) if decoder.opcode == TEXT else Binary(payload)
                 else:
-                    event = self._receive_piece(decoder.payload, found == END)
+                    first = decoder.first
+                    if first & 0x08:
+                        return self._receive_control(first & 0x0F, decoder.payload)
+                    if decoder.is_whole and not self._as_pieces:
+                        # The usual case: a message is one frame, and all of it is there.
+                        payload = decoder.payload
+                        if first & 0xC0 == 0xC0:
+                            payload = self._decompressor.decompress(payload, self._max_message_size)
+                            first ^= 0x40
+                        if first == 0x81:
+                            return events.Text(payload.decode("utf-8"))
+                        if first == 0x82:
+                            return events.Binary(payload)
+                    event = self._receive_piece(decoder.payload)
                 if event is not None:
                     return event
         except RemoteProtocolError as error:
@@ -434,14 +439,15 @@ class Connection:
         # Close Code_ is considered to be 1006."
         return self._fail(ABNORMAL_CLOSURE, "connection was lost: the stream ended without a Close")
 
-    def _receive_piece(self, payload: bytes, is_frame_end: bool) -> Text | Binary | None:
+    def _receive_piece(self, payload: bytes) -> Text | Binary | None:
         """Take some of a message that is fragmented, or not there whole (section 5.4)."""
         decoder = self._decoder
-        if self._message_opcode == CONTINUATION:
-            self._message_opcode = decoder.opcode
-            self._is_compressed = decoder.rsv != 0
+        first = decoder.first
+        if self._message_opcode == 0:
+            self._message_opcode = first & 0x0F
+            self._is_compressed = first & 0x40 != 0
             self._room = self._max_message_size
-        final = is_frame_end and decoder.fin
+        final = decoder.is_end and first & 0x80 != 0
         if final:
             self._message_fragments = 0
             decoder.legal = self._between_messages
@@ -451,7 +457,7 @@ class Connection:
                 decoder.max_size = decoder.max_compressed_size
             else:
                 decoder.max_size -= len(payload)
-            if is_frame_end:
+            if decoder.is_end:
                 self._message_fragments += 1
                 if self._message_fragments >= self._max_fragments:
                     raise RemoteProtocolError(1009, "message has too many fragments")
@@ -476,22 +482,40 @@ class Connection:
 
     def _receive_octets(self, octets: bytes, final: bool) -> Text | Binary | None:
         """Take some of the octets of a message, and return it when it is whole, or else a piece of it."""
-        is_text = self._message_opcode == TEXT
-        if final:
-            self._message_opcode = CONTINUATION
+        is_text = self._message_opcode == 1
         # Text is checked as it arrives, so that a bad octet fails the connection at once.
         text = self._utf8.decode(octets, final) if is_text else ""
+        if final:
+            self._message_opcode = 0
         if not self._as_pieces:
-            self._message += octets
+            self._collect(octets)
             if not final:
                 return None
-            message, self._message = self._message, bytearray()
-            return Text(str(message, "utf-8")) if is_text else Binary(bytes(message))
+            octets = self._join_collected()
+            return events.Text(octets.decode("utf-8")) if is_text else events.Binary(octets)
         if final:
             self._as_pieces = self._fragments
         if is_text:
             return Text(text, final) if text or final else None
         return Binary(octets, final) if octets or final else None
+
+    def _collect(self, octets: bytes) -> None:
+        pieces = self._pieces
+        pieces.append(octets)
+        self._collected += len(octets)
+        if len(pieces) == _MAX_PIECES:
+            self._message += b"".join(pieces)
+            pieces.clear()
+
+    def _join_collected(self) -> bytes:
+        octets = b"".join(self._pieces)
+        if self._message:
+            self._message += octets
+            octets = bytes(self._message)
+            self._message = bytearray()
+        self._pieces.clear()
+        self._collected = 0
+        return octets
 
     def stream_next(self) -> None:
         """Give the next message piece by piece, as ``fragments=True`` does for all of them.
@@ -502,16 +526,16 @@ class Connection:
 
     def _take_collected(self) -> Text | Binary | None:
         """Return what was collected of a message before ``stream_next()`` was called."""
-        length = len(self._message) - len(self._utf8.pending)
-        octets, self._message = bytes(self._message[:length]), bytearray()
+        octets = self._join_collected()
         if self._message_opcode == BINARY:
             return Binary(octets, False)
-        return Text(str(octets, "utf-8"), False) if octets else None
+        text = octets[: len(octets) - len(self._utf8.pending)].decode("utf-8")
+        return Text(text, False) if text else None
 
     @property
     def collected(self) -> int:
         """How many octets are kept of a message that is not there whole yet."""
-        return len(self._message)
+        return self._collected
 
     def _receive_control(self, opcode: int, payload: bytes) -> Ping | Pong | Close:
         """Act on a control frame (section 5.5)."""
@@ -566,7 +590,9 @@ class Connection:
         """Be over: whatever else comes in is ignored."""
         self._over = True
         self._decoder.take_all()
-        self._message.clear()
+        self._message = bytearray()
+        self._pieces.clear()
+        self._collected = 0
         self._is_compressed = False
         self._compressor = self._decompressor = None  # type: ignore[assignment]  # they hold memory
         if self._eof:
@@ -625,7 +651,9 @@ class Connection:
             TypeError: ``data`` is not bytes-like (a string and an int are not), or not contiguous.
         """
         self._check_sending(BINARY)
-        self._queue_message(BINARY, as_octets(data), fin, compress)
+        if type(data) is not bytes:
+            data = as_octets(data)
+        self._queue_message(BINARY, data, fin, compress)
 
     def send_message(self, message: Message, fin: bool = True, *, compress: bool | None = None) -> None:
         """Send a message, or a fragment of one, by its type.
@@ -672,7 +700,10 @@ class Connection:
         if first & RSV1 and self._compressor is not None:
             # The peer's window moves on by a message that our compressor has not seen.
             self._compressor.forget()
-        self._output += chunks if self.role is Role.SERVER else encode_masked_chunks(first, payload)
+        if self._masks:
+            self._queue_frame(first, payload)
+        else:
+            self._output += chunks
 
     def send_ping(self, payload: bytes | bytearray | memoryview = b"") -> None:
         """Send a Ping (RFC 6455, section 5.5.2).
@@ -770,7 +801,7 @@ class Connection:
         self._queue_frame(first | FIN if fin else first, payload)
 
     def _queue_frame(self, first: int, payload: bytes) -> None:
-        self._output += self._encode(first, payload)
+        masking.append_frame(self._output, first, payload, self._masks)
 
     # Octets out
 

@@ -25,8 +25,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from . import masking
 from .errors import LocalProtocolError, RemoteProtocolError
-from .masking import apply_mask, new_masking_key
 
 __all__ = ["CloseCode", "Frame", "FrameDecoder", "Opcode", "encode_frame"]
 
@@ -66,21 +66,25 @@ class CloseCode(IntEnum):
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 FIN, RSV1, MASK = 0x80, 0x40, 0x80
 
+
+
+def legal_octets(*firsts: int) -> bytes:
+    """Return a table that has a 1 for each first octet that is legal, and a 0 for all others."""
+    return bytes(first in firsts for first in range(256))
+
+
 # A first octet is legal or not: FIN, RSV1-3 and the opcode are judged at one look, by what may come now.
-_CONTROL = {FIN | CLOSE, FIN | PING, FIN | PONG}
-BETWEEN_MESSAGES = frozenset({TEXT, BINARY, FIN | TEXT, FIN | BINARY} | _CONTROL)
-WITHIN_MESSAGE = frozenset({CONTINUATION, FIN | CONTINUATION} | _CONTROL)
+_CONTROL = (FIN | CLOSE, FIN | PING, FIN | PONG)
+_DATA = (TEXT, BINARY, FIN | TEXT, FIN | BINARY)
+_CONTINUATION = (CONTINUATION, FIN | CONTINUATION)
 # RFC 7692, section 6: with permessage-deflate, RSV1 marks the first frame of a compressed message.
-BETWEEN_COMPRESSED = BETWEEN_MESSAGES | {first | RSV1 for first in BETWEEN_MESSAGES - _CONTROL}
+_COMPRESSED = (RSV1 | TEXT, RSV1 | BINARY, FIN | RSV1 | TEXT, FIN | RSV1 | BINARY)
+BETWEEN_MESSAGES = legal_octets(*_DATA, *_CONTROL)
+BETWEEN_COMPRESSED = legal_octets(*_DATA, *_COMPRESSED, *_CONTROL)
+WITHIN_MESSAGE = legal_octets(*_CONTINUATION, *_CONTROL)
 
 MAX_LENGTH = 2**63 - 1  # section 5.2: "the most significant bit MUST be 0"
-# A payload of this size or more goes out apart from its header, so that it is not copied.
-_LARGE = 16384
 _READ_SIZE = 65536
-_SLICE = 2048  # below, a slice is faster than a view
-
-# What advance() found.
-NOTHING, PIECE, END = 0, 1, 2
 
 
 class Frame:
@@ -121,22 +125,6 @@ class Frame:
         return f"Frame({self.opcode.name}, {payload}, fin={self.fin}, rsv={self.rsv})"
 
 
-def encode_header(first: int, length: int, mask_bit: int) -> bytes:
-    """Return the header of a frame, up to its masking key (RFC 6455, section 5.2).
-
-    Args:
-        first: the first octet: FIN, RSV1-3 and the opcode.
-        length: the length of the payload, in octets.
-        mask_bit: MASK, or 0 for a frame without a masking key.
-    """
-    # "the minimal number of bytes MUST be used to encode the length"
-    if length < 126:
-        return bytes((first, mask_bit | length))
-    if length < 65536:
-        return bytes((first, mask_bit | 126, length >> 8, length & 255))
-    return bytes((first, mask_bit | 127)) + length.to_bytes(8, "big")
-
-
 def encode_frame(
     opcode: int,
     payload: bytes | bytearray | memoryview,
@@ -172,32 +160,8 @@ def encode_frame(
             raise LocalProtocolError(f"a control frame has at most 125 octets, not {len(payload)}")
     first = (FIN if fin else 0) | rsv << 4 | opcode
     if mask is None:
-        return encode_header(first, len(payload), 0) + payload
-    return encode_header(first, len(payload), MASK) + mask + apply_mask(payload, mask)
-
-
-def encode_chunks(first: int, payload: bytes) -> tuple[bytes, ...]:
-    """Return the octets of a frame that is not masked, in one or two pieces.
-
-    Args:
-        first: the first octet: FIN, RSV1-3 and the opcode.
-        payload: the payload.
-    """
-    header = encode_header(first, len(payload), 0)
-    return (header + payload,) if len(payload) < _LARGE else (header, payload)
-
-
-def encode_masked_chunks(first: int, payload: bytes) -> tuple[bytes, ...]:
-    """Return the octets of a frame that is masked with a fresh key, in one or two pieces.
-
-    Args:
-        first: the first octet: FIN, RSV1-3 and the opcode.
-        payload: the payload, not masked.
-    """
-    key = new_masking_key()
-    header = encode_header(first, len(payload), MASK) + key
-    payload = apply_mask(payload, key)
-    return (header + payload,) if len(payload) < _LARGE else (header, payload)
+        return masking.encode_header(first, len(payload), 0) + payload
+    return masking.encode_header(first, len(payload), MASK) + mask + masking.apply_mask(payload, mask)
 
 
 def as_octets(data: bytes | bytearray | memoryview) -> bytes:
@@ -240,35 +204,40 @@ class FrameDecoder:
         "_growable",
         "_in_payload",
         "_key",
+        "_key_size",
         "_mask_bit",
         "_position",
         "_remaining",
-        "fin",
+        "first",
+        "is_end",
+        "is_whole",
         "legal",
         "max_compressed_size",
         "max_size",
-        "opcode",
         "partial",
         "payload",
-        "rsv",
     )
 
     def __init__(self, *, masked: bool, max_size: int = MAX_LENGTH, rsv1: bool = False) -> None:
         # Which first octets may come now
-        self.legal = (BETWEEN_COMPRESSED if rsv1 else BETWEEN_MESSAGES) | WITHIN_MESSAGE
+        data = _DATA + _COMPRESSED if rsv1 else _DATA
+        self.legal = legal_octets(*data, *_CONTINUATION, *_CONTROL)
         self.max_size = max_size
         self.max_compressed_size = max_size  # the same for frames with RSV1
         self.partial = False  # whether advance() gives a data frame in pieces, as it arrives
-        self.opcode = 0
-        self.fin = True
-        self.rsv = 0
+        # What advance() found
+        self.first = 0
         self.payload = b""
+        self.is_whole = False
+        self.is_end = False
         # What is not read yet stands in _buffer[_position:_end].
         self._buffer: bytes | bytearray = b""
         self._position = 0
         self._end = 0
         self._growable = False  # whether _buffer is a bytearray that nobody holds a view of
         self._mask_bit = MASK if masked else 0
+        self._key_size = 4 if masked else 0
+        # The frame that is not there whole
         self._in_payload = False
         self._remaining = 0
         self._key = b""
@@ -370,107 +339,109 @@ class FrameDecoder:
         Raises:
             RemoteProtocolError: what came is not a frame, or too large.
         """
-        if self.advance() != END:
+        if not self.advance():
             return None
-        return Frame(self.opcode, self.payload, self.fin, self.rsv)
+        return Frame(self.first & 0x0F, self.payload, self.first >= FIN, self.first >> 4 & 7)
 
-    def advance(self) -> int:
-        """Read on, and say what was found, for a caller that wants no ``Frame`` objects.
+    def advance(self) -> bool:
+        """Read on, for a caller that wants no ``Frame`` objects.
 
         Returns:
-            END: a frame, or the rest of one, stands in ``opcode``, ``fin``, ``rsv``, ``payload``.
-            PIECE: some of the payload of a data frame does, with ``partial``.
-            NOTHING: more octets are needed.
+            True: ``first`` is the first octet of a frame (FIN, RSV1-3 and the opcode), and ``payload`` its
+            payload, if it ``is_whole``. With ``partial``, it may be some of the payload of a data frame;
+            then ``is_end`` tells whether it is the last of it.
+            False: more octets are needed.
 
         Raises:
             RemoteProtocolError: what came is not a frame, or too large.
         """
-        buffer = self._buffer
         position = self._position
         end = self._end
         if position == end:
             self._release()
-            return NOTHING
+            return False
         if self._in_payload:
-            length = self._remaining
-        else:
-            # 1. FIN, RSV1-3 and opcode
-            first = buffer[position]
-            if first not in self.legal:
-                raise self._illegal(first)
-            # 2. MASK
-            if end - position < 2:
-                return NOTHING
-            second = buffer[position + 1]
-            if second & MASK != self._mask_bit:
-                # "a server MUST close the connection upon receiving a frame that is not masked" and
-                # "a client MUST close a connection if it detects a masked frame", both with 1002.
-                problem = "frames must be masked" if self._mask_bit else "frames must not be masked"
-                raise RemoteProtocolError(1002, problem)
-            # 3. Payload length
-            length = second & 0x7F
-            position += 2
-            if length > 125:
-                if first & 0x08:
-                    # Section 5.5: "All control frames MUST have a payload length of 125 bytes or less"
-                    raise RemoteProtocolError(1002, "control frame payload exceeds 125 octets")
-                # 4. Extended payload length
-                if length == 126:
-                    if end - position < 2:
-                        return NOTHING
-                    length = buffer[position] << 8 | buffer[position + 1]
-                    position += 2
-                    minimum = 126
-                else:
-                    if end - position < 8:
-                        return NOTHING
-                    length = int.from_bytes(buffer[position : position + 8], "big")
-                    position += 8
-                    minimum = 65536
-                if length > MAX_LENGTH:
-                    raise RemoteProtocolError(1002, "payload length must be below 2**63")
-                # "the minimal number of bytes MUST be used to encode the length"
-                if length < minimum:
-                    raise RemoteProtocolError(1002, "payload length must be encoded minimally")
-            # 5. The limit
-            limit = self.max_compressed_size if first & RSV1 else self.max_size
-            if length > limit and not first & 0x08:
+            return self._advance_payload()
+        buffer = self._buffer
+        octets = buffer  # compiled, this is a pointer: below, what is not there yet is never looked at
+        # 1. FIN, RSV1-3 and opcode
+        first = octets[position]
+        if not self.legal[first]:
+            raise self._illegal(first)
+        # 2. MASK
+        if end - position < 2:
+            return False
+        second = octets[position + 1]
+        if second & 0x80 != self._mask_bit:
+            # "a server MUST close the connection upon receiving a frame that is not masked" and
+            # "a client MUST close a connection if it detects a masked frame", both with 1002.
+            problem = "frames must be masked" if self._mask_bit else "frames must not be masked"
+            raise RemoteProtocolError(1002, problem)
+        # 3. Payload length
+        length = second & 0x7F
+        position += 2
+        if length > 125:
+            if first & 0x08:
+                # Section 5.5: "All control frames MUST have a payload length of 125 bytes or less"
+                raise RemoteProtocolError(1002, "control frame payload exceeds 125 octets")
+            # 4. Extended payload length
+            size = 2 if length == 126 else 8
+            if end - position < size:
+                return False
+            length = self._read_length(position, size)
+            position += size
+        # 5. The limit
+        if length > self.max_size and not first & 0x08:
+            if not first & RSV1 or length > self.max_compressed_size:
                 raise RemoteProtocolError(1009, "message is too big")
-            # 6. Masking key
+        # 6. Masking key
+        if end - position < self._key_size:
+            return False
+        position += self._key_size
+        # 7. The header is complete
+        self.first = first
+        if end - position < length:
             if self._mask_bit:
-                if end - position < 4:
-                    return NOTHING
-                self._key = bytes(buffer[position : position + 4])
-                position += 4
-            # 7. The header is complete
-            self.opcode = first & 0x0F
-            self.fin = first >= FIN
-            self.rsv = first >> 4 & 7
+                self._key = masking.take(buffer, position - 4, position)
             self._position = position
-        available = end - position
-        if available >= length:
-            self.payload = self._take(length)
-            self._in_payload = False
-            return END
-        self._in_payload = True
-        if not self.partial or self.opcode >= CLOSE or available == 0:
+            self._in_payload = True
             self._remaining = length
-            return NOTHING
-        self.payload = self._take(available)
-        self._remaining = length - available
-        if self._mask_bit and available & 3:
-            turn = available & 3
-            self._key = self._key[turn:] + self._key[:turn]
-        return PIECE
-
-    def _take(self, length: int) -> bytes:
-        start = self._position
-        self._position = stop = start + length
-        if length < _SLICE:
-            octets: bytes | bytearray | memoryview = self._buffer[start:stop]
+            return position < end and self._advance_payload()
+        self._position = stop = position + length
+        if self._mask_bit:
+            self.payload = masking.unmask(buffer, position, stop)
         else:
-            octets = memoryview(self._buffer)[start:stop]
-        return apply_mask(octets, self._key) if self._mask_bit else bytes(octets)
+            self.payload = masking.take(buffer, position, stop)
+        self.is_whole = self.is_end = True
+        return True
+
+    def _read_length(self, position: int, size: int) -> int:
+        length = int.from_bytes(self._buffer[position : position + size], "big")
+        if length > MAX_LENGTH:
+            raise RemoteProtocolError(1002, "payload length must be below 2**63")
+        # "the minimal number of bytes MUST be used to encode the length"
+        if length < (126 if size == 2 else 65536):
+            raise RemoteProtocolError(1002, "payload length must be encoded minimally")
+        return length
+
+    def _advance_payload(self) -> bool:
+        """Read on in the payload of a frame that was not there whole with its header."""
+        start = self._position
+        length = min(self._end - start, self._remaining)
+        self.is_end = length == self._remaining
+        if not self.is_end and (not self.partial or self.first & 0x08):
+            return False
+        self.is_whole = not self.partial or self.first & 0x08 != 0
+        self._position = start + length
+        self._remaining -= length
+        self._in_payload = not self.is_end
+        if not self._mask_bit:
+            self.payload = masking.take(self._buffer, start, start + length)
+            return True
+        self.payload = masking.apply_mask(memoryview(self._buffer)[start : start + length], self._key)
+        turn = length & 3
+        self._key = self._key[turn:] + self._key[:turn]
+        return True
 
     def _illegal(self, first: int) -> RemoteProtocolError:
         opcode, fin = first & 0x0F, first >= FIN

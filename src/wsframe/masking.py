@@ -1,10 +1,11 @@
-"""RFC 6455, section 5.3: client-to-server masking, in Python.
+"""RFC 6455, section 5.3: client-to-server masking, and all else that touches every octet, in Python.
 
     j                   = i MOD 4
     transformed-octet-i = original-octet-i XOR masking-key-octet-j
 
-``apply_mask`` is the one function that exists twice: here, and in C in ``_mask.pyx``, which is used when
-it was compiled. Masking keys are made here as well.
+These functions exist twice: here, and in C in ``_mask.pyx``, which is used when it was compiled. frames.py and
+connection.py call them as ``masking.unmask(...)``: so, when they are compiled as well, their .pxd files make
+C calls of it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from __future__ import annotations
 import os
 from functools import cache
 
-__all__ = ["apply_mask", "compiled", "new_masking_key"]
+__all__ = ["append_frame", "apply_mask", "compiled", "encode_header", "new_masking_key", "take", "unmask"]
+
+# A payload of this size or more goes out apart from its header, so that it is not copied.
+_LARGE = 16384
 
 # Up to this many octets one XOR of two big integers is faster than four strided translations.
 _LONGEST_INTEGER = 2048
@@ -56,13 +60,69 @@ def apply_mask(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
     return bytes(octets)
 
 
-pure_apply_mask = apply_mask
-try:
-    from ._mask import apply_mask  # type: ignore[no-redef]
-except ImportError:
-    compiled = False
-else:
-    compiled = True
+def take(buffer: bytes | bytearray, start: int, stop: int) -> bytes:
+    """Return some octets of a buffer.
+
+    Args:
+        buffer: ``bytes`` or a ``bytearray``.
+        start: where they begin.
+        stop: where they end.
+    """
+    return bytes(memoryview(buffer)[start:stop])
+
+
+def unmask(buffer: bytes | bytearray, start: int, stop: int) -> bytes:
+    """Return some octets of a buffer, unmasked with the key before them (RFC 6455, section 5.2).
+
+    Args:
+        buffer: ``bytes`` or a ``bytearray``.
+        start: where they begin; the 4 octets before that are the masking key.
+        stop: where they end.
+    """
+    length = stop - start
+    if length > _LONGEST_INTEGER:
+        return pure_apply_mask(memoryview(buffer)[start:stop], bytes(buffer[start - 4 : start]))
+    mask = (buffer[start - 4 : start] * ((length >> 2) + 1))[:length]
+    octets = int.from_bytes(buffer[start:stop], "little") ^ int.from_bytes(mask, "little")
+    return octets.to_bytes(length, "little")
+
+
+def encode_header(first: int, length: int, mask_bit: int) -> bytes:
+    """Return the header of a frame, up to its masking key (RFC 6455, section 5.2).
+
+    Args:
+        first: the first octet: FIN, RSV1-3 and the opcode.
+        length: the length of the payload, in octets.
+        mask_bit: 0x80, or 0 for a frame without a masking key.
+    """
+    # "the minimal number of bytes MUST be used to encode the length"
+    if length < 126:
+        return bytes((first, mask_bit | length))
+    if length < 65536:
+        return bytes((first, mask_bit | 126, length >> 8, length & 255))
+    return bytes((first, mask_bit | 127)) + length.to_bytes(8, "big")
+
+
+def append_frame(output: list[bytes], first: int, payload: bytes, masked: bool) -> None:
+    """Append the octets of a frame to a list, in one or two pieces (RFC 6455, section 5.2).
+
+    Args:
+        output: the list.
+        first: the first octet: FIN, RSV1-3 and the opcode.
+        payload: the payload.
+        masked: whether to mask it, with a fresh key.
+    """
+    length = len(payload)
+    if masked:
+        key = pure_new_masking_key()
+        header = encode_header(first, length, 0x80) + key
+        payload = pure_apply_mask(payload, key)
+    else:
+        header = encode_header(first, length, 0)
+    if length < _LARGE:
+        output.append(header + payload)
+    else:
+        output += (header, payload)
 
 
 # Section 5.3: "The masking key needs to be unpredictable; thus, the masking key MUST be derived from a
@@ -82,3 +142,13 @@ def new_masking_key() -> bytes:
         octets = os.urandom(_POOL)
         _keys.extend([octets[i : i + 4] for i in range(4, _POOL, 4)])
         return octets[:4]
+
+
+pure_append_frame, pure_apply_mask, pure_new_masking_key = append_frame, apply_mask, new_masking_key
+pure_take, pure_unmask = take, unmask
+try:
+    from ._mask import append_frame, apply_mask, new_masking_key, take, unmask  # type: ignore[no-redef]
+except ImportError:
+    compiled = False
+else:
+    compiled = True

@@ -8,9 +8,10 @@ message is compressed at most once for each set of parameters that connections h
 
 from __future__ import annotations
 
+from . import masking
 from .deflate import Compressor
 from .errors import LocalProtocolError
-from .frames import BINARY, FIN, RSV1, TEXT, as_octets, encode_chunks
+from .frames import BINARY, FIN, RSV1, TEXT, as_octets
 
 __all__ = ["Prepared", "prepare"]
 
@@ -57,7 +58,9 @@ class Prepared:
             if key is not None:
                 assert compressor is not None
                 first, payload = first | RSV1, compressor.compress_alone(payload)
-            encoded = self._encoded[key] = first, payload, encode_chunks(first, payload)
+            chunks: list[bytes] = []
+            masking.append_frame(chunks, first, payload, False)
+            encoded = self._encoded[key] = first, payload, tuple(chunks)
         return encoded
 
 
