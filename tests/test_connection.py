@@ -27,6 +27,7 @@ from wsframe import (
     ServerConnection,
     State,
     Text,
+    compiled,
     prepare,
 )
 from wsframe.connection import check_fragment, is_fragmented, join_pieces
@@ -1437,12 +1438,14 @@ def test_a_large_payload_is_a_chunk_of_its_own(role, size):
     conn.send_binary(payload)
     conn.send_text("after")
     assert conn.unsent == sum(map(len, conn._output))
-    before, header, chunk, after = conn.chunks_to_send()
-    assert len(header) <= 14
-    assert len(chunk) == size
-    if role is SERVER:
-        assert chunk is payload
-    assert frames_of(role, before + header + chunk + after) == [
+    before, *chunks, after = conn.chunks_to_send()
+    if role is SERVER or not compiled:  # compiled, it is masked into its frame
+        header, chunk = chunks
+        assert len(header) <= 14
+        assert len(chunk) == size
+        if role is SERVER:
+            assert chunk is payload
+    assert frames_of(role, b"".join([before, *chunks, after])) == [
         (TEXT, b"before"),
         (BINARY, payload),
         (TEXT, b"after"),

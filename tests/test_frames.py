@@ -430,7 +430,12 @@ def test_the_first_piece_comes_with_the_header_and_the_last_with_the_next_frame(
     assert decoder.advance()
     assert (decoder.payload, decoder.is_end, decoder.is_whole) == (b"llo", True, False)
     assert decoder.advance()
-    assert (decoder.payload, decoder.is_end, decoder.is_whole, decoder.first) == (b"a", True, True, 0x80 | PING)
+    assert (decoder.payload, decoder.is_end, decoder.is_whole, decoder.first) == (
+        b"a",
+        True,
+        True,
+        0x80 | PING,
+    )
 
 
 @pytest.mark.parametrize("opcode", [CLOSE, PING, PONG])

@@ -48,7 +48,7 @@ STRANGERS = {
     "masking": {"errors", "events", "uri"},
     "frames": {"events", "uri"},
     "deflate": {"events", "uri", "masking", "frames"},
-    "prepared": {"events", "uri", "masking"},
+    "prepared": {"events", "uri"},
     "handshake": {"uri", "masking", "frames", "deflate", "prepared"},
     "connection": {"uri", "handshake"},
     "server": {"client"},
@@ -169,7 +169,21 @@ def test_the_compiled_mask_imports_nothing_of_the_package():
     source = (SOURCES / "_mask.pyx").read_text(encoding="utf-8")
     imported = re.findall(r"^\s*(?:from|cimport|import)\s+(\S+)", source, re.MULTILINE)
     assert imported
-    assert {name.split(".")[0] for name in imported} <= {"cpython", "libc"}
+    assert {name.split(".")[0] for name in imported} <= {"cpython", "cython", "libc", "os"}
+
+
+@pytest.mark.parametrize("path", sorted(SOURCES.glob("*.pxd")), ids=lambda path: path.name)
+def test_the_types_of_a_module_come_only_from_modules_above_it(path):
+    layer = path.stem if path.stem in LAYERS else path.stem.removeprefix("_")
+    allowed = {"_mask", "_events", *LAYERS[: LAYERS.index(layer)], layer}
+    source = path.read_text(encoding="utf-8")
+    for module, name in re.findall(r"^from (wsframe\S*) cimport (\w+)", source, re.MULTILINE):
+        assert (name if module == "wsframe" else module.removeprefix("wsframe.")) in allowed - {path.stem}
+
+
+def test_the_python_that_is_compiled_does_not_know_it():
+    for path in SOURCES.rglob("*.py"):
+        assert "cython" not in path.read_text(encoding="utf-8").lower(), path
 
 
 def test_import_wsframe_loads_nothing_that_touches_the_network():

@@ -10,8 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from wsframe import masking
-from wsframe.masking import new_masking_key
+from wsframe import FrameDecoder, masking
 
 KEY = b"\x37\xfa\x21\x3d"
 OCTETS = bytes((i * 7 + i // 256) & 255 for i in range(70000))
@@ -25,9 +24,18 @@ def naive(data, key):
 MASKED = naive(OCTETS, KEY)
 
 
+NAMES = ("append_frame", "apply_mask", "forget_keys", "new_masking_key", "take", "unmask")
+
+
 @pytest.fixture(params=["pure", "compiled"] if masking.compiled else ["pure"])
-def apply_mask(request):
-    return masking.pure_apply_mask if request.param == "pure" else masking.apply_mask
+def functions(request):
+    prefix = "pure_" if request.param == "pure" else ""
+    return SimpleNamespace(**{name: getattr(masking, prefix + name) for name in NAMES})
+
+
+@pytest.fixture
+def apply_mask(functions):
+    return functions.apply_mask
 
 
 def test_the_sample_of_rfc6455_5_7(apply_mask):
@@ -145,6 +153,89 @@ def test_a_key_that_is_not_bytes_like_is_refused(apply_mask, key):
         apply_mask(b"Hello", key)
 
 
+# Parts of a buffer
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 4, 5, 7, 8, 9, 125, 2047, 2048, 2049, 65536])
+@pytest.mark.parametrize("start", [4, 5, 6, 7, 11, 12])
+def test_a_part_of_a_buffer_is_unmasked_with_the_key_before_it(functions, kind, length, start):
+    before, after = b"\xa5" * (start - 4), b"\x5a" * 9
+    buffer = kind(before + KEY + MASKED[:length] + after)
+    assert functions.unmask(buffer, start, start + length) == OCTETS[:length]
+    assert functions.take(buffer, start, start + length) == MASKED[:length]
+    assert type(functions.unmask(buffer, start, start + length)) is bytes
+    assert type(functions.take(buffer, start, start + length)) is bytes
+    assert buffer == before + KEY + MASKED[:length] + after
+
+
+@pytest.mark.skipif(not masking.compiled, reason="Python's own slices need no check")
+@pytest.mark.parametrize("buffer", [b"12345678", bytearray(b"12345678")])
+@pytest.mark.parametrize(
+    "part", [(4, 9), (9, 9), (5, 4), (-1, 4), (4, -1), (3, 2**62), (-(2**62), 4), (2**62, 2**62)]
+)
+def test_nothing_outside_of_a_buffer_is_read(buffer, part):
+    with pytest.raises(IndexError):
+        masking.unmask(buffer, *part)
+    with pytest.raises(IndexError):
+        masking.take(buffer, *part)
+
+
+@pytest.mark.skipif(not masking.compiled, reason="Python's own slices need no check")
+@pytest.mark.parametrize("start", range(4))
+def test_a_key_begins_inside_of_the_buffer(start):
+    with pytest.raises(IndexError):
+        masking.unmask(b"12345678", start, 8)
+
+
+@pytest.mark.skipif(not masking.compiled, reason="Python takes what it can")
+@pytest.mark.parametrize("buffer", [None, 5, "12345678", memoryview(b"12345678"), array("I", [1, 2])])
+def test_a_buffer_is_bytes_or_a_bytearray(buffer):
+    with pytest.raises(TypeError, match="buffer must be bytes or bytearray"):
+        masking.unmask(buffer, 4, 8)
+    with pytest.raises(TypeError, match="buffer must be bytes or bytearray"):
+        masking.take(buffer, 4, 8)
+
+
+# Frames
+
+
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 65535, 65536, 70000])
+@pytest.mark.parametrize("first", [0x00, 0x81, 0x82, 0xC1])
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_frame_is_appended(functions, length, first, masked):
+    output = [b"before"]
+    assert functions.append_frame(output, first, OCTETS[:length], masked) is None
+    header = masking.encode_header(first, length, 0x80 if masked else 0)
+    frame = b"".join(output[1:])
+    assert frame.startswith(header)
+    assert len(frame) == len(header) + 4 * masked + length
+    decoder = FrameDecoder(masked=masked)
+    decoder.legal = bytes([1]) * 256
+    decoder.feed(frame)
+    assert decoder.advance()
+    assert (decoder.first, decoder.payload, decoder.unread) == (first, OCTETS[:length], 0)
+
+
+@pytest.mark.parametrize(("length", "is_apart"), [(16383, False), (16384, True)])
+def test_a_large_payload_that_is_not_masked_is_not_copied(functions, length, is_apart):
+    output = []
+    payload = OCTETS[:length]
+    functions.append_frame(output, 0x82, payload, False)
+    assert (output[-1] is payload) is is_apart
+    assert len(output) == 1 + is_apart
+
+
+@pytest.mark.skipif(not masking.compiled, reason="Python needs no types")
+@pytest.mark.parametrize("payload", [None, "text", bytearray(b"octets"), memoryview(b"octets")])
+def test_a_payload_is_bytes(payload):
+    with pytest.raises(TypeError):
+        masking.append_frame([], 0x82, payload, False)
+
+
+# Which ones are used
+
+
 def load_masking():
     """Execute masking.py once more, as another module."""
     spec = importlib.util.spec_from_file_location("wsframe.another_masking", masking.__file__)
@@ -154,12 +245,11 @@ def load_masking():
 
 
 def test_the_compiled_function_is_used_where_there_is_one(monkeypatch):
-    names = ("append_frame", "apply_mask", "new_masking_key", "take", "unmask")
-    compiled = SimpleNamespace(**{name: object() for name in names})
+    compiled = SimpleNamespace(**{name: object() for name in NAMES})
     monkeypatch.setitem(sys.modules, "wsframe._mask", compiled)
     module = load_masking()
     assert module.compiled
-    for name in names:
+    for name in NAMES:
         assert getattr(module, name) is getattr(compiled, name)
     assert module.pure_apply_mask(b"Hello", KEY) == b"\x7f\x9f\x4d\x51\x58"
 
@@ -173,11 +263,11 @@ def test_the_python_function_is_used_elsewhere(monkeypatch):
 
 def test_no_fork_is_needed(monkeypatch):
     monkeypatch.delattr(os, "register_at_fork", raising=False)
-    assert len(load_masking().new_masking_key()) == 4
+    assert len(load_masking().pure_new_masking_key()) == 4
 
 
 @pytest.fixture
-def entropy(monkeypatch):
+def entropy(monkeypatch, functions):
     """Let os.urandom count 1, 2, 3, ... in words of 4 octets; return how many octets were asked for."""
     asked = []
     words = itertools.count(1)
@@ -186,37 +276,45 @@ def entropy(monkeypatch):
         asked.append(size)
         return b"".join(next(words).to_bytes(4, "big") for _ in range(size // 4))
 
-    masking._keys.clear()
+    functions.forget_keys()
     monkeypatch.setattr(os, "urandom", urandom)
     yield asked
-    masking._keys.clear()
+    functions.forget_keys()
 
 
-def test_masking_keys_are_all_the_entropy_each_once_rfc6455_5_3(entropy):
-    keys = [new_masking_key() for _ in range(1024)]
+def test_masking_keys_are_all_the_entropy_each_once_rfc6455_5_3(functions, entropy):
+    keys = [functions.new_masking_key() for _ in range(1024)]
     assert entropy == [4096]
-    keys += [new_masking_key() for _ in range(1024)]
+    keys += [functions.new_masking_key() for _ in range(1024)]
     assert entropy == [4096, 4096]
     assert sorted(keys) == [i.to_bytes(4, "big") for i in range(1, 2049)]
 
 
-def test_threads_never_get_the_same_key(entropy):
+def test_frames_and_keys_share_the_entropy(functions, entropy):
+    output = []
+    functions.append_frame(output, 0x82, bytes(4), True)
+    key = functions.new_masking_key()
+    assert entropy == [4096]
+    assert len({output[0][2:6], output[0][6:], key}) == 2  # zeros show the key
+
+
+def test_threads_never_get_the_same_key(functions, entropy):
     with ThreadPoolExecutor(8) as pool:
-        batches = list(pool.map(lambda _: [new_masking_key() for _ in range(2000)], range(8)))
+        batches = list(pool.map(lambda _: [functions.new_masking_key() for _ in range(2000)], range(8)))
     keys = [key for batch in batches for key in batch]
     assert len(set(keys)) == len(keys) == 16000
     assert {len(key) for key in keys} == {4}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-def test_a_forked_child_gets_other_keys():
-    masking._keys.clear()
-    new_masking_key()  # and 1023 are left in the pool
+def test_a_forked_child_gets_other_keys(functions):
+    functions.forget_keys()
+    functions.new_masking_key()  # and 1023 are left in the pool
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.write(writer, b"".join(new_masking_key() for _ in range(16)))
+            os.write(writer, b"".join(functions.new_masking_key() for _ in range(16)))
         finally:
             os._exit(0)
     os.close(writer)
@@ -224,4 +322,4 @@ def test_a_forked_child_gets_other_keys():
         theirs = pipe.read()
     os.waitpid(child, 0)
     assert len(theirs) == 64
-    assert theirs != b"".join(new_masking_key() for _ in range(16))
+    assert theirs != b"".join(functions.new_masking_key() for _ in range(16))

@@ -181,12 +181,13 @@ cdef class _Pool:
 cdef _Pool _pool = _Pool()
 
 
-def _clear_keys():
+def forget_keys():
+    """Forget the masking keys that are left in the pool."""
     _pool.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_clear_keys)
+    os.register_at_fork(after_in_child=forget_keys)
 
 
 def new_masking_key():

@@ -470,7 +470,7 @@ class Connection:
 
     def _decompress(self) -> Text | Binary | None:
         """Take some of what a piece decompresses to (RFC 7692, section 7.2.2)."""
-        octets = self._decompressor.read(min(self._room + 1, _PIECE))
+        octets = self._decompressor.read(min(self._room, _PIECE - 1) + 1)
         self._room -= len(octets)
         if self._room < 0:
             raise RemoteProtocolError(1009, "message is too big")

@@ -67,7 +67,6 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 FIN, RSV1, MASK = 0x80, 0x40, 0x80
 
 
-
 def legal_octets(*firsts: int) -> bytes:
     """Return a table that has a 1 for each first octet that is legal, and a 0 for all others."""
     return bytes(first in firsts for first in range(256))
@@ -391,9 +390,9 @@ class FrameDecoder:
             length = self._read_length(position, size)
             position += size
         # 5. The limit
-        if length > self.max_size and not first & 0x08:
-            if not first & RSV1 or length > self.max_compressed_size:
-                raise RemoteProtocolError(1009, "message is too big")
+        limit = self.max_compressed_size if first & 0x40 else self.max_size
+        if length > limit and not first & 0x08:
+            raise RemoteProtocolError(1009, "message is too big")
         # 6. Masking key
         if end - position < self._key_size:
             return False

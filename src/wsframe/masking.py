@@ -3,9 +3,8 @@
     j                   = i MOD 4
     transformed-octet-i = original-octet-i XOR masking-key-octet-j
 
-These functions exist twice: here, and in C in ``_mask.pyx``, which is used when it was compiled. frames.py and
-connection.py call them as ``masking.unmask(...)``: so, when they are compiled as well, their .pxd files make
-C calls of it.
+These functions exist twice: here, and in C in ``_mask.pyx``, which is used when it was compiled. frames.py
+and connection.py call them as ``masking.unmask(...)``: so their .pxd files can make C calls of that.
 """
 
 from __future__ import annotations
@@ -13,7 +12,16 @@ from __future__ import annotations
 import os
 from functools import cache
 
-__all__ = ["append_frame", "apply_mask", "compiled", "encode_header", "new_masking_key", "take", "unmask"]
+__all__ = [
+    "append_frame",
+    "apply_mask",
+    "compiled",
+    "encode_header",
+    "forget_keys",
+    "new_masking_key",
+    "take",
+    "unmask",
+]
 
 # A payload of this size or more goes out apart from its header, so that it is not copied.
 _LARGE = 16384
@@ -130,8 +138,15 @@ def append_frame(output: list[bytes], first: int, payload: bytes, masked: bool) 
 # is atomic, so threads need no lock; a fork must not share what is left.
 _keys: list[bytes] = []
 _POOL = 4096
+
+
+def forget_keys() -> None:
+    """Forget the masking keys that are left in the pool."""
+    _keys.clear()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keys.clear)
+    os.register_at_fork(after_in_child=forget_keys)
 
 
 def new_masking_key() -> bytes:
@@ -144,10 +159,17 @@ def new_masking_key() -> bytes:
         return octets[:4]
 
 
-pure_append_frame, pure_apply_mask, pure_new_masking_key = append_frame, apply_mask, new_masking_key
-pure_take, pure_unmask = take, unmask
+pure_append_frame, pure_apply_mask, pure_take, pure_unmask = append_frame, apply_mask, take, unmask
+pure_forget_keys, pure_new_masking_key = forget_keys, new_masking_key
 try:
-    from ._mask import append_frame, apply_mask, new_masking_key, take, unmask  # type: ignore[no-redef]
+    from ._mask import (  # type: ignore[no-redef]
+        append_frame,
+        apply_mask,
+        forget_keys,
+        new_masking_key,
+        take,
+        unmask,
+    )
 except ImportError:
     compiled = False
 else:

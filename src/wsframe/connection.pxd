@@ -1,0 +1,74 @@
+"""Types for connection.py, for when it is compiled. They change what it costs, not what it does."""
+
+cimport cython
+
+from wsframe cimport _events as events
+from wsframe cimport _mask as masking
+from wsframe.frames cimport FrameDecoder
+
+
+@cython.final
+cdef class _TextDecoder:
+    cdef public bytes pending
+    @cython.locals(text=str)
+    cdef str decode(self, bytes octets, bint final)
+
+
+cdef class Connection:
+    cdef object __weakref__
+    cdef public object role
+    cdef public object state
+    cdef public bint should_close
+    cdef public object subprotocol
+    cdef public object deflate
+    cdef public object close_sent
+    cdef public object close_received
+    # Octets in
+    cdef public FrameDecoder _decoder
+    cdef public bint _eof
+    cdef public bint _over
+    cdef public bint _in_handshake
+    cdef bytes _between_messages
+    cdef long long _max_message_size
+    cdef long long _max_fragments
+    cdef bint _fragments
+    cdef bint _as_pieces
+    cdef int _message_opcode
+    cdef bytearray _message
+    cdef list _pieces
+    cdef Py_ssize_t _collected
+    cdef long long _message_fragments
+    cdef _TextDecoder _utf8
+    cdef public object _decompressor
+    cdef bint _is_compressed
+    cdef long long _room
+    cdef bint _is_last
+    # Octets out
+    cdef bint _masks
+    cdef public list _output
+    cdef int _sent_opcode
+    cdef _TextDecoder _sent_utf8
+    cdef public object _compressor
+    cdef bint _is_compressing
+
+    cpdef receive_data(self, data)
+    @cython.locals(decoder=FrameDecoder, first=cython.int, payload=bytes)
+    cpdef next_event(self)
+    cdef _receive_eof(self)
+    cdef _end_of_stream(self)
+    @cython.locals(decoder=FrameDecoder, first=cython.int, final=cython.bint)
+    cdef _receive_piece(self, bytes payload)
+    cdef _decompress(self)
+    cdef _receive_octets(self, bytes octets, bint final)
+    @cython.locals(pieces=list)
+    cdef _collect(self, bytes octets)
+    cdef bytes _join_collected(self)
+    cdef _take_collected(self)
+    cdef _receive_control(self, int opcode, bytes payload)
+    cdef _parse_close(self, bytes payload)
+    cdef _finish(self)
+    cdef _check_open(self)
+    cdef _check_sending(self, int opcode)
+    cdef _queue_message(self, int opcode, bytes payload, bint fin, object compress)
+    cdef _queue_frame(self, int first, bytes payload)
+    cpdef list chunks_to_send(self)

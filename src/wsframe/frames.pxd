@@ -1,0 +1,43 @@
+"""Types for frames.py, for when it is compiled. They change what it costs, not what it does."""
+
+cimport cython
+
+from wsframe cimport _mask as masking
+
+
+@cython.final
+cdef class FrameDecoder:
+    # Which first octets may come now
+    cdef public bytes legal
+    cdef public long long max_size
+    cdef public long long max_compressed_size
+    cdef public bint partial
+    # What advance() found
+    cdef public int first
+    cdef public bytes payload
+    cdef public bint is_whole
+    cdef public bint is_end
+    # What is not read yet
+    cdef object _buffer
+    cdef Py_ssize_t _position
+    cdef Py_ssize_t _end
+    cdef bint _growable
+    cdef int _mask_bit
+    cdef int _key_size
+    # The frame that is not there whole
+    cdef bint _in_payload
+    cdef long long _remaining
+    cdef bytes _key
+
+    cpdef feed(self, data)
+    @cython.locals(
+        position=Py_ssize_t, end=Py_ssize_t, stop=Py_ssize_t, octets="const unsigned char*",
+        first=cython.int, second=cython.int, size=cython.int, length=cython.longlong, limit=cython.longlong,
+    )
+    cpdef bint advance(self) except -1
+    cdef long long _read_length(self, Py_ssize_t position, int size) except *
+    @cython.locals(start=Py_ssize_t, length=Py_ssize_t, turn=cython.int)
+    cdef bint _advance_payload(self) except -1
+    cpdef bytes take_all(self)
+    cdef _release(self)
+    cdef _illegal(self, int first)
