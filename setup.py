@@ -14,8 +14,17 @@ if wanted not in ("auto", "yes", "no"):
 
 # The .pyx is C for what touches every octet; the .py files are the same that run without a compiler, and the
 # .pxd beside each says what is an int. The annotations of the .py are for mypy, not for Cython.
+SOURCES = (
+    "_mask.pyx",
+    "events.py",
+    "frames.py",
+    "handshake.py",
+    "connection.py",
+    "client.py",
+    "server.py",
+)
 extensions = []
-for source in ("_mask.pyx", "events.py", "frames.py", "connection.py"):
+for source in SOURCES:
     extension = Extension(
         f"wsframe.{source.partition('.')[0]}",
         [f"src/wsframe/{source}"],
