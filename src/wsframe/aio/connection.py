@@ -1,14 +1,15 @@
 """A WebSocket on asyncio: a transport and a Connection.
 
-    transport -- data_received --> Connection -- next_event --> recv()
+    transport -- buffer_updated --> Connection -- next_event --> recv()
     transport <-- write -- _flush <-- Connection <-- send_* -- send()
 
 Three rules decide when the next event is read:
 
 1. ``recv`` reads it straight from the Connection whenever octets are there: a batch of frames that came
    in one read costs one wake-up.
-2. Octets that come while a task waits in ``recv`` wake it, and it gets one turn of the loop before anybody
-   looks further ahead. So its answer goes out before a Close that came in the same packet is acted on.
+2. Octets that come while a task waits in ``recv`` wake it, and it has its turn before anybody looks further
+   ahead. So its answer goes out before a Close that came in the same packet is acted on. It has it at once,
+   not after another trip through the loop: see ``Wakeup``.
 3. Octets that come while nobody waits are looked at ahead of ``recv``: Pings are answered, messages are
    queued. When the queue is full the transport is paused, and the Connection holds what is left over.
 
@@ -20,10 +21,12 @@ there.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import socket
+import threading
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
 from contextlib import suppress
 from time import perf_counter
 from typing import Any, cast
@@ -41,6 +44,7 @@ from ..connection import (
 from ..errors import ConnectionClosed, LocalProtocolError
 from ..events import Binary, Close, Fail, Ping, Pong, Request, Response, Text
 from ..frames import TEXT, as_octets
+from ..masking import take
 from ..prepared import Prepared, prepare
 
 __all__ = ["CLEAN_CODES", "WebSocket"]
@@ -48,6 +52,7 @@ __all__ = ["CLEAN_CODES", "WebSocket"]
 OPEN, CONNECTING = State.OPEN, State.CONNECTING
 MAX_QUEUED_MESSAGES = 16
 MAX_QUEUED_SIZE = 2**20  # octets
+READ_SIZE = 65536
 HIGH_WATER = 65536  # octets of unsent output
 # A message of more octets is compressed in slices, between which others have a turn. Measured with 1 MiB of
 # JSON: compressed at once it stops the loop for 8 ms, in slices for 0.5 ms, and takes as long; a thread
@@ -57,15 +62,104 @@ COMPRESSED_SLICE = 65536
 CLEAN_CODES = (1000, 1001, 1005)
 
 
-class WebSocket(asyncio.Protocol):
+class _Shared(threading.local):
+    """What all connections of a thread receive into: an idle one holds no memory for what may come.
+
+    Event loops fill it and say so before they do anything else. It is not larger than it need be: memory
+    that malloc takes from the system anew for each read costs more than what is read.
+    """
+
+    def __init__(self) -> None:
+        self.octets = bytearray(READ_SIZE)
+        self.buffer = memoryview(self.octets)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        # TLS asks for room for all that it has, and asyncio drops at the end of the stream what found none.
+        if sizehint > len(self.octets):
+            self.octets = bytearray(sizehint)
+            self.buffer = memoryview(self.octets)
+        return self.buffer
+
+
+_shared = _Shared()
+
+
+class Wakeup:
+    """Be a future whose task goes on as soon as it is done, not in the next turn of the loop.
+
+    The event loop calls us with what it read, and no task runs meanwhile: so the one that waits for it can.
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_is_cancelled", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._asyncio_future_blocking = False
+        self._callback: Callable[[Wakeup], object] | None = None
+        self._context: contextvars.Context | None = None
+        self._is_cancelled = False
+
+    def __await__(self) -> Generator[Wakeup, None, None]:
+        self._asyncio_future_blocking = True
+        yield self
+
+    def wake(self) -> None:
+        """Let the task go on."""
+        callback, self._callback = self._callback, None
+        if callback is None:
+            return
+        assert self._context is not None
+        if asyncio.current_task(self._loop) is None:
+            self._context.run(callback, self)
+        else:
+            self._loop.call_soon(callback, self, context=self._context)
+
+    # What a task asks of a future
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the event loop."""
+        return self._loop
+
+    def add_done_callback(
+        self, callback: Callable[[Wakeup], object], *, context: contextvars.Context
+    ) -> None:
+        """Take what goes on with the task."""
+        self._callback = callback
+        self._context = context
+
+    def done(self) -> bool:
+        """Tell whether the task goes on, or will soon."""
+        return self._callback is None
+
+    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002
+        """Let the task go on with a CancelledError."""
+        callback, self._callback = self._callback, None
+        if callback is None:
+            return False
+        self._is_cancelled = True
+        self._loop.call_soon(callback, self, context=self._context)
+        return True
+
+    def cancelled(self) -> bool:
+        """Tell whether it was cancelled."""
+        return self._is_cancelled
+
+    def result(self) -> None:
+        """Return nothing, or raise a CancelledError."""
+        if self._is_cancelled:
+            raise asyncio.CancelledError
+
+
+class WebSocket:
     """Be an open WebSocket: what ``connect`` returns and what ``serve`` gives to its handler.
 
     Iterating over it gives its messages: text as ``str``, binary as ``bytes``. The iteration ends when the
     connection is closed with 1000, 1001 or no code, and raises ``ConnectionClosed`` when it is closed
     otherwise or lost. Any task may send; one at a time may receive.
 
-    The methods that begin with ``connection_``, ``data_``, ``eof_``, ``pause_`` and ``resume_`` are called
-    by the event loop.
+    The methods that begin with ``connection_``, ``buffer_``, ``eof_``, ``pause_`` and ``resume_`` and
+    ``get_buffer`` are called by the event loop: it is an ``asyncio.BufferedProtocol``, made one by its
+    subclasses.
     """
 
     __slots__ = (
@@ -111,7 +205,7 @@ class WebSocket(asyncio.Protocol):
         self._eof = False
         self._close_timer: asyncio.TimerHandle | None = None
         # Octets in
-        self._reader: asyncio.Future[None] | None = None
+        self._reader: Wakeup | None = None
         self._messages: deque[Text | Binary] = deque()
         self._queued = 0
         self._pieces: Pieces | None = None  # whose message is being received
@@ -290,7 +384,7 @@ class WebSocket(asyncio.Protocol):
             # Everything that came in was read: now write the answers, and read on.
             self._flush()
             self._resume_reading()
-            self._reader = reader = self._loop.create_future()
+            self._reader = reader = Wakeup(self._loop)
             try:
                 await reader
             finally:
@@ -318,7 +412,7 @@ class WebSocket(asyncio.Protocol):
 
     def _wake_reader(self) -> None:
         if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
+            self._reader.wake()
 
     def _schedule_look_ahead(self) -> None:
         if not self._is_looking_ahead:
@@ -699,9 +793,13 @@ class WebSocket(asyncio.Protocol):
         self._remote_address = transport.get_extra_info("peername")
         self._local_address = transport.get_extra_info("sockname")
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where octets off the network go (called by the event loop)."""
+        return _shared.get_buffer(sizehint)
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Take octets off the network (called by the event loop)."""
-        self._connection.receive_data(data)
+        self._connection.receive_data(take(_shared.octets, 0, nbytes))
         self._read_on()
         if self._connection.unread > HIGH_WATER * 4 and not self._is_discarding:
             # Some loops read on and on before anybody else has a turn. Not while closing: uvloop drops what
