@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import tracemalloc
 import zlib
+from dataclasses import replace
 
 import pytest
 
@@ -599,6 +600,23 @@ def test_blocks_that_follow_one_with_bfinal_are_read(role, payload, message, rea
     octets = said(role, Opcode.BINARY, payload, rsv=RSV1) + said(role, Opcode.TEXT, HELLO, rsv=RSV1)
     trailing = reading.trailing(b"\x89")
     assert hear(conn, *reading.cut(octets + trailing)) == [Binary(message), Text("Hello")]
+
+
+@modules
+def test_what_follows_bfinal_is_read_once_also_when_there_was_no_room_for_all_before_it(role, module):
+    large = deflated(bytes(499_000), end=zlib.Z_FINISH)
+    octets = said(role, Opcode.BINARY, large * 2 + deflated(b"more"), rsv=RSV1)
+    deflate = replace(WIDE, zlib=module)
+    whole = hear(Connection(role, deflate=deflate), octets)
+    assert whole == [Binary(bytes(998_000) + b"more")]
+    pieces = hear(Connection(role, deflate=deflate, max_message_size=None, fragments=True), octets)
+    assert b"".join(piece.data for piece in pieces) == whole[0].data
+
+
+def test_a_peer_that_forgets_the_0x00_after_bfinal_may_end_its_message_with_an_empty_fragment(role):
+    conn = Connection(role, deflate=WIDE)
+    octets = [said(role, Opcode.BINARY, FINAL, False, RSV1), said(role, Opcode.CONTINUATION)]
+    assert hear(conn, *octets) == [Binary(b"first")]
 
 
 def test_a_message_refers_to_what_came_before_bfinal(role):

@@ -362,7 +362,7 @@ def listen(conn, chunks, *, answer="accept", echo=True, close_after=None):
         heads_out, _, octets = octets.partition(b"\r\n\r\n")
     if heads_out and b" 101 " not in heads_out:
         heads_out, octets = heads_out + octets, b""
-    decoder = FrameDecoder(masked=conn.role is CLIENT)
+    decoder = FrameDecoder(masked=conn.role is CLIENT, rsv1=conn.deflate is not None)
     decoder.feed(octets)
     while frame := decoder.next_frame():
         frames.append((frame.opcode, frame.fin, frame.payload))

@@ -398,6 +398,9 @@ class Decompressor:
         """
         decompressor = self._object
         if decompressor is None:
+            if not self._input and self._step == _SMALL_STEP:
+                self.has_more = False  # nothing more came after a block with BFINAL
+                return b""
             decompressor = self._object = self._zlib.decompressobj(-self._bits, zdict=self._window)
         chunk = self._input[self._position : self._position + self._step]
         try:
@@ -409,7 +412,8 @@ class Decompressor:
         if decompressor.eof:
             # Section 7.2.1: "The next DEFLATE block follows the padded data if any." What follows is copied
             # for each such block, so from here on little is given at a time.
-            self._position -= len(decompressor.unused_data)
+            # (zlib has it in both of these when there was no room.)
+            self._position += len(decompressor.unconsumed_tail) - len(decompressor.unused_data)
             self._step = _SMALL_STEP
             self._object = None
             self.has_more = self._position < len(self._input)
