@@ -22,11 +22,12 @@ SOURCES = (
     "connection.py",
     "client.py",
     "server.py",
+    "aio/connection.py",
 )
 extensions = []
 for source in SOURCES:
     extension = Extension(
-        f"wsframe.{source.partition('.')[0]}",
+        f"wsframe.{source.partition('.')[0].replace('/', '.')}",
         [f"src/wsframe/{source}"],
         extra_compile_args=["-O3"] if os.name == "posix" else [],
         optional=wanted == "auto",

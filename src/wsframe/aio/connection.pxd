@@ -1,0 +1,77 @@
+"""Types for connection.py, for when it is compiled. They change what it costs, not what it does."""
+
+cimport cython
+
+from wsframe.connection cimport Connection
+
+
+@cython.final
+cdef class Wakeup:
+    cdef public bint _asyncio_future_blocking
+    cdef object _callback
+    cdef object _context
+    cdef bint _is_cancelled
+    cdef object _loop
+
+    cpdef wake(self)
+    cpdef bint done(self)
+    cpdef bint cancelled(self)
+
+
+cdef class WebSocket:
+    cdef object __weakref__
+    cdef public Connection _connection
+    cdef public object _close_timeout
+    cdef public object _loop
+    cdef public object _transport
+    cdef object _remote_address
+    cdef object _local_address
+    cdef public object _lost
+    cdef public object _end
+    cdef bint _eof
+    cdef object _close_timer
+    # Octets in
+    cdef Wakeup _reader
+    cdef object _messages
+    cdef Py_ssize_t _queued
+    cdef public object _pieces
+    cdef bint _is_looking_ahead
+    cdef bint _is_reading_paused
+    cdef bint _is_discarding
+    cdef dict _pings
+    # Octets out
+    cdef Py_ssize_t _corked
+    cdef object _sending
+    cdef object _sender
+    cdef Py_ssize_t _pongs
+    cdef bint _is_flush_scheduled
+    cdef bint _is_half_closed
+    cdef object _duplicate
+    cdef bint _is_writing_paused
+    cdef object _drained
+
+    cdef _check_reader(self)
+    cdef _next_message(self)
+    cdef _pull(self)
+    cdef _wake_reader(self)
+    cdef _schedule_look_ahead(self)
+    cdef Py_ssize_t _queued_size(self)
+    cdef _drop(self, message)
+    cpdef _pause_reading(self)
+    cpdef _resume_reading(self)
+    cdef _start_sending(self)
+    cdef _stop_sending(self)
+    cdef _abandon(self, error)
+    cdef _receive_pong(self, payload)
+    cdef _check_open(self)
+    cdef _closed(self)
+    cdef _cork(self, Py_ssize_t size)
+    cpdef _schedule_flush(self)
+    @cython.locals(connection=Connection, chunks=list)
+    cpdef _flush(self)
+    cdef _close_transport(self)
+    cdef _forget_duplicate(self)
+    cdef _start_close_timer(self)
+    @cython.locals(nbytes=Py_ssize_t)
+    cpdef buffer_updated(self, nbytes)
+    cpdef _read_on(self)
