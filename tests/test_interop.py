@@ -227,7 +227,7 @@ def aio_server(loop: Loop, tls: TLS, ends: Ends, deflate: Deflate = DEFAULT) -> 
     async def echo(ws: aio.WebSocket) -> None:
         async def fragments(pieces: list[str]) -> None:
             send_fragments(ws._connection, pieces)
-            ws._flush()
+            ws.start()
 
         try:
             while True:
@@ -473,7 +473,7 @@ class AioClient:
 
     def send_fragments(self, *pieces: str) -> None:
         send_fragments(self.ws._connection, list(pieces))
-        self.loop.loop.call_soon_threadsafe(self.ws._flush)
+        self.loop.loop.call_soon_threadsafe(self.ws.start)
 
     def recv(self) -> str | bytes:
         return self.loop.run(self.ws.recv())

@@ -381,6 +381,10 @@ class Connection:
         """How many octets have come in that ``next_event`` has not read yet."""
         return self._decoder.unread
 
+    def has_unread(self) -> bool:
+        """Tell whether any have."""
+        return self._decoder.has_unread()
+
     # 2. Events out
 
     def next_event(self) -> Event | None:
@@ -620,21 +624,26 @@ class Connection:
                 text is not UTF-8 (a lone surrogate is not). Nothing was queued.
             TypeError: ``data`` is neither a string nor bytes-like.
         """
-        self._check_sending(TEXT)
         if isinstance(data, str):
-            try:
-                payload = data.encode()
-            except UnicodeEncodeError:
-                raise LocalProtocolError("text contains a lone surrogate") from None
-            if self._sent_utf8.pending:
-                raise LocalProtocolError("the last fragment ended inside a character")
-        else:
-            payload = as_octets(data)
-            try:
-                self._sent_utf8.decode(payload, fin)
-            except UnicodeDecodeError:
-                raise LocalProtocolError("text is not UTF-8") from None
+            self._send_text(data, fin, compress)
+            return
+        self._check_sending(TEXT)
+        payload = as_octets(data)
+        try:
+            self._sent_utf8.decode(payload, fin)
+        except UnicodeDecodeError:
+            raise LocalProtocolError("text is not UTF-8") from None
         self._queue_message(TEXT, payload, fin, compress)
+
+    def _send_text(self, text: str, fin: bool, compress: bool | None) -> None:
+        self._check_sending(1)
+        try:
+            payload = text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise LocalProtocolError("text contains a lone surrogate") from None
+        if self._sent_utf8.pending:
+            raise LocalProtocolError("the last fragment ended inside a character")
+        self._queue_message(1, payload, fin, compress)
 
     def send_binary(
         self, data: bytes | bytearray | memoryview, fin: bool = True, *, compress: bool | None = None
@@ -650,12 +659,15 @@ class Connection:
             LocalProtocolError: the state is not OPEN, or a fragmented text message is being sent.
             TypeError: ``data`` is not bytes-like (a string and an int are not), or not contiguous.
         """
-        self._check_sending(BINARY)
+        self._send_binary(data, fin, compress)
+
+    def _send_binary(self, data: bytes | bytearray | memoryview, fin: bool, compress: bool | None) -> None:
+        self._check_sending(2)
         if type(data) is not bytes:
             data = as_octets(data)
-        self._queue_message(BINARY, data, fin, compress)
+        self._queue_message(2, data, fin, compress)
 
-    def send_message(self, message: Message, fin: bool = True, *, compress: bool | None = None) -> None:
+    def send_message(self, message: Message, fin: bool = True, compress: bool | None = None) -> None:
         """Send a message, or a fragment of one, by its type.
 
         Args:
@@ -668,11 +680,11 @@ class Connection:
             TypeError: it is none of these.
         """
         if isinstance(message, str):
-            self.send_text(message, fin, compress=compress)
+            self._send_text(message, fin, compress)
         elif isinstance(message, Prepared):
             self.send_prepared(message)
         else:
-            self.send_binary(message, fin, compress=compress)
+            self._send_binary(message, fin, compress)
 
     def compresses(self, length: int, compress: bool | None = None) -> bool:
         """Tell whether a message will be compressed.
@@ -785,20 +797,23 @@ class Connection:
 
     def _queue_message(self, opcode: int, payload: bytes, fin: bool, compress: bool | None) -> None:
         # Section 5.4: the first fragment has the opcode, the others have opcode 0, the last has FIN.
+        first = 0 if self._sent_opcode else opcode
         compressor = self._compressor
-        first = CONTINUATION
-        if not self._sent_opcode:
-            first = opcode
-            if compressor is not None:
+        if compressor is not None:
+            if not self._sent_opcode:
                 wanted = compress is None and not fin
                 self._is_compressing = wanted or compressor.is_wanted(len(payload), compress)
                 # RFC 7692, section 6: RSV1 is set on the first fragment, and on no other.
                 if self._is_compressing:
-                    first |= RSV1
-        if compressor is not None and self._is_compressing:
-            payload = compressor.compress(payload, fin)
-        self._sent_opcode = CONTINUATION if fin else opcode
-        self._queue_frame(first | FIN if fin else first, payload)
+                    first |= 0x40
+            if self._is_compressing:
+                payload = compressor.compress(payload, fin)
+        if fin:
+            first |= 0x80
+            self._sent_opcode = 0
+        else:
+            self._sent_opcode = opcode
+        self._queue_frame(first, payload)
 
     def _queue_frame(self, first: int, payload: bytes) -> None:
         masking.append_frame(self._output, first, payload, self._masks)
@@ -817,6 +832,10 @@ class Connection:
         output = self._output
         self._output = []
         return output
+
+    def has_unsent(self) -> bool:
+        """Tell whether octets wait for ``data_to_send()``."""
+        return bool(self._output)
 
     @property
     def unsent(self) -> int:

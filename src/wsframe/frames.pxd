@@ -38,6 +38,7 @@ cdef class FrameDecoder:
     cdef long long _read_length(self, Py_ssize_t position, int size) except *
     @cython.locals(start=Py_ssize_t, length=Py_ssize_t, turn=cython.int)
     cdef bint _advance_payload(self) except -1
+    cpdef bint has_unread(self)
     cpdef bytes take_all(self)
     cdef _release(self)
     cdef _illegal(self, int first)

@@ -315,6 +315,10 @@ class FrameDecoder:
         """How many octets have come in that were not read yet."""
         return self._end - self._position
 
+    def has_unread(self) -> bool:
+        """Tell whether any have."""
+        return self._position < self._end
+
     def take_all(self) -> bytes:
         """Return the octets that were not read yet, and forget them."""
         octets = bytes(self._buffer[self._position : self._end])

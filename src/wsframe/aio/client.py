@@ -140,7 +140,7 @@ class _ClientWebSocket(WebSocket, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._flush()
+        self.start()
 
     def abort(self) -> None:
         self.opened.cancel()
@@ -154,4 +154,3 @@ class _ClientWebSocket(WebSocket, asyncio.BufferedProtocol):
                 self.opened.set_exception(HandshakeRejected(event.reason, self._connection.response))
             elif isinstance(event, Response) and self._connection.state is OPEN:
                 self.opened.set_result(None)
-                self._read_on()

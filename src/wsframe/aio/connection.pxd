@@ -2,7 +2,16 @@
 
 cimport cython
 
+from wsframe cimport _mask as masking
 from wsframe.connection cimport Connection
+
+
+@cython.final
+cdef class Input:
+    cdef public bytearray octets
+    cdef public object buffer
+
+    cpdef grow(self, Py_ssize_t size)
 
 
 @cython.final
@@ -10,12 +19,13 @@ cdef class Wakeup:
     cdef public bint _asyncio_future_blocking
     cdef object _callback
     cdef object _context
+    cdef bint _is_awaited
     cdef bint _is_cancelled
     cdef object _loop
+    cdef readonly bint is_waiting
+    cdef readonly bint is_woken
 
     cpdef wake(self)
-    cpdef bint done(self)
-    cpdef bint cancelled(self)
 
 
 cdef class WebSocket:
@@ -27,12 +37,14 @@ cdef class WebSocket:
     cdef object _remote_address
     cdef object _local_address
     cdef public object _lost
+    cdef public bint _is_lost
     cdef public object _end
     cdef bint _eof
     cdef object _close_timer
     # Octets in
+    cdef Input _input
     cdef Wakeup _reader
-    cdef object _messages
+    cdef list _messages
     cdef Py_ssize_t _queued
     cdef public object _pieces
     cdef bint _is_looking_ahead
@@ -52,13 +64,16 @@ cdef class WebSocket:
 
     cdef _check_reader(self)
     cdef _next_message(self)
+    cdef _next_whole(self)
+    cdef _put_back(self, message)
+    cdef _wait(self)
     cdef _pull(self)
     cdef _wake_reader(self)
     cdef _schedule_look_ahead(self)
     cdef Py_ssize_t _queued_size(self)
     cdef _drop(self, message)
     cpdef _pause_reading(self)
-    cpdef _resume_reading(self)
+    cdef _resume_reading(self)
     cdef _start_sending(self)
     cdef _stop_sending(self)
     cdef _abandon(self, error)
@@ -68,10 +83,9 @@ cdef class WebSocket:
     cdef _cork(self, Py_ssize_t size)
     cpdef _schedule_flush(self)
     @cython.locals(connection=Connection, chunks=list)
-    cpdef _flush(self)
+    cdef _flush(self)
     cdef _close_transport(self)
     cdef _forget_duplicate(self)
     cdef _start_close_timer(self)
-    @cython.locals(nbytes=Py_ssize_t)
-    cpdef buffer_updated(self, nbytes)
-    cpdef _read_on(self)
+    @cython.locals(reader=Wakeup)
+    cdef _read_on(self)

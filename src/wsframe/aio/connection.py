@@ -25,12 +25,14 @@ import contextvars
 import os
 import socket
 import threading
+from asyncio import current_task
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from time import perf_counter
 from typing import Any, cast
 
+from .. import masking
 from ..connection import (
     ABANDONED,
     Connection,
@@ -44,7 +46,6 @@ from ..connection import (
 from ..errors import ConnectionClosed, LocalProtocolError
 from ..events import Binary, Close, Fail, Ping, Pong, Request, Response, Text
 from ..frames import TEXT, as_octets
-from ..masking import take
 from ..prepared import Prepared, prepare
 
 __all__ = ["CLEAN_CODES", "WebSocket"]
@@ -62,23 +63,27 @@ COMPRESSED_SLICE = 65536
 CLEAN_CODES = (1000, 1001, 1005)
 
 
-class _Shared(threading.local):
-    """What all connections of a thread receive into: an idle one holds no memory for what may come.
+class Input:
+    """Hold what the connections of a thread receive into: an idle one has no memory for what may come.
 
     Event loops fill it and say so before they do anything else. It is not larger than it need be: memory
     that malloc takes from the system anew for each read costs more than what is read.
     """
 
+    __slots__ = ("buffer", "octets")
+
     def __init__(self) -> None:
         self.octets = bytearray(READ_SIZE)
         self.buffer = memoryview(self.octets)
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        # TLS asks for room for all that it has, and asyncio drops at the end of the stream what found none.
-        if sizehint > len(self.octets):
-            self.octets = bytearray(sizehint)
-            self.buffer = memoryview(self.octets)
-        return self.buffer
+    def grow(self, size: int) -> None:
+        self.octets = bytearray(size)
+        self.buffer = memoryview(self.octets)
+
+
+class _Shared(threading.local):
+    def __init__(self) -> None:
+        self.input = Input()
 
 
 _shared = _Shared()
@@ -88,31 +93,56 @@ class Wakeup:
     """Be a future whose task goes on as soon as it is done, not in the next turn of the loop.
 
     The event loop calls us with what it read, and no task runs meanwhile: so the one that waits for it can.
+
+    Attributes:
+        is_waiting: whether a task waits.
+        is_woken: whether it will go on soon, but has not had its turn.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_is_cancelled", "_loop")
+    __slots__ = (
+        "_asyncio_future_blocking",
+        "_callback",
+        "_context",
+        "_is_awaited",
+        "_is_cancelled",
+        "_loop",
+        "is_waiting",
+        "is_woken",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._asyncio_future_blocking = False
         self._callback: Callable[[Wakeup], object] | None = None
         self._context: contextvars.Context | None = None
+        self._is_awaited = False
         self._is_cancelled = False
+        self.is_waiting = False
+        self.is_woken = False
 
-    def __await__(self) -> Generator[Wakeup, None, None]:
-        self._asyncio_future_blocking = True
-        yield self
+    def __await__(self) -> Any:  # an iterator, which is enough, but not for mypy
+        return self
+
+    def __iter__(self) -> Wakeup:
+        return self
+
+    def __next__(self) -> Wakeup:
+        if self._is_awaited:
+            raise StopIteration
+        self._is_awaited = self._asyncio_future_blocking = True
+        return self
 
     def wake(self) -> None:
         """Let the task go on."""
-        callback, self._callback = self._callback, None
-        if callback is None:
+        if not self.is_waiting:
             return
+        self.is_waiting, self.is_woken = False, True
+        assert self._callback is not None
         assert self._context is not None
-        if asyncio.current_task(self._loop) is None:
-            self._context.run(callback, self)
+        if current_task(self._loop) is None:
+            self._context.run(self._callback, self)
         else:
-            self._loop.call_soon(callback, self, context=self._context)
+            self._loop.call_soon(self._callback, self, context=self._context)
 
     # What a task asks of a future
 
@@ -124,28 +154,21 @@ class Wakeup:
         self, callback: Callable[[Wakeup], object], *, context: contextvars.Context
     ) -> None:
         """Take what goes on with the task."""
-        self._callback = callback
-        self._context = context
-
-    def done(self) -> bool:
-        """Tell whether the task goes on, or will soon."""
-        return self._callback is None
+        self._callback, self._context = callback, context
+        self.is_waiting = True
 
     def cancel(self, msg: object = None) -> bool:  # noqa: ARG002
         """Let the task go on with a CancelledError."""
-        callback, self._callback = self._callback, None
-        if callback is None:
+        if not self.is_waiting:
             return False
-        self._is_cancelled = True
-        self._loop.call_soon(callback, self, context=self._context)
+        self.is_waiting, self._is_cancelled = False, True
+        assert self._callback is not None
+        self._loop.call_soon(self._callback, self, context=self._context)
         return True
-
-    def cancelled(self) -> bool:
-        """Tell whether it was cancelled."""
-        return self._is_cancelled
 
     def result(self) -> None:
         """Return nothing, or raise a CancelledError."""
+        self.is_woken = False
         if self._is_cancelled:
             raise asyncio.CancelledError
 
@@ -172,10 +195,12 @@ class WebSocket:
         "_duplicate",
         "_end",
         "_eof",
+        "_input",
         "_is_discarding",
         "_is_flush_scheduled",
         "_is_half_closed",
         "_is_looking_ahead",
+        "_is_lost",
         "_is_reading_paused",
         "_is_writing_paused",
         "_local_address",
@@ -201,12 +226,14 @@ class WebSocket:
         self._remote_address: Any = None
         self._local_address: Any = None
         self._lost = self._loop.create_future()
+        self._is_lost = False
         self._end: Close | Fail | None = None
         self._eof = False
         self._close_timer: asyncio.TimerHandle | None = None
         # Octets in
+        self._input = _shared.input
         self._reader: Wakeup | None = None
-        self._messages: deque[Text | Binary] = deque()
+        self._messages: list[Text | Binary] = []  # a few: see MAX_QUEUED_MESSAGES
         self._queued = 0
         self._pieces: Pieces | None = None  # whose message is being received
         self._is_looking_ahead = False
@@ -232,7 +259,7 @@ class WebSocket:
     @property
     def state(self) -> State:
         """State.CONNECTING, OPEN, CLOSING or CLOSED."""
-        return State.CLOSED if self._lost.done() else self._connection.state
+        return State.CLOSED if self._is_lost else self._connection.state
 
     @property
     def request(self) -> Request | None:
@@ -292,13 +319,13 @@ class WebSocket:
             RuntimeError: another task is receiving.
         """
         self._check_reader()
-        message = self._next_message()
-        if message is None or self._pieces is not None or not message.final:
+        message = self._next_whole()
+        if message is None:
             if timeout is None:
-                message = await self._assemble(message)
+                message = await self._receive()
             else:
                 async with asyncio.timeout(timeout):
-                    message = await self._assemble(message)
+                    message = await self._receive()
         return message.data
 
     def recv_stream(self) -> Pieces:
@@ -314,17 +341,26 @@ class WebSocket:
         return Pieces(self)
 
     def _check_reader(self) -> None:
-        if self._reader is not None and not self._reader.cancelled():
+        if self._reader is not None and (self._reader.is_waiting or self._reader.is_woken):
             raise RuntimeError("another task is receiving from this WebSocket already")
 
-    async def _assemble(self, message: Text | Binary | None) -> Text | Binary:
+    def _next_whole(self) -> Text | Binary | None:
+        """Return the next message if all of it is there."""
+        message = self._next_message()
+        if message is None or (message.final and self._pieces is None):
+            return message
+        self._put_back(message)
+        return None
+
+    async def _receive(self) -> Text | Binary:
         """Wait for a message, and put it together when it comes in pieces."""
         pieces: list[Any] = []
         try:
             while True:
+                message = self._next_message()
                 if message is None:
-                    message = await self._wait_for_message()
-                if self._pieces is not None:
+                    await self._wait()
+                elif self._pieces is not None:
                     # Somebody has received the beginning of it, and does not want the rest.
                     if message.final:
                         self._pieces = None
@@ -336,18 +372,19 @@ class WebSocket:
                         whole = join_pieces(pieces, True)
                         pieces.clear()
                         return whole
-                message = self._next_message()
         finally:
             if pieces:  # it was cancelled
-                self._messages.appendleft(begun := join_pieces(pieces, False))
-                self._queued += len(begun.data)
+                self._put_back(join_pieces(pieces, False))
 
     async def _receive_piece(self, pieces: Pieces) -> Text | Binary:
         self._check_reader()
         while True:
             if self._pieces is None and not self._messages:
                 self._connection.stream_next()
-            piece = self._next_message() or await self._wait_for_message()
+            piece = self._next_message()
+            if piece is None:
+                await self._wait()
+                continue
             if self._pieces is None or self._pieces is pieces:
                 self._pieces = None if piece.final else pieces
                 return piece
@@ -359,15 +396,19 @@ class WebSocket:
 
     async def __anext__(self) -> str | bytes:
         try:
-            return await self.recv()
+            self._check_reader()
+            message = self._next_whole()
+            if message is None:
+                message = await self._receive()
         except ConnectionClosed as closed:
             if closed.clean and closed.code in CLEAN_CODES:
                 raise StopAsyncIteration from None
             raise
+        return message.data
 
     def _next_message(self) -> Text | Binary | None:
         if self._messages:
-            message = self._messages.popleft()
+            message = self._messages.pop(0)
             self._queued -= len(message.data)
             if self._is_reading_paused:
                 self._schedule_look_ahead()  # there is room again
@@ -378,20 +419,17 @@ class WebSocket:
             raise self._closed()
         return event
 
-    async def _wait_for_message(self) -> Text | Binary:
-        message = None
-        while message is None:
-            # Everything that came in was read: now write the answers, and read on.
-            self._flush()
-            self._resume_reading()
-            self._reader = reader = Wakeup(self._loop)
-            try:
-                await reader
-            finally:
-                if self._reader is reader:
-                    self._reader = None
-            message = self._next_message()
-        return message
+    def _put_back(self, message: Text | Binary) -> None:
+        self._messages.insert(0, message)
+        self._queued += len(message.data)
+
+    def _wait(self) -> Wakeup:
+        """Wait for octets, or for the end: await what this returns."""
+        # Everything that came in was read: now write the answers, and read on.
+        self._flush()
+        self._resume_reading()
+        self._reader = Wakeup(self._loop)
+        return self._reader
 
     def _pull(self) -> Text | Binary | None:
         """Read events up to the next message; None: more octets are needed, or it is over."""
@@ -411,7 +449,7 @@ class WebSocket:
         return None
 
     def _wake_reader(self) -> None:
-        if self._reader is not None and not self._reader.done():
+        if self._reader is not None:
             self._reader.wake()
 
     def _schedule_look_ahead(self) -> None:
@@ -422,7 +460,7 @@ class WebSocket:
     def _look_ahead(self) -> None:
         """Read events ahead of ``recv``, until the queue is full."""
         self._is_looking_ahead = False
-        if self._reader is not None and self._reader.done():
+        if self._reader is not None and self._reader.is_woken:
             # The task that waits in recv was woken, and has not had its turn yet.
             self._schedule_look_ahead()
             return
@@ -497,27 +535,27 @@ class WebSocket:
         if self._sending is not None:
             await self._wait_to_send()
         self._check_open()
-        if not isinstance(message, (str, bytes, Prepared)):
+        if type(message) is not str and type(message) is not bytes and type(message) is not Prepared:
             if is_fragmented(message):
                 await self._send_fragments(message, compress)  # type: ignore[arg-type]
                 return
-            message = as_octets(message)  # type: ignore[arg-type]
+            if not isinstance(message, str):
+                message = as_octets(message)  # type: ignore[arg-type]
         size = len(message)
-        if (
-            size > COMPRESSED_SLICE
-            and not isinstance(message, Prepared)
-            and self._connection.compresses(size, compress)
-        ):
-            await self._send_slices(prepare(message), compress)
+        if size > COMPRESSED_SLICE and self._is_compressed_slowly(message, compress):
+            await self._send_slices(prepare(message), compress)  # type: ignore[arg-type]
             return
-        self._connection.send_message(message, compress=compress)
+        self._connection.send_message(message, True, compress)
         self._cork(size)
         if self._is_writing_paused:
             await self._drain()
 
+    def _is_compressed_slowly(self, message: Message, compress: bool | None) -> bool:
+        return type(message) is not Prepared and self._connection.compresses(len(message), compress)
+
     async def _wait_to_send(self) -> None:
         while self._sending is not None:
-            if self._sender is asyncio.current_task():
+            if self._sender is current_task():
                 raise RuntimeError("a message cannot be sent inside another one")
             await asyncio.shield(self._sending)
 
@@ -530,7 +568,7 @@ class WebSocket:
             async for fragment in _iterate(fragments):
                 check_fragment(fragment, last)
                 self._check_open()
-                self._connection.send_message(fragment, False, compress=compress)
+                self._connection.send_message(fragment, False, compress)
                 self._cork(len(fragment))
                 last = fragment
                 await self._yield()
@@ -569,7 +607,7 @@ class WebSocket:
 
     def _start_sending(self) -> None:
         self._sending = self._loop.create_future()
-        self._sender = asyncio.current_task()
+        self._sender = current_task()
 
     def _stop_sending(self) -> None:
         assert self._sending is not None
@@ -578,7 +616,7 @@ class WebSocket:
 
     def _abandon(self, error: BaseException) -> None:
         """Close the connection, because a message cannot be completed."""
-        if self._connection.state is OPEN and not self._lost.done():
+        if self._connection.state is OPEN and not self._is_lost:
             self._connection.send_close(1011, ABANDONED)
             self._start_close_timer()
             self._flush()
@@ -650,7 +688,7 @@ class WebSocket:
             LocalProtocolError: the code or the reason cannot be sent.
             TypeError: the code is not an int, or the reason not a string.
         """
-        if self._connection.state is OPEN and not self._lost.done():
+        if self._connection.state is OPEN and not self._is_lost:
             self._connection.send_close(code, reason)
             self._start_close_timer()
         self._is_discarding = True
@@ -681,20 +719,20 @@ class WebSocket:
         await self.close()
 
     def _check_open(self) -> None:
-        if self._connection.state is not OPEN or self._lost.done():
+        if self._connection.state is not OPEN or self._is_lost:
             raise self._closed()
 
     def _closed(self) -> ConnectionClosed:
         if self._end is not None:
             return ConnectionClosed(self._end.code, self._end.reason, type(self._end) is Close)
         sent = self._connection.close_sent
-        if sent is not None and not self._lost.done():
+        if sent is not None and not self._is_lost:
             return ConnectionClosed(sent.code, sent.reason)
         return ConnectionClosed(1006, "connection was lost")
 
     def _cork(self, size: int) -> None:
         self._corked += size
-        if self._corked >= HIGH_WATER or not (self._messages or self._connection.unread):
+        if self._corked >= HIGH_WATER or not (self._messages or self._connection.has_unread()):
             self._flush()
         else:
             self._schedule_flush()
@@ -712,14 +750,19 @@ class WebSocket:
         """Write what the Connection has to send, and close when it says so."""
         connection = self._connection
         self._corked = 0
-        chunks = connection.chunks_to_send()
-        if chunks and not self._transport.is_closing():
-            if max(map(len, chunks)) < HIGH_WATER:
-                self._transport.write(b"".join(chunks))
+        if connection.has_unsent():
+            chunks = connection.chunks_to_send()
+            transport = self._transport
+            if transport.is_closing():
+                pass  # nobody reads it
+            elif len(chunks) == 1:
+                transport.write(chunks[0])
+            elif max(map(len, chunks)) < HIGH_WATER:
+                transport.write(b"".join(chunks))
             else:
                 # Not writelines(), which on some versions of Python never calls pause_writing().
                 for chunk in chunks:
-                    self._transport.write(chunk)
+                    transport.write(chunk)
         if connection.should_close:
             self._close_transport()
         elif self._pongs >= HIGH_WATER:
@@ -727,7 +770,7 @@ class WebSocket:
             self._pause_reading()
 
     async def _drain(self) -> None:
-        while self._is_writing_paused and not self._lost.done():
+        while self._is_writing_paused and not self._is_lost:
             waiter = self._loop.create_future()
             self._drained.append(waiter)
             try:
@@ -780,7 +823,7 @@ class WebSocket:
             self._duplicate = None
 
     def _start_close_timer(self) -> None:
-        if self._close_timer is None and self._close_timeout is not None and not self._lost.done():
+        if self._close_timer is None and self._close_timeout is not None and not self._is_lost:
             self._close_timer = self._loop.call_later(self._close_timeout, self._transport.abort)
 
     # Called by the event loop
@@ -795,13 +838,16 @@ class WebSocket:
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where octets off the network go (called by the event loop)."""
-        return _shared.get_buffer(sizehint)
+        # TLS asks for room for all that it has, and asyncio drops at the end of the stream what found none.
+        if sizehint > len(self._input.octets):
+            self._input.grow(sizehint)
+        return self._input.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take octets off the network (called by the event loop)."""
-        self._connection.receive_data(take(_shared.octets, 0, nbytes))
+        self._connection.receive_data(masking.take(self._input.octets, 0, nbytes))
         self._read_on()
-        if self._connection.unread > HIGH_WATER * 4 and not self._is_discarding:
+        if not self._is_discarding and self._connection.unread > HIGH_WATER * 4:
             # Some loops read on and on before anybody else has a turn. Not while closing: uvloop drops what
             # it holds of a paused TLS connection, perhaps the Close, when TCP ends without a close_notify.
             self._pause_reading()
@@ -822,6 +868,7 @@ class WebSocket:
         if not self._eof:
             self._eof = True
             self._connection.receive_data(b"")
+        self._is_lost = True
         self._lost.set_result(None)
         self.resume_writing()
         self._read_on()
@@ -849,18 +896,28 @@ class WebSocket:
         """Read what came in: see the rules above."""
         if self._connection.state is CONNECTING:
             self._read_handshake()
-            return
-        if self._reader is not None and not self._reader.done():
+            if self._connection.state is CONNECTING:
+                return
+            if self._connection.state is not OPEN:
+                self._flush()
+                return
+        reader = self._reader
+        if reader is not None and reader.is_waiting:
             message = self._pull()
             if message is not None:
-                self._messages.append(message)
-                self._queued += len(message.data)
+                self._put_back(message)
             if message is not None or self._end is not None:
-                self._wake_reader()
-            if not self._connection.unread and not self._eof:
+                reader.wake()
+            if not self._connection.has_unread() and not self._eof:
                 self._flush()
                 return
         self._schedule_look_ahead()
+
+    def start(self) -> None:
+        """Begin to receive when the opening handshake is over, and write what it has to say."""
+        self._flush()
+        self._resume_reading()
+        self._read_on()
 
     def _read_handshake(self) -> None:
         """Go on with the opening handshake. The client and the server say how."""

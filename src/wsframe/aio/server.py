@@ -303,11 +303,10 @@ class _ServerWebSocket(WebSocket, asyncio.BufferedProtocol):
         elif isinstance(event, Fail):
             self._stop_timer()
             self._end = event
-            self._flush()
 
     def answer(self, response: Response | None) -> None:
         connection = self._connection
-        if connection.state is not CONNECTING or self._lost.done():
+        if connection.state is not CONNECTING or self._is_lost:
             return
         if response is None:
             connection.accept()
@@ -316,6 +315,4 @@ class _ServerWebSocket(WebSocket, asyncio.BufferedProtocol):
         else:
             connection.reject(response.status, response.headers, response.body)
         self._stop_timer()
-        self._flush()
-        self._resume_reading()
-        self._read_on()
+        self.start()

@@ -307,7 +307,7 @@ class WebSocket:
                 if self._sender != sender:
                     return False
                 self._check_open()
-                self._connection.send_message(message, fin, compress=compress)
+                self._connection.send_message(message, fin, compress)
             self._write(None)
         self._flush(None)
         if self._is_broken:
