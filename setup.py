@@ -22,7 +22,7 @@ SOURCES = (
     "connection.py",
     "client.py",
     "server.py",
-    "aio/connection.py",
+    "aio/protocol.py",
 )
 extensions = []
 for source in SOURCES:

@@ -129,7 +129,7 @@ class Connecting:
         return websocket
 
 
-class _ClientWebSocket(WebSocket, asyncio.BufferedProtocol):
+class _ClientWebSocket(WebSocket):
     __slots__ = ("opened",)
 
     _connection: ClientConnection

@@ -258,7 +258,7 @@ class Server:
         await websocket.close(code, reason)
 
 
-class _ServerWebSocket(WebSocket, asyncio.BufferedProtocol):
+class _ServerWebSocket(WebSocket):
     __slots__ = ("_open_timer", "_server", "task")
 
     _connection: ServerConnection

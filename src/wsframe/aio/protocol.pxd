@@ -1,4 +1,4 @@
-"""Types for connection.py, for when it is compiled. They change what it costs, not what it does."""
+"""Types for protocol.py, for when it is compiled. They change what it costs, not what it does."""
 
 cimport cython
 
@@ -28,14 +28,14 @@ cdef class Wakeup:
     cpdef wake(self)
 
 
-cdef class WebSocket:
+cdef class Protocol:
     cdef object __weakref__
     cdef public Connection _connection
     cdef public object _close_timeout
     cdef public object _loop
     cdef public object _transport
-    cdef object _remote_address
-    cdef object _local_address
+    cdef public object _remote_address
+    cdef public object _local_address
     cdef public object _lost
     cdef public bint _is_lost
     cdef public object _end
@@ -44,29 +44,30 @@ cdef class WebSocket:
     # Octets in
     cdef Input _input
     cdef Wakeup _reader
-    cdef list _messages
-    cdef Py_ssize_t _queued
+    cdef public list _messages
+    cdef public Py_ssize_t _queued
     cdef public object _pieces
     cdef bint _is_looking_ahead
     cdef bint _is_reading_paused
     cdef bint _is_discarding
-    cdef dict _pings
+    cdef public dict _pings
     # Octets out
     cdef Py_ssize_t _corked
-    cdef object _sending
-    cdef object _sender
+    cdef public object _sending
+    cdef public object _sender
     cdef Py_ssize_t _pongs
     cdef bint _is_flush_scheduled
     cdef bint _is_half_closed
     cdef object _duplicate
-    cdef bint _is_writing_paused
-    cdef object _drained
+    cdef public bint _is_writing_paused
+    cdef public object _drained
 
-    cdef _check_reader(self)
-    cdef _next_message(self)
-    cdef _next_whole(self)
-    cdef _put_back(self, message)
-    cdef _wait(self)
+    # What connection.py, client.py and server.py call is visible to Python as well. The rest is not.
+    cpdef _next_whole(self)
+    cpdef _next_message(self)
+    cpdef _put_back(self, message)
+    cpdef _wait(self)
+    cpdef _check_reader(self)
     cdef _pull(self)
     cdef _wake_reader(self)
     cdef _schedule_look_ahead(self)
@@ -74,18 +75,16 @@ cdef class WebSocket:
     cdef _drop(self, message)
     cpdef _pause_reading(self)
     cdef _resume_reading(self)
-    cdef _start_sending(self)
-    cdef _stop_sending(self)
-    cdef _abandon(self, error)
     cdef _receive_pong(self, payload)
-    cdef _check_open(self)
-    cdef _closed(self)
-    cdef _cork(self, Py_ssize_t size)
-    cpdef _schedule_flush(self)
+    @cython.locals(reader=Wakeup)
+    cdef _read_on(self)
+    cpdef bint _send_at_once(self, message, compress) except -1
+    cpdef _check_open(self)
+    cpdef _closed(self)
+    cpdef _cork(self, Py_ssize_t size)
+    cdef _schedule_flush(self)
     @cython.locals(connection=Connection, chunks=list)
     cdef _flush(self)
     cdef _close_transport(self)
     cdef _forget_duplicate(self)
-    cdef _start_close_timer(self)
-    @cython.locals(reader=Wakeup)
-    cdef _read_on(self)
+    cpdef _start_close_timer(self)
