@@ -23,6 +23,7 @@ SOURCES = (
     "client.py",
     "server.py",
     "aio/protocol.py",
+    "sync/connection.py",
 )
 extensions = []
 for source in SOURCES:

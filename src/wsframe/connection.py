@@ -822,7 +822,8 @@ class Connection:
 
     def data_to_send(self) -> bytes:
         """Return the octets to put on the network, and forget them; ``b""`` if there are none."""
-        return b"".join(self.chunks_to_send())
+        chunks = self.chunks_to_send()
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def chunks_to_send(self) -> list[bytes]:
         """Return the same in pieces, so that a long payload goes out without being copied.

@@ -3,7 +3,8 @@
 Whoever waits for something drives the connection: it reads from the stream, answers Pings and gives what
 came to the others. One thread reads at a time; many may send.
 
-    _changed    protects the Connection; it is never held while the network is waited for
+    _lock       protects the Connection; it is never held while the network is waited for
+    _changed    is notified of what others may wait for
     _writing    is held while octets are written, so that frames go out in the order of their calls
     _is_reading says that a thread reads, and so who waits for ``_changed`` need not
 """
@@ -55,7 +56,9 @@ class WebSocket:
         self._connection = connection
         self._stream = stream
         self._close_timeout = close_timeout
-        self._changed = Condition(Lock())
+        self._lock = Lock()
+        self._changed = Condition(self._lock)
+        self._waiting = 0  # how many threads wait for that
         self._writing = Lock()
         self._is_reading = False
         self._unwritten = memoryview(b"")  # taken from the Connection, and not by the stream
@@ -224,16 +227,28 @@ class WebSocket:
                 raise StopIteration from None
             raise
 
+    def _wait(self, deadline: float | None) -> None:
+        seconds = remaining(deadline)
+        self._waiting += 1
+        try:
+            self._changed.wait(seconds)
+        finally:
+            self._waiting -= 1
+
+    def _notify(self) -> None:
+        if self._waiting:
+            self._changed.notify_all()
+
     def _start_reading(self, deadline: float | None) -> None:
-        with self._changed:
+        with self._lock:
             while self._is_reading:
-                self._changed.wait(remaining(deadline))
+                self._wait(deadline)
             self._is_reading = True
 
     def _stop_reading(self) -> None:
-        with self._changed:
+        with self._lock:
             self._is_reading = False
-            self._changed.notify_all()
+            self._notify()
 
     def _next_event(self, deadline: float | None = None) -> Event | None:
         """Return the next event after acting on it, as the thread that reads.
@@ -244,14 +259,14 @@ class WebSocket:
         Raises:
             TimeoutError: our answers fill the queue, and could not be sent in time.
         """
-        with self._changed:
+        with self._lock:
             event = self._connection.next_event()
             kind = type(event)
             if kind is Pong:
                 self._receive_pong(event.payload)  # type: ignore[union-attr]
             elif kind is Close or kind is Fail:
                 self._end = event  # type: ignore[assignment]
-                self._changed.notify_all()
+                self._notify()
             elif kind is not Ping:
                 return event
         if self._end is None:
@@ -270,7 +285,7 @@ class WebSocket:
             raise
         except OSError:
             count = 0  # the connection is broken
-        with self._changed:
+        with self._lock:
             self._connection.buffer_updated(count)
 
     # Sending
@@ -297,13 +312,13 @@ class WebSocket:
             self._send_fragments(message, compress)  # type: ignore[arg-type]
             return
         while not self._send(message, True, compress, None):  # type: ignore[arg-type]
-            with self._changed:
+            with self._lock:
                 self._wait_to_send()
 
     def _send(self, message: Message, fin: bool, compress: bool | None, sender: int | None) -> bool:
         """Send a message, or as the sender of a fragmented one a fragment; False: it is not its turn."""
         with self._writing:
-            with self._changed:
+            with self._lock:
                 if self._sender != sender:
                     return False
                 self._check_open()
@@ -318,12 +333,12 @@ class WebSocket:
         if self._sender == get_ident():
             raise RuntimeError("a message cannot be sent inside another one")
         while self._sender is not None:
-            self._changed.wait()
+            self._wait(None)
 
     def _send_fragments(self, fragments: Iterable[Fragment], compress: bool | None) -> None:
         last: Fragment | None = None
         sender = get_ident()
-        with self._changed:
+        with self._lock:
             self._wait_to_send()
             self._check_open()
             self._sender = sender
@@ -339,9 +354,9 @@ class WebSocket:
                 self._abandon(error)
             raise
         finally:
-            with self._changed:
+            with self._lock:
                 self._sender = None
-                self._changed.notify_all()
+                self._notify()
 
     def _abandon(self, error: BaseException) -> None:
         """Close the connection, because a message cannot be completed."""
@@ -368,7 +383,7 @@ class WebSocket:
         """
         deadline = None if timeout is None else monotonic() + timeout
         payload = os.urandom(4) if payload is None else bytes(memoryview(payload))
-        with self._changed:
+        with self._lock:
             self._check_open()
             if payload in self._pings:
                 raise LocalProtocolError("a ping with this payload is waiting for its pong already")
@@ -377,9 +392,9 @@ class WebSocket:
         try:
             self._flush(deadline)
             while True:
-                with self._changed:
+                with self._lock:
                     while self._is_reading and payload not in self._round_trips and self._end is None:
-                        self._changed.wait(remaining(deadline))
+                        self._wait(deadline)
                     if payload in self._round_trips:
                         return self._round_trips[payload]
                     if self._end is not None:
@@ -387,7 +402,7 @@ class WebSocket:
                     self._is_reading = True
                 self._read_ahead(deadline)
         finally:
-            with self._changed:
+            with self._lock:
                 self._pings.pop(payload, None)
                 self._round_trips.pop(payload, None)
 
@@ -415,7 +430,7 @@ class WebSocket:
             self._round_trips[earlier] = now - self._pings.pop(earlier)
             if earlier == payload:
                 break
-        self._changed.notify_all()
+        self._notify()
 
     def _check_open(self) -> None:
         if self._connection.state is not OPEN or self._is_broken or self._is_closed:
@@ -436,10 +451,10 @@ class WebSocket:
         The one that reads must not wait for the one that writes: the peer may be waiting for us to read
         before it reads what we write. Only when it makes us answer more than it reads, we wait.
         """
-        while (unsent := self._connection.unsent) or self._unwritten:
+        while self._connection.has_unsent() or self._unwritten:
             if self._is_broken:
                 return
-            if unsent > HIGH_WATER:
+            if self._connection.unsent > HIGH_WATER:
                 self._start_writing(deadline)
             elif not self._writing.acquire(blocking=False):
                 return
@@ -460,10 +475,10 @@ class WebSocket:
         """
         while not self._is_broken:
             if not self._unwritten:
-                with self._changed:
+                with self._lock:
+                    if not self._connection.has_unsent():
+                        return
                     self._unwritten = memoryview(self._connection.data_to_send())
-                if not self._unwritten:
-                    return
             try:
                 sent = self._stream.send(self._unwritten, deadline)
                 self._unwritten = self._unwritten[sent:]
@@ -526,9 +541,9 @@ class WebSocket:
             TimeoutError: it is not closed in time.
         """
         deadline = None if timeout is None else monotonic() + timeout
-        with self._changed:
+        with self._lock:
             while not self._is_closed:
-                self._changed.wait(remaining(deadline))
+                self._wait(deadline)
 
     def __enter__(self) -> WebSocket:
         return self
@@ -540,7 +555,7 @@ class WebSocket:
         return None if self._close_timeout is None else monotonic() + self._close_timeout
 
     def _send_close(self, code: int, reason: str, deadline: float | None) -> None:
-        with self._changed:
+        with self._lock:
             if self._connection.state is OPEN and not self._is_closed:
                 self._connection.send_close(code, reason)
         self._flush(deadline)
@@ -572,14 +587,14 @@ class WebSocket:
         self._stream.shut_down()
         with self._writing:
             self._stream.close()
-        with self._changed:
+        with self._lock:
             self._connection.receive_data(b"")
             while self._end is None:
                 event = self._connection.next_event()
                 if isinstance(event, (Close, Fail)):
                     self._end = event
             self._is_closed = True
-            self._changed.notify_all()
+            self._notify()
 
 
 class Pieces:
