@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import os
 import sys
+import tracemalloc
 from array import array
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -24,13 +25,16 @@ def naive(data, key):
 MASKED = naive(OCTETS, KEY)
 
 
-NAMES = ("append_frame", "apply_mask", "forget_keys", "new_masking_key", "take", "unmask")
+NAMES = ("Collector", "append_frame", "apply_mask", "forget_keys", "new_masking_key", "take", "unmask")
 
 
 @pytest.fixture(params=["pure", "compiled"] if masking.compiled else ["pure"])
 def functions(request):
-    prefix = "pure_" if request.param == "pure" else ""
-    return SimpleNamespace(**{name: getattr(masking, prefix + name) for name in NAMES})
+    is_pure = request.param == "pure"
+    pure_names = {name: "PureCollector" if name == "Collector" else f"pure_{name}" for name in NAMES}
+    return SimpleNamespace(
+        **{name: getattr(masking, pure_names[name] if is_pure else name) for name in NAMES}
+    )
 
 
 @pytest.fixture
@@ -231,6 +235,61 @@ def test_a_large_payload_that_is_not_masked_is_not_copied(functions, length, is_
 def test_a_payload_is_bytes(payload):
     with pytest.raises(TypeError):
         masking.append_frame([], 0x82, payload, False)
+
+
+# Messages that come in pieces
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 63, 64, 65, 200])
+@pytest.mark.parametrize("length", [0, 1, 100, 5000])
+@pytest.mark.parametrize("more", [0, 1, 300, 2**20, 2**62])
+def test_a_message_is_put_together(functions, count, length, more):
+    collector = functions.Collector()
+    for _ in range(2):  # it can be used again
+        pieces = [OCTETS[i : i + length] for i in range(count)]
+        for i, piece in enumerate(pieces):
+            assert collector.append(piece, more) is None
+            assert collector.size == (i + 1) * length
+        message = collector.take()
+        assert type(message) is bytes
+        assert message == b"".join(pieces)
+        assert collector.size == 0
+    assert collector.take() == b""
+
+
+def test_a_message_that_was_taken_does_not_change(functions):
+    collector = functions.Collector()
+    collector.append(b"abc", 3)
+    collector.append(b"def", 0)
+    message = collector.take()
+    collector.append(b"xyz", 3)
+    assert message == b"abcdef"
+
+
+def test_what_is_cleared_is_forgotten(functions):
+    collector = functions.Collector()
+    collector.append(b"abc", 0)
+    collector.clear()
+    collector.append(b"def", 0)
+    assert collector.take() == b"def"
+
+
+@pytest.mark.parametrize("size", [1, 1000, 100_000])
+def test_what_is_announced_takes_no_memory_until_it_comes(functions, size):
+    collector = functions.Collector()
+    tracemalloc.start()
+    collector.append(bytes(size), 2**40)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 18 * size + 70_000
+    assert collector.take() == bytes(size)
+
+
+@pytest.mark.skipif(not masking.compiled, reason="Python needs no types")
+@pytest.mark.parametrize("octets", [None, "text", bytearray(b"octets"), memoryview(b"octets")])
+def test_a_piece_is_bytes(octets):
+    with pytest.raises(TypeError):
+        masking.Collector().append(octets, 0)
 
 
 # Which ones are used

@@ -151,6 +151,49 @@ cpdef append_frame(list output, int first, bytes payload, bint masked):
 
 
 @cython.final
+cdef class Collector:
+    """Put together a message that comes in pieces. See masking.py."""
+
+    def __cinit__(self):
+        self.size = 0
+        self._octets = b""
+
+    cpdef append(self, bytes octets, long long more):
+        """Take the next piece; ``more`` says how many octets will follow in this frame."""
+        if octets is None:
+            raise TypeError("octets must be bytes, not None")
+        cdef Py_ssize_t length = PyBytes_GET_SIZE(octets)
+        cdef Py_ssize_t size = self.size + length
+        cdef Py_ssize_t room
+        cdef bytes grown
+        if size > PyBytes_GET_SIZE(self._octets):
+            # Room for all that is announced, so that it is written where it stays: but not for much more than
+            # has come, because it may never come.
+            room = max(16 * size, 65536) if more > 0 else size + size // 4 + 256
+            if 0 < more < room - size:
+                room = size + <Py_ssize_t> more
+            grown = PyBytes_FromStringAndSize(NULL, room)
+            memcpy(PyBytes_AS_STRING(grown), PyBytes_AS_STRING(self._octets), self.size)
+            self._octets = grown
+        # Nobody else has seen these bytes yet.
+        memcpy(PyBytes_AS_STRING(self._octets) + self.size, PyBytes_AS_STRING(octets), length)
+        self.size = size
+
+    cpdef bytes take(self):
+        """Return what came, and forget it."""
+        cdef bytes octets = self._octets
+        if PyBytes_GET_SIZE(octets) != self.size:
+            octets = PyBytes_FromStringAndSize(PyBytes_AS_STRING(octets), self.size)
+        self.clear()
+        return octets
+
+    cpdef clear(self):
+        """Forget what came."""
+        self.size = 0
+        self._octets = b""
+
+
+@cython.final
 cdef class _Pool:
     """Masking keys from ``os.urandom``, a page at a time; masking.py says why."""
 

@@ -34,9 +34,7 @@ cdef class Connection:
     cdef bint _fragments
     cdef bint _as_pieces
     cdef int _message_opcode
-    cdef bytearray _message
-    cdef list _pieces
-    cdef Py_ssize_t _collected
+    cdef masking.Collector _message
     cdef long long _message_fragments
     cdef _TextDecoder _utf8
     cdef public object _decompressor
@@ -60,9 +58,6 @@ cdef class Connection:
     cdef _receive_piece(self, bytes payload)
     cdef _decompress(self)
     cdef _receive_octets(self, bytes octets, bint final)
-    @cython.locals(pieces=list)
-    cdef _collect(self, bytes octets)
-    cdef bytes _join_collected(self)
     cdef _take_collected(self)
     cdef _receive_control(self, int opcode, bytes payload)
     cdef _parse_close(self, bytes payload)

@@ -76,7 +76,6 @@ Message: TypeAlias = Fragment | Prepared
 ABANDONED = "message could not be completed"
 
 _PIECE = 65536  # octets: what one event of a compressed message holds, with fragments=True
-_MAX_PIECES = 64  # of a message; then they are put together, for small ones take more memory than they hold
 # A message may have this many fragments, or one for each 64 octets of the limit if those are more.
 _MAX_FRAGMENTS = 65536
 # Section 7.4: the status codes that may stand in a Close frame, and those that never do.
@@ -213,7 +212,6 @@ class Connection:
         "__weakref__",
         "_as_pieces",
         "_between_messages",
-        "_collected",
         "_compressor",
         "_decoder",
         "_decompressor",
@@ -231,7 +229,6 @@ class Connection:
         "_message_opcode",
         "_output",
         "_over",
-        "_pieces",
         "_room",
         "_sent_opcode",
         "_sent_utf8",
@@ -281,9 +278,7 @@ class Connection:
         self._in_handshake = False
         # The message that is coming in, while it is not there whole: its opcode, or 0
         self._message_opcode = CONTINUATION
-        self._message = bytearray()
-        self._pieces: list[bytes] = []  # what comes after that
-        self._collected = 0  # how many octets these are
+        self._message = masking.Collector()
         self._message_fragments = 0
         self._utf8 = _TextDecoder()
         self._decompressor: Decompressor = None  # type: ignore[assignment]  # until _agree()
@@ -398,7 +393,7 @@ class Connection:
         try:
             if self._in_handshake:
                 return self._next_handshake_event() or self._end_of_stream()
-            if self._as_pieces and self._collected and (event := self._take_collected()):
+            if self._as_pieces and self._message.size and (event := self._take_collected()):
                 return event
             decoder = self._decoder
             while True:
@@ -492,34 +487,16 @@ class Connection:
         if final:
             self._message_opcode = 0
         if not self._as_pieces:
-            self._collect(octets)
+            self._message.append(octets, self._decoder.remaining)
             if not final:
                 return None
-            octets = self._join_collected()
+            octets = self._message.take()
             return events.Text(octets.decode("utf-8")) if is_text else events.Binary(octets)
         if final:
             self._as_pieces = self._fragments
         if is_text:
             return Text(text, final) if text or final else None
         return Binary(octets, final) if octets or final else None
-
-    def _collect(self, octets: bytes) -> None:
-        pieces = self._pieces
-        pieces.append(octets)
-        self._collected += len(octets)
-        if len(pieces) == _MAX_PIECES:
-            self._message += b"".join(pieces)
-            pieces.clear()
-
-    def _join_collected(self) -> bytes:
-        octets = b"".join(self._pieces)
-        if self._message:
-            self._message += octets
-            octets = bytes(self._message)
-            self._message = bytearray()
-        self._pieces.clear()
-        self._collected = 0
-        return octets
 
     def stream_next(self) -> None:
         """Give the next message piece by piece, as ``fragments=True`` does for all of them.
@@ -530,7 +507,7 @@ class Connection:
 
     def _take_collected(self) -> Text | Binary | None:
         """Return what was collected of a message before ``stream_next()`` was called."""
-        octets = self._join_collected()
+        octets = self._message.take()
         if self._message_opcode == BINARY:
             return Binary(octets, False)
         text = octets[: len(octets) - len(self._utf8.pending)].decode("utf-8")
@@ -539,7 +516,7 @@ class Connection:
     @property
     def collected(self) -> int:
         """How many octets are kept of a message that is not there whole yet."""
-        return self._collected
+        return self._message.size
 
     def _receive_control(self, opcode: int, payload: bytes) -> Ping | Pong | Close:
         """Act on a control frame (section 5.5)."""
@@ -594,9 +571,7 @@ class Connection:
         """Be over: whatever else comes in is ignored."""
         self._over = True
         self._decoder.take_all()
-        self._message = bytearray()
-        self._pieces.clear()
-        self._collected = 0
+        self._message.clear()
         self._is_compressed = False
         self._compressor = self._decompressor = None  # type: ignore[assignment]  # they hold memory
         if self._eof:

@@ -26,7 +26,7 @@ cdef class FrameDecoder:
     cdef int _key_size
     # The frame that is not there whole
     cdef bint _in_payload
-    cdef long long _remaining
+    cdef public long long remaining
     cdef bytes _key
 
     cpdef feed(self, data)

@@ -206,7 +206,6 @@ class FrameDecoder:
         "_key_size",
         "_mask_bit",
         "_position",
-        "_remaining",
         "first",
         "is_end",
         "is_whole",
@@ -215,6 +214,7 @@ class FrameDecoder:
         "max_size",
         "partial",
         "payload",
+        "remaining",
     )
 
     def __init__(self, *, masked: bool, max_size: int = MAX_LENGTH, rsv1: bool = False) -> None:
@@ -238,7 +238,7 @@ class FrameDecoder:
         self._key_size = 4 if masked else 0
         # The frame that is not there whole
         self._in_payload = False
-        self._remaining = 0
+        self.remaining = 0  # octets of its payload that are still to come
         self._key = b""
 
     # Octets in
@@ -408,7 +408,7 @@ class FrameDecoder:
                 self._key = masking.take(buffer, position - 4, position)
             self._position = position
             self._in_payload = True
-            self._remaining = length
+            self.remaining = length
             return position < end and self._advance_payload()
         self._position = stop = position + length
         if self._mask_bit:
@@ -430,13 +430,13 @@ class FrameDecoder:
     def _advance_payload(self) -> bool:
         """Read on in the payload of a frame that was not there whole with its header."""
         start = self._position
-        length = min(self._end - start, self._remaining)
-        self.is_end = length == self._remaining
+        length = min(self._end - start, self.remaining)
+        self.is_end = length == self.remaining
         if not self.is_end and (not self.partial or self.first & 0x08):
             return False
         self.is_whole = not self.partial or self.first & 0x08 != 0
         self._position = start + length
-        self._remaining -= length
+        self.remaining -= length
         self._in_payload = not self.is_end
         if not self._mask_bit:
             self.payload = masking.take(self._buffer, start, start + length)

@@ -13,6 +13,7 @@ import os
 from functools import cache
 
 __all__ = [
+    "Collector",
     "append_frame",
     "apply_mask",
     "compiled",
@@ -25,6 +26,7 @@ __all__ = [
 
 # A payload of this size or more goes out apart from its header, so that it is not copied.
 _LARGE = 16384
+_MAX_PIECES = 64  # of a message; then they are put together, for small ones take more memory than they hold
 
 # Up to this many octets one XOR of two big integers is faster than four strided translations.
 _LONGEST_INTEGER = 2048
@@ -133,6 +135,49 @@ def append_frame(output: list[bytes], first: int, payload: bytes, masked: bool) 
         output += (header, payload)
 
 
+class Collector:
+    """Put together a message that comes in pieces.
+
+    Attributes:
+        size: how many octets it holds.
+    """
+
+    __slots__ = ("_octets", "_pieces", "size")
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._octets = bytearray()
+        self._pieces: list[bytes] = []  # what comes after that
+
+    def append(self, octets: bytes, more: int) -> None:  # noqa: ARG002
+        """Take the next piece.
+
+        Args:
+            octets: the piece.
+            more: how many octets the peer says will follow in this frame. It need not keep to that.
+        """
+        self.size += len(octets)
+        self._pieces.append(octets)
+        if len(self._pieces) == _MAX_PIECES:
+            self._octets += b"".join(self._pieces)
+            self._pieces.clear()
+
+    def take(self) -> bytes:
+        """Return what came, and forget it."""
+        octets = b"".join(self._pieces)
+        if self._octets:
+            self._octets += octets
+            octets = bytes(self._octets)
+        self.clear()
+        return octets
+
+    def clear(self) -> None:
+        """Forget what came."""
+        self.size = 0
+        self._octets = bytearray()
+        self._pieces.clear()
+
+
 # Section 5.3: "The masking key needs to be unpredictable; thus, the masking key MUST be derived from a
 # strong source of entropy". The pool costs a quarter of a system call for each key. Popping from a list
 # is atomic, so threads need no lock; a fork must not share what is left.
@@ -160,9 +205,10 @@ def new_masking_key() -> bytes:
 
 
 pure_append_frame, pure_apply_mask, pure_take, pure_unmask = append_frame, apply_mask, take, unmask
-pure_forget_keys, pure_new_masking_key = forget_keys, new_masking_key
+pure_forget_keys, pure_new_masking_key, PureCollector = forget_keys, new_masking_key, Collector
 try:
     from ._mask import (  # type: ignore[no-redef]
+        Collector,
         append_frame,
         apply_mask,
         forget_keys,
