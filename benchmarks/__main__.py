@@ -1,190 +1,194 @@
-"""Measure decoding and asyncio echo beside `websockets`: `python -m benchmarks`.
-
-Both are measured in turns in one run; a figure is the median of the turns. What counts is the ratio: the
-machine is shared and noisy.
-
-    decode      masked messages in reads of 64 KiB, sans-IO, on the server's side: messages a second
-    echo        an asyncio echo server in a process of its own, coroutine API, and one raw client that sends
-                octets made before; compression and keepalive are off: messages a second
-"""
+"""Run the benchmarks, and print one table of ratios: ``python -m benchmarks --help``."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+import argparse
+import importlib
+import json
 import os
-import statistics
-import subprocess
+import platform
+import re
 import sys
 import time
-from collections.abc import Callable
-
-import websockets
-import websockets.speedups  # its C mask must be there
-from websockets.asyncio.server import serve as websockets_serve
-from websockets.frames import Opcode as TheirOpcode
-from websockets.server import ServerProtocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
 
 import wsframe
-from wsframe import Binary, Connection, Opcode, Role, Text, aio, encode_frame
 
-TEXT, BINARY, CONT = TheirOpcode.TEXT, TheirOpcode.BINARY, TheirOpcode.CONT
-TURNS = 9
-READ = 65536
-REQUEST = (
-    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
+from . import decode, encode, mask
+from .rows import BEST_COMPILED, WSFRAME, Result, Row, Settings, measure, turns_of
 
-
-def masked(opcode: Opcode, payload: bytes, fin: bool = True) -> bytes:
-    return encode_frame(opcode, payload, fin, mask=os.urandom(4))
+MODULES = (mask, decode, encode)
+PEERS = ("websockets", "wsproto", "aiohttp", "picows", "websocket-client", "uvloop")
+# The columns of the table. Other peers stand below their row.
+COLUMNS = ("websockets", "picows", "picows.websockets", "aiohttp", "wsproto")
 
 
-def fragmented(payload: bytes, count: int) -> bytes:
-    size = len(payload) // count
-    pieces = [payload[i * size : (i + 1) * size] for i in range(count)]
-    return b"".join(
-        masked(Opcode.CONTINUATION if i else Opcode.TEXT, piece, i == count - 1)
-        for i, piece in enumerate(pieces)
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command, and return its exit status: 1 when wsframe itself could not be measured."""
+    options = parse(arguments)
+    rows = [row for row in all_rows() if any(re.search(p, row.name, re.I) for p in options.only or [""])]
+    if options.list:
+        print(*(row.name for row in rows), sep="\n")
+        return 0
+    if not rows:
+        print("no row has such a name; --list shows them", file=sys.stderr)
+        return 2
+    settings = Settings(options.quick, options.turns, options.loop)
+    start = time.monotonic()
+    with progress(sum(len(row.peers) * turns_of(row, settings) for row in rows)) as (begin, advance):
+        results = []
+        for row in rows:
+            begin(row.name)
+            results.append(measure(row, settings, advance))
+    report = {
+        "environment": environment(settings, time.monotonic() - start),
+        "rows": [result.as_json(build()) for result in results],
+    }
+    print_report(report)
+    if options.json:
+        Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
+    if options.chart:
+        from .chart import draw
+
+        draw(report, Path(options.chart))
+    return 1 if any(WSFRAME in result.missing for result in results) else 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure wsframe beside its peers."
     )
+    parser.add_argument("--quick", action="store_true", help="take an eighth of the time, and be less exact")
+    parser.add_argument(
+        "--only", action="append", metavar="PATTERN", help="run the rows whose name has this in it (a regex)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write all figures to this file")
+    parser.add_argument("--chart", metavar="FILE", help="draw the ratios: .svg or .png; needs matplotlib")
+    parser.add_argument("--turns", type=int, metavar="N", help="how many turns each peer has in each row")
+    parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="of the servers")
+    parser.add_argument("--list", action="store_true", help="print the names of the rows")
+    return parser.parse_args(arguments)
 
 
-DECODE = {
-    "decode text 32": (lambda: masked(Opcode.TEXT, b"x" * 32), 20000),
-    "decode binary 125": (lambda: masked(Opcode.BINARY, b"x" * 125), 20000),
-    "decode text 1 KiB": (lambda: masked(Opcode.TEXT, b"x" * 1024), 8000),
-    "decode binary 16 KiB": (lambda: masked(Opcode.BINARY, b"x" * 16384), 1000),
-    "decode binary 1 MiB": (lambda: masked(Opcode.BINARY, b"x" * 2**20), 20),
-    "decode 16 fragments of 32": (lambda: fragmented(b"x" * 512, 16), 2000),
-}
+def all_rows() -> list[Row]:
+    return [row for module in MODULES for row in module.rows()]
 
 
-def decode_wsframe(reads: list[bytes]) -> int:
-    connection = Connection(Role.SERVER)
-    count = 0
-    for read in reads:
-        connection.receive_data(read)
-        while event := connection.next_event():
-            if type(event) is Text or type(event) is Binary:
-                count += len(event.data) and 1
-    return count
+def build() -> str:
+    return "compiled" if wsframe.compiled else "pure"
 
 
-def decode_websockets(reads: list[bytes]) -> int:
-    protocol = ServerProtocol()
-    protocol.receive_data(REQUEST)
-    (request,) = protocol.events_received()
-    protocol.send_response(protocol.accept(request))
-    fragments: list[bytes] = []
-    is_text = False
-    count = 0
-    for read in reads:
-        protocol.receive_data(read)
-        for frame in protocol.events_received():
-            if frame.opcode in (TEXT, BINARY, CONT):
-                if frame.opcode is not CONT:
-                    is_text = frame.opcode is TEXT
-                fragments.append(frame.data)
-                if frame.fin:
-                    data = b"".join(fragments) if len(fragments) > 1 else fragments[0]
-                    fragments = []
-                    count += len(str(data, "utf-8") if is_text else data) and 1
-    return count
+def environment(settings: Settings, seconds: float) -> dict[str, Any]:
+    """What one has to know about a run to read its figures."""
+    versions = {}
+    for package in PEERS:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    names = ("_mask", "frames", "connection", "events", "deflate", "handshake")
+    modules = [(name, importlib.import_module(f"wsframe.{name}")) for name in names if build() == "compiled"]
+    return {
+        "wsframe": version("wsframe"),
+        "build": build(),
+        "compiled_modules": [name for name, module in modules if not str(module.__file__).endswith(".py")],
+        "peers": versions,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "loop": settings.loop,
+        "quick": settings.quick,
+        "date": time.strftime("%Y-%m-%d"),
+        "seconds": round(seconds, 1),
+    }
 
 
-def measure_decode(make: Callable[[], bytes], count: int) -> tuple[list[float], list[float]]:
-    stream = b"".join(make() for _ in range(count))
-    reads = [stream[i : i + READ] for i in range(0, len(stream), READ)]
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(TURNS):
-        for decode, rates in zip((decode_wsframe, decode_websockets), times, strict=True):
-            start = time.perf_counter()
-            assert decode(reads) == count
-            rates.append(count / (time.perf_counter() - start))
-    return times
-
-
-# Echo
-
-
-async def serve_wsframe() -> None:
-    async def echo(websocket: aio.WebSocket) -> None:
-        async for message in websocket:
-            await websocket.send(message)
-
-    async with aio.serve(echo, "127.0.0.1", 0) as server:
-        print(server.port, flush=True)
-        await asyncio.to_thread(sys.stdin.read)
-
-
-async def serve_websockets() -> None:
-    async def echo(websocket: websockets.ServerConnection) -> None:
-        async for message in websocket:
-            await websocket.send(message)
-
-    async with websockets_serve(echo, "127.0.0.1", 0, compression=None, ping_interval=None) as server:
-        print(server.sockets[0].getsockname()[1], flush=True)
-        await asyncio.to_thread(sys.stdin.read)
-
-
-SERVERS = {"wsframe": serve_wsframe, "websockets": serve_websockets}
-ECHO = {
-    "echo 64 octets, ping-pong": (64, 1, 4000),
-    "echo 64 octets, 64 in flight": (64, 64, 40000),
-    "echo 64 KiB, 8 in flight": (65536, 8, 1000),
-}
-
-
-async def measure_one_echo(port: int, size: int, in_flight: int, count: int) -> float:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**22)
-    writer.write(REQUEST)
-    await reader.readuntil(b"\r\n\r\n")
-    message = masked(Opcode.BINARY, b"x" * size)
-    answer = len(encode_frame(Opcode.BINARY, b"x" * size))
-    batch = message * in_flight
-    start = time.perf_counter()
-    for _ in range(count // in_flight):
-        writer.write(batch)
-        await reader.readexactly(answer * in_flight)
-    seconds = time.perf_counter() - start
-    writer.write(masked(Opcode.CLOSE, b"\x03\xe8"))
-    await reader.read()
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-    return count // in_flight * in_flight / seconds
-
-
-def measure_echo(size: int, in_flight: int, count: int) -> tuple[list[float], list[float]]:
-    rates: tuple[list[float], list[float]] = ([], [])
-    pipe = subprocess.PIPE
-    command = [sys.executable, "-m", "benchmarks", "serve"]
-    servers = [subprocess.Popen([*command, name], stdin=pipe, stdout=pipe) for name in SERVERS]
+def processor() -> str:
     try:
-        ports = [int(server.stdout.readline()) for server in servers]  # type: ignore[union-attr]
-        for _ in range(TURNS):
-            for port, measured in zip(ports, rates, strict=True):
-                measured.append(asyncio.run(measure_one_echo(port, size, in_flight, count)))
-    finally:
-        for server in servers:
-            server.communicate()
-    return rates
+        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor()
 
 
-def main() -> None:
-    build = "compiled mask" if wsframe.compiled else "pure Python"
-    versions = f"websockets {websockets.__version__} with its C mask, Python {sys.version.split()[0]}"
-    print(f"wsframe {build}, {versions}")
-    print(f"{'':30}{'wsframe/s':>12}{'websockets/s':>14}{'ratio':>8}")
-    for name, options in {**DECODE, **ECHO}.items():
-        ours, theirs = measure_decode(*options) if name in DECODE else measure_echo(*options)  # type: ignore[arg-type,call-arg]
-        a, b = statistics.median(ours), statistics.median(theirs)
-        print(f"{name:30}{a:12,.0f}{b:14,.0f}{a / b:8.2f}", flush=True)
+@contextmanager
+def progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
+    """Show a progress bar on a terminal, if rich is installed: on stderr, for stdout is for the table."""
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    except ImportError:
+        yield (lambda name: print(name, file=sys.stderr, flush=True)), (lambda count: None)
+        return
+    columns = (TextColumn("{task.description:38}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield (lambda name: bar.update(task, description=name)), (lambda count: bar.advance(task, count))
+
+
+def print_report(report: dict[str, Any]) -> None:
+    about = report["environment"]
+    modules = ", ".join(about["compiled_modules"]) or "none"
+    peers = ", ".join(f"{peer} {number}" for peer, number in about["peers"].items() if number)
+    print(f"wsframe {about['wsframe']}, {about['build']} build (compiled modules: {modules})")
+    print(
+        f"{about['python']}, {about['system']}, {about['processor']}, {about['cores']} cores, {about['loop']}"
+    )
+    print(f"{peers}; {about['date']}, {about['seconds']:.0f} s\n")
+    print(
+        "How many times better wsframe is. More than 1: wsframe is ahead. ± is the spread of wsframe's figures.\n"
+    )
+    width = max(len(row["name"]) for row in report["rows"]) + 2
+    print(f"{'':{width}}{'wsframe':>24}{'±':>6}" + "".join(f"{peer:>19}" for peer in COLUMNS))
+    for row in report["rows"]:
+        ours = row["peers"].get(WSFRAME, {})
+        line = f"{row['name']:{width}}{figure(ours.get('median'), row['unit']):>24}"
+        line += f"{format(ours['spread'], '.0%') if ours.get('spread') is not None else '':>6}"
+        for peer in COLUMNS:
+            ratio = row["peers"].get(peer, {}).get("ratio")
+            line += f"{'-' if ratio is None else f'{ratio:.2f}':>19}"
+        print(line)
+        others = [
+            f"{peer} {values['ratio']:.2f}"
+            for peer, values in row["peers"].items()
+            if peer not in (WSFRAME, *COLUMNS) and values["ratio"] is not None
+        ]
+        if others:
+            print(f"{'':{width}}{'':6}beside {', '.join(others)}")
+    print_targets(report, width)
+    missing = [(row["name"], *item) for row in report["rows"] for item in row["missing"].items()]
+    if missing:
+        print("\nmissing")
+        for name, peer, why in missing:
+            print(f"{name:{width}}{peer}: {why}")
+
+
+def print_targets(report: dict[str, Any], width: int) -> None:
+    if not any(row["targets"] for row in report["rows"]):
+        return
+    print(f"\ntargets of the {report['environment']['build']} build")
+    for row in report["rows"]:
+        for target in row["targets"]:
+            unit = "x" if target["peer"] else f" {row['unit']}"
+            beside = f"beside {target['peer']}" if target["peer"] else "at most"
+            measured = "missing" if target["measured"] is None else f"{target['measured']:.2f}{unit}"
+            verdict = {True: "met", False: "NOT MET", None: ""}[target["is_met"]]
+            print(
+                f"{row['name']:{width}}{beside:34}target {target['target']:6.2f}{unit}"
+                f"   measured {measured:>10}   {verdict}"
+            )
+
+
+def figure(value: float | None, unit: str) -> str:
+    if value is None:
+        return "missing"
+    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["serve"]:
-        asyncio.run(SERVERS[sys.argv[2]]())
-    else:
-        main()
+    sys.exit(main())
