@@ -18,10 +18,10 @@ from typing import Any
 
 import wsframe
 
-from . import decode, encode, mask
-from .rows import BEST_COMPILED, WSFRAME, Result, Row, Settings, measure, turns_of
+from . import decode, encode, handshake, mask
+from .rows import WSFRAME, Row, Settings, measure, turns_of
 
-MODULES = (mask, decode, encode)
+MODULES = (mask, decode, encode, handshake)
 PEERS = ("websockets", "wsproto", "aiohttp", "picows", "websocket-client", "uvloop")
 # The columns of the table. Other peers stand below their row.
 COLUMNS = ("websockets", "picows", "picows.websockets", "aiohttp", "wsproto")
@@ -141,7 +141,7 @@ def print_report(report: dict[str, Any]) -> None:
     )
     print(f"{peers}; {about['date']}, {about['seconds']:.0f} s\n")
     print(
-        "How many times better wsframe is. More than 1: wsframe is ahead. ± is the spread of wsframe's figures.\n"
+        "How many times better wsframe is: with more than 1, it is ahead. ± is the spread of its figures.\n"
     )
     width = max(len(row["name"]) for row in report["rows"]) + 2
     print(f"{'':{width}}{'wsframe':>24}{'±':>6}" + "".join(f"{peer:>19}" for peer in COLUMNS))

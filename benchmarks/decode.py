@@ -159,7 +159,7 @@ class FakeSocket:
 
 
 class FakeTransport:
-    """As much of a transport as picows asks for. It always has something to write, so all goes to ``write``."""
+    """As much of a transport as picows asks for. It is never idle, so all goes to ``write``."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []

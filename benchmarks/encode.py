@@ -87,7 +87,7 @@ class AiohttpTransport(FakeTransport):
 
 
 def aiohttp_encode(is_client: bool, is_text: bool) -> Encode:
-    """The writer, which is Python, with the mask in C. It is awaited as ``send_str`` and ``send_bytes`` do."""
+    """The writer: Python, with the mask in C. It is awaited as by ``send_str`` and ``send_bytes``."""
     from aiohttp import WSMsgType
     from aiohttp._websocket.writer import WebSocketWriter
 

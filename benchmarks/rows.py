@@ -1,9 +1,9 @@
 """What a row of the table is, and how it is measured: by all its peers in turns.
 
-A row has a loader for each peer. A loader imports the peer, checks that it gives the same output as the others,
-and returns a function that measures once. Then the peers take turns, each turn beginning with another one, and
-the median of a peer's figures is its result. A peer that cannot be loaded, or fails, is missing, and the others
-go on.
+A row has a loader for each peer. A loader imports the peer, checks that it gives the same output as the
+others, and returns a function that measures once. Then the peers take turns, each turn beginning with another
+one, and the median of a peer's figures is its result. A peer that cannot be loaded, or fails, is missing, and
+the others go on.
 """
 
 from __future__ import annotations

@@ -1,0 +1,170 @@
+"""Measure the opening handshake, sans-IO: handshakes a second, on a server's side and on a client's.
+
+A server reads a browser's request and accepts it; a client makes its request and reads the response to it. No
+compression, no subprotocol. The accept key of the response that a client reads is worked out here, for all
+clients alike. aiohttp and picows cannot do it without a network: they are in "opening and closing handshake",
+among the rows with a network.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from .rows import WSFRAME, Loader, Row, Settings, Turn, seconds_per_call
+
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+URI = "ws://localhost:8001/chat?room=1"
+REQUEST = (
+    b"GET /chat?room=1 HTTP/1.1\r\n"
+    b"Host: localhost:8001\r\n"
+    b"Connection: Upgrade\r\n"
+    b"Pragma: no-cache\r\n"
+    b"Cache-Control: no-cache\r\n"
+    b"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n"
+    b"Upgrade: websocket\r\n"
+    b"Origin: http://localhost:8001\r\n"
+    b"Sec-WebSocket-Version: 13\r\n"
+    b"Accept-Encoding: gzip, deflate\r\n"
+    b"Accept-Language: en-GB,en;q=0.9\r\n"
+    b"Cookie: session=0123456789abcdef0123456789abcdef\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"\r\n"
+)
+Accept = Callable[[bytes], bytes]  # a request to the response
+Connect = Callable[[Callable[[bytes], bytes]], bool]  # told how a server responds; whether it is open
+
+
+def respond(request: bytes) -> bytes:
+    """Return a server's response."""
+    key = request.partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0]
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + base64.b64encode(hashlib.sha1(key + GUID).digest()) + b"\r\n\r\n"
+    )
+
+
+def wsframe_accept() -> Accept:
+    from wsframe import Request, ServerConnection
+
+    def accept(request: bytes) -> bytes:
+        connection = ServerConnection(deflate=None)
+        connection.receive_data(request)
+        assert type(connection.next_event()) is Request
+        connection.accept()
+        return connection.data_to_send()
+
+    return accept
+
+
+def websockets_accept() -> Accept:
+    from websockets.server import ServerProtocol
+
+    def accept(octets: bytes) -> bytes:
+        protocol = ServerProtocol()
+        protocol.receive_data(octets)
+        (request,) = protocol.events_received()
+        protocol.send_response(protocol.accept(request))  # type: ignore[arg-type]
+        return b"".join(protocol.data_to_send())
+
+    return accept
+
+
+def wsproto_accept() -> Accept:
+    from wsproto import ConnectionType, WSConnection
+    from wsproto.events import AcceptConnection, Request
+
+    def accept(request: bytes) -> bytes:
+        connection = WSConnection(ConnectionType.SERVER)
+        connection.receive_data(request)
+        assert type(next(connection.events())) is Request
+        return connection.send(AcceptConnection())
+
+    return accept
+
+
+def wsframe_connect() -> Connect:
+    from wsframe import ClientConnection, Response, State
+
+    def connect(respond: Callable[[bytes], bytes]) -> bool:
+        connection = ClientConnection(URI, deflate=None)
+        connection.receive_data(respond(connection.data_to_send()))
+        assert type(connection.next_event()) is Response
+        return connection.state is State.OPEN
+
+    return connect
+
+
+def websockets_connect() -> Connect:
+    from websockets.client import ClientProtocol
+    from websockets.protocol import State
+    from websockets.uri import parse_uri
+
+    def connect(respond: Callable[[bytes], bytes]) -> bool:
+        protocol = ClientProtocol(parse_uri(URI))
+        protocol.send_request(protocol.connect())
+        protocol.receive_data(respond(b"".join(protocol.data_to_send())))
+        (_,) = protocol.events_received()
+        return protocol.state is State.OPEN
+
+    return connect
+
+
+def wsproto_connect() -> Connect:
+    from wsproto import ConnectionType, WSConnection
+    from wsproto.connection import ConnectionState
+    from wsproto.events import AcceptConnection, Request
+
+    def connect(respond: Callable[[bytes], bytes]) -> bool:
+        connection = WSConnection(ConnectionType.CLIENT)
+        request = connection.send(Request(host="localhost:8001", target="/chat?room=1"))
+        connection.receive_data(respond(request))
+        assert type(next(connection.events())) is AcceptConnection
+        return connection.state is ConnectionState.OPEN
+
+    return connect
+
+
+ACCEPT: dict[str, Callable[[], Accept]] = {
+    WSFRAME: wsframe_accept,
+    "websockets": websockets_accept,
+    "wsproto": wsproto_accept,
+}
+CONNECT: dict[str, Callable[[], Connect]] = {
+    WSFRAME: wsframe_connect,
+    "websockets": websockets_connect,
+    "wsproto": wsproto_connect,
+}
+SIDES = ("server", "client")
+PEERS = tuple(ACCEPT)
+
+
+def checked(peer: str, side: str) -> Callable[[], object]:
+    """Return a function that makes one handshake, after a look at what the peer makes of it."""
+    if side == "server":
+        accept = ACCEPT[peer]()
+        response = accept(REQUEST).lower()
+        assert response.startswith(b"http/1.1 101 ")
+        assert response.endswith(b"\r\n\r\n")
+        assert b"\r\nsec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n" in response
+        return lambda: accept(REQUEST)
+    connect = CONNECT[peer]()
+    assert connect(respond)
+    return lambda: connect(respond)
+
+
+def load(peer: str, side: str) -> Loader:
+    def loader(stack: ExitStack, settings: Settings) -> Turn:
+        turn = seconds_per_call(checked(peer, side), settings)
+        return lambda: 1 / turn()
+
+    return loader
+
+
+def rows() -> list[Row]:
+    return [
+        Row(f"handshake {side}, sans-IO", "handshakes/s", {peer: load(peer, side) for peer in PEERS})
+        for side in SIDES
+    ]
