@@ -18,10 +18,10 @@ from typing import Any
 
 import wsframe
 
-from . import decode, encode, handshake, mask
+from . import decode, deflate, encode, footprint, handshake, mask, network, servers
 from .rows import WSFRAME, Row, Settings, measure, turns_of
 
-MODULES = (mask, decode, encode, handshake)
+MODULES = (mask, decode, encode, deflate, handshake, network, footprint)
 PEERS = ("websockets", "wsproto", "aiohttp", "picows", "websocket-client", "uvloop")
 # The columns of the table. Other peers stand below their row.
 COLUMNS = ("websockets", "picows", "picows.websockets", "aiohttp", "wsproto")
@@ -37,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not rows:
         print("no row has such a name; --list shows them", file=sys.stderr)
         return 2
+    servers.allow_many_files()
     settings = Settings(options.quick, options.turns, options.loop)
     start = time.monotonic()
     with progress(sum(len(row.peers) * turns_of(row, settings) for row in rows)) as (begin, advance):

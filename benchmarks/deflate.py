@@ -1,53 +1,208 @@
-"""Measure permessage-deflate: `python -m benchmarks.deflate`.
+"""Measure permessage-deflate (RFC 7692): ``python -m benchmarks.deflate`` for what its defaults rest on.
 
     throughput  a message of JSON through two Connections, sans-IO: send_binary on a server, next_event on a
                 client, for each zlib module, with context takeover, 12 window bits, memory level 5
     threshold   what compressing short messages costs and saves, with and without context takeover
     no takeover a fresh zlib object for each message, beside one that Z_FULL_FLUSH clears
-    memory      resident memory of an asyncio echo server for each of 500 connections: idle, and after one
-                compressed message each way, beside websockets and aiohttp
 
-The figures of memory are differences of the resident size of a process. The others are medians of turns.
+Its rows in the table of ``python -m benchmarks`` are a server that sends, and a server that receives, JSON,
+beside the peers: messages a second. Context takeover, 12 window bits, and zlib's default level both ways;
+memory level 5 for those who compress. Only wsframe and websockets can be told so; aiohttp and wsproto cannot,
+and decompress only, where there is nothing to choose. What memory it takes is in ``footprint``.
 """
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import itertools
-import json
-import random
-import socket
 import statistics
-import subprocess
 import sys
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import wsframe
-from wsframe import Binary, ClientConnection, Connection, Deflate, Response, Role, aio
+from wsframe import Binary, Connection, Deflate, Role
+
+from .decode import Feed, Message, event_loop
+from .rows import Loader, Row, Settings, Turn, seconds_per_call
+from .samples import documents
 
 TURNS = 9
 MODULES = ("zlib", "zlib_ng.zlib_ng", "isal.isal_zlib")
-CONNECTIONS = 500
 
 
-def messages(size: int, count: int) -> list[bytes]:
-    """JSON as a dashboard or a chat sends it: alike, but no two the same."""
-    rng = random.Random(1)
+# The rows of the table
 
-    def entry() -> dict[str, Any]:
-        return {
-            "id": rng.randrange(10**6),
-            "user": rng.choice(["alice", "bob", "carol", "dave"]),
-            "price": round(rng.random() * 100, 2),
-            "tags": rng.sample(["red", "green", "blue", "large", "small"], 2),
-        }
+Encode = Callable[[list[bytes]], list[bytes]]
+SIZES = {"200": (200, 200), "2 KiB": (2048, 50)}  # octets of a message, messages
 
-    text = json.dumps([entry() for _ in range(count * size // 60)]).encode()
-    return [text[i * size : (i + 1) * size] for i in range(count)]
+
+def wsframe_encode(module: str) -> Encode:
+    connection = Connection(Role.SERVER, deflate=Deflate(zlib=importlib.import_module(module)))
+
+    def encode(messages: list[bytes]) -> list[bytes]:
+        frames = []
+        for message in messages:
+            connection.send_binary(message)
+            frames.append(connection.data_to_send())
+        return frames
+
+    return encode
+
+
+def websockets_encode() -> Encode:
+    from websockets.protocol import Protocol, Side
+
+    protocol = Protocol(Side.SERVER)
+    protocol.extensions = [websockets_deflate()]
+
+    def encode(messages: list[bytes]) -> list[bytes]:
+        frames = []
+        for message in messages:
+            protocol.send_binary(message)
+            frames += protocol.data_to_send()
+        return frames
+
+    return encode
+
+
+def websockets_deflate() -> Any:
+    from websockets.extensions.permessage_deflate import PerMessageDeflate
+
+    return PerMessageDeflate(False, False, 12, 12, {"memLevel": 5})
+
+
+# Each of these returns a decoder that has seen nothing yet.
+
+
+def wsframe_feed(module: str) -> Feed:
+    connection = Connection(Role.SERVER, deflate=Deflate(zlib=importlib.import_module(module)))
+
+    def feed(read: bytes) -> list[Message]:
+        messages: list[Message] = []
+        connection.receive_data(read)
+        while event := connection.next_event():
+            messages.append(event.data)  # type: ignore[union-attr]
+        return messages
+
+    return feed
+
+
+def websockets_feed() -> Feed:
+    from websockets.protocol import Protocol, Side
+
+    protocol = Protocol(Side.SERVER)
+    protocol.extensions = [websockets_deflate()]
+
+    def feed(read: bytes) -> list[Message]:
+        protocol.receive_data(read)
+        return [frame.data for frame in protocol.events_received()]  # type: ignore[union-attr]
+
+    return feed
+
+
+def wsproto_feed() -> Feed:
+    from wsproto.connection import Connection, ConnectionType
+    from wsproto.extensions import PerMessageDeflate
+
+    extension = PerMessageDeflate()
+    extension.accept("permessage-deflate; client_max_window_bits=12; server_max_window_bits=12")
+    connection = Connection(ConnectionType.SERVER, extensions=[extension])
+
+    def feed(read: bytes) -> list[Message]:
+        connection.receive_data(read)
+        return [bytes(event.data) for event in connection.events()]  # type: ignore[attr-defined]
+
+    return feed
+
+
+def aiohttp_feed() -> Feed:
+    from aiohttp._websocket.reader_c import WebSocketDataQueue, WebSocketReader
+
+    queue = WebSocketDataQueue(None, 2**31 - 1, loop=LOOP)  # see decode.aiohttp_feed
+    reader = WebSocketReader(queue, 4 * 2**20, True, True)
+    buffer = queue._buffer
+
+    def feed(read: bytes) -> list[Message]:
+        reader.feed_data(read)
+        messages: list[Message] = [message.data for message, _ in buffer]
+        buffer.clear()
+        return messages
+
+    return feed
+
+
+LOOP = event_loop()
+ENCODE: dict[str, Callable[[], Encode]] = {
+    "wsframe": lambda: wsframe_encode("zlib"),
+    "wsframe (zlib-ng)": lambda: wsframe_encode("zlib_ng.zlib_ng"),
+    "wsframe (isal)": lambda: wsframe_encode("isal.isal_zlib"),
+    "websockets": websockets_encode,
+}
+DECODE: dict[str, Callable[[], Feed]] = {
+    "wsframe": lambda: wsframe_feed("zlib"),
+    "wsframe (zlib-ng)": lambda: wsframe_feed("zlib_ng.zlib_ng"),
+    "wsframe (isal)": lambda: wsframe_feed("isal.isal_zlib"),
+    "websockets": websockets_feed,
+    "wsproto": wsproto_feed,
+    "aiohttp": aiohttp_feed,
+}
+
+
+def checked(peer: str, direction: str, size: str) -> Callable[[], object]:
+    """Return a function that does the whole case once, after a look at what the peer makes of it."""
+    octets, count = SIZES[size]
+    messages = documents(octets, count)
+    if direction == "compress":
+        encode = ENCODE[peer]()
+        client = Connection(Role.CLIENT, deflate=Deflate())
+        client.receive_data(b"".join(encode(messages)))
+        assert [client.next_event() for _ in messages] == [Binary(message) for message in messages]
+        return lambda: encode(messages)
+    make, client = DECODE[peer], Connection(Role.CLIENT, deflate=Deflate())
+    for message in messages:
+        client.send_binary(message)
+    stream = client.data_to_send()
+    assert len(stream) < sum(map(len, messages)) / 2  # it is compressed
+    assert make()(stream) == messages
+
+    def decode() -> None:
+        # What refers to what came before can be read once only, so the decoder is a new one.
+        assert len(make()(stream)) == count
+
+    return decode
+
+
+def load(peer: str, direction: str, size: str) -> Loader:
+    def loader(stack: ExitStack, settings: Settings) -> Turn:
+        turn, count = seconds_per_call(checked(peer, direction, size), settings), SIZES[size][1]
+        return lambda: count / turn()
+
+    return loader
+
+
+CASES = [
+    (direction, size, peers)
+    for direction, peers in (("compress", tuple(ENCODE)), ("decompress", tuple(DECODE)))
+    for size in SIZES
+]
+
+
+def rows() -> list[Row]:
+    return [
+        Row(
+            f"deflate, {direction} JSON {size}",
+            "messages/s",
+            {peer: load(peer, direction, size) for peer in peers},
+        )
+        for direction, size, peers in CASES
+    ]
+
+
+# What the defaults rest on
 
 
 def microseconds(call: Callable[[bytes], object], inputs: list[bytes]) -> float:
@@ -66,7 +221,7 @@ def measure_throughput() -> None:
         for name in MODULES:
             deflate = Deflate(zlib=importlib.import_module(name), threshold=0)
             server = Connection(Role.SERVER, deflate=deflate)
-            inputs = messages(size, count)
+            inputs = documents(size, count)
             frames: list[bytes] = []
 
             def send(message: bytes, server: Connection = server, frames: list[bytes] = frames) -> None:
@@ -99,7 +254,7 @@ def measure_threshold() -> None:
     print(f"\n{'threshold':20}{'plain':>10}{'with takeover':>24}{'without':>22}")
     for size in (16, 32, 64, 96, 128, 192, 256, 512):
         row = f"{size:7} octets     "
-        inputs = messages(size, 400)
+        inputs = documents(size, 400)
         for deflate in (None, Deflate(threshold=0), Deflate(threshold=0, server_no_context_takeover=True)):
             server = Connection(Role.SERVER, deflate=deflate)
             client = Connection(Role.CLIENT, deflate=deflate)
@@ -125,7 +280,7 @@ def measure_no_takeover() -> None:
     print(f"\n{'without takeover':24}{'fresh object':>14}{'Z_FULL_FLUSH':>14}")
     for size, name in itertools.product((64, 200, 2048, 65536), MODULES):
         module: Any = importlib.import_module(name)
-        inputs = messages(size, 400 if size < 65536 else 10)
+        inputs = documents(size, 400 if size < 65536 else 10)
         kept = module.compressobj(module.Z_DEFAULT_COMPRESSION, module.DEFLATED, -12, 5)
 
         def fresh(octets: bytes, module: Any = module) -> None:
@@ -139,117 +294,13 @@ def measure_no_takeover() -> None:
         print(f"{size:6} {name:16}{a:11.1f} us{b:11.1f} us")
 
 
-# Memory
-
-
-async def serve_wsframe(deflate: Deflate | None) -> None:
-    async def echo(websocket: aio.WebSocket) -> None:
-        async for message in websocket:
-            await websocket.send(message)
-
-    async with aio.serve(echo, "127.0.0.1", 0, deflate=deflate) as server:
-        print(server.port, flush=True)
-        await asyncio.to_thread(sys.stdin.read)
-
-
-async def serve_websockets(compression: str | None) -> None:
-    from websockets.asyncio.server import ServerConnection, serve
-
-    async def echo(websocket: ServerConnection) -> None:
-        async for message in websocket:
-            await websocket.send(message)
-
-    async with serve(echo, "127.0.0.1", 0, compression=compression, ping_interval=None) as server:
-        print(server.sockets[0].getsockname()[1], flush=True)
-        await asyncio.to_thread(sys.stdin.read)
-
-
-async def serve_aiohttp(compress: bool) -> None:
-    from aiohttp import web
-
-    async def echo(request: web.Request) -> web.WebSocketResponse:
-        ws = web.WebSocketResponse(compress=compress)
-        await ws.prepare(request)
-        async for message in ws:
-            await ws.send_bytes(message.data)
-        return ws
-
-    app = web.Application()
-    app.router.add_get("/", echo)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    print(runner.addresses[0][1], flush=True)
-    await asyncio.to_thread(sys.stdin.read)
-
-
-SERVERS: dict[str, Callable[[], Any]] = {
-    "wsframe": lambda: serve_wsframe(Deflate()),
-    "wsframe, deflate=None": lambda: serve_wsframe(None),
-    "websockets": lambda: serve_websockets("deflate"),
-    "websockets, compression=None": lambda: serve_websockets(None),
-    "aiohttp": lambda: serve_aiohttp(True),
-    "aiohttp, compress=False": lambda: serve_aiohttp(False),
-}
-
-
-def resident(pid: int) -> float:
-    with open(f"/proc/{pid}/statm") as statm:
-        return int(statm.read().split()[1]) * 4.0  # KiB
-
-
-def converse(conn: ClientConnection, sock: socket.socket, expected: type) -> None:
-    sock.sendall(conn.data_to_send())
-    while not (event := conn.next_event()):
-        conn.receive_data(sock.recv(65536))
-    assert isinstance(event, expected), event
-
-
-def measure_memory() -> None:
-    print(f"\n{'memory per connection':32}{'idle':>12}{'after one message':>20}")
-    message = messages(500, 1)[0]
-    for name in SERVERS:
-        pipe = subprocess.PIPE
-        command = [sys.executable, "-m", "benchmarks.deflate", "serve", name]
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe) as server:
-            assert server.stdout is not None
-            port = int(server.stdout.readline())
-            uri = f"ws://127.0.0.1:{port}/"
-            ends = []
-            try:
-                for number in range(CONNECTIONS + 20):
-                    if number == 20:  # after a few, what is made once is there
-                        before = resident(server.pid)
-                    conn, sock = ClientConnection(uri), socket.create_connection(("127.0.0.1", port))
-                    ends.append((conn, sock))
-                    converse(conn, sock, Response)
-                    if number < 20:
-                        conn.send_binary(message)
-                        converse(conn, sock, Binary)
-                idle = resident(server.pid)
-                for conn, sock in ends[20:]:
-                    conn.send_binary(message)
-                    converse(conn, sock, Binary)
-                after = resident(server.pid)
-            finally:
-                for _, sock in ends:
-                    sock.close()
-                server.kill()
-        row = f"{(idle - before) / CONNECTIONS:8.1f} KiB{(after - before) / CONNECTIONS:16.1f} KiB"
-        print(f"{name:32}{row}", flush=True)
-
-
 def main() -> None:
     build = "compiled mask" if wsframe.compiled else "pure Python"
     print(f"wsframe {build}, zlib {zlib.ZLIB_RUNTIME_VERSION}, Python {sys.version.split()[0]}")
     measure_throughput()
     measure_threshold()
     measure_no_takeover()
-    measure_memory()
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["serve"]:
-        asyncio.run(SERVERS[sys.argv[2]]())
-    else:
-        main()
+    main()
