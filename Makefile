@@ -37,8 +37,10 @@ test-pure: .venv-pure/test
 autobahn: .venv/test
 	.venv/bin/python tests/autobahn/test_autobahn.py
 
-bench: .venv/test
-	.venv/bin/python -m benchmarks
+# BENCH="--quick --only decode", for instance; benchmarks/README.md says more.
+BENCH ?= --json docs/benchmarks/run.json --chart docs/benchmarks/run.svg
+bench: .venv/bench
+	.venv/bin/python -m benchmarks $(BENCH)
 
 # All branches of the core, by its own tests, in Python: there is none to see in the compiled build.
 # (masking.py has a branch that each build takes the other way.)
@@ -62,6 +64,10 @@ dist: .venv/check
 .venv/test: .venv/serve
 	.venv/bin/python $(PIP) install --upgrade 'pip>=25.1'
 	.venv/bin/python $(PIP) install --group test
+	@touch $@
+
+.venv/bench: .venv/test
+	.venv/bin/python $(PIP) install --group bench
 	@touch $@
 
 .venv/check: .venv/test

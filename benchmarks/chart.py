@@ -33,7 +33,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     if not rows:
         raise ValueError("there are no ratios to draw")
     about = report["environment"]
-    with mpl.rc_context({"font.size": 9, "svg.hashsalt": "wsframe", "svg.fonttype": "none"}):
+    with mpl.rc_context({"font.size": 9, "svg.hashsalt": "wsframe"}):
         figure = Figure(figsize=(9, 1.5 + 0.26 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         axes.set_xscale("log")
@@ -57,9 +57,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}x"))
         axes.grid(axis="x", which="both", color="#dddddd", linewidth=0.6, zorder=1)
         axes.grid(axis="y", color="#eeeeee", linewidth=0.6, zorder=1)
-        axes.set_xlabel(
-            "how many times better wsframe is (faster, or less CPU or memory); left of 1 the peer is"
-        )
+        axes.set_xlabel("how many times faster wsframe is, or less it takes; left of 1 the peer is ahead")
         versions = ", ".join(f"{peer} {number}" for peer, number in about["peers"].items() if number)
         title = f"wsframe {about['wsframe']}, {about['build']} build, beside its peers\n{versions}\n"
         machine = f"{about['python']}, {about['loop']}, {about['processor']}, {about['cores']} cores"

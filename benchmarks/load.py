@@ -13,6 +13,7 @@ import select
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -53,27 +54,28 @@ def running(peer: str, *options: str) -> Iterator[Server]:
     """Start a server, and end it."""
     command = [sys.executable, "-m", "benchmarks.servers", peer, *options]
     pipe, root = subprocess.PIPE, Path(__file__).parent.parent
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=root)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        poll = select.poll()  # select() knows no more than 1024 files
-        poll.register(process.stdout, select.POLLIN)
-        line = process.stdout.readline() if poll.poll(TIMEOUT * 1000) else b""
-        if not line.strip():
-            process.kill()
-            raise failure(process.stderr.read().decode(errors="replace"))
-        yield Server(process, int(line))
-    finally:
-        process.stdin.close()
+    with tempfile.TemporaryFile() as log:  # not a pipe: nobody reads it while the server runs
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, cwd=root)
+        assert process.stdin is not None
+        assert process.stdout is not None
         try:
-            process.wait(3)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
-        process.stderr.close()
+            poll = select.poll()  # select() knows no more than 1024 files
+            poll.register(process.stdout, select.POLLIN)
+            line = process.stdout.readline() if poll.poll(TIMEOUT * 1000) else b""
+            if not line.strip():
+                process.kill()
+                process.wait()
+                log.seek(0)
+                raise failure(log.read().decode(errors="replace"))
+            yield Server(process, int(line))
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(3)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdout.close()
 
 
 def failure(stderr: str) -> Exception:
@@ -144,6 +146,17 @@ class Exchange:
 def verify(sock: socket.socket, exchange: Exchange) -> None:
     """Look at one answer."""
     sock.sendall(exchange.frame)
+    read_answer(sock, exchange)
+
+
+def verify_all(socks: list[socket.socket], exchange: Exchange) -> None:
+    """Look at what all are sent that one has sent."""
+    socks[0].sendall(exchange.frame)
+    for sock in socks:
+        read_answer(sock, exchange)
+
+
+def read_answer(sock: socket.socket, exchange: Exchange) -> None:
     answer = bytearray()
     while len(answer) < len(exchange.answer):
         received = sock.recv(2**20)

@@ -101,7 +101,7 @@ def broadcast(peer: str, connections: int, rounds: int) -> Loader:
         socks = load.connect_many(stack, server.port, connections)
         times = settings.scaled(rounds)
         time.sleep(0.2)  # the last of them was answered, but may not be in the server's list yet
-        load.receive_many(socks, exchange, 1)
+        load.verify_all(socks, exchange)
 
         def turn() -> float:
             before = server.cpu()
