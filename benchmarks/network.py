@@ -23,9 +23,10 @@ from typing import Any
 from . import load, samples
 from .rows import WSFRAME, Loader, Row, Settings, Turn, targets
 
+BARE = "bare TCP"
 # picows brings transports of its own, aiofastnet; this is picows without them.
 PLAIN = "picows (no aiofastnet)"
-ASYNC = (WSFRAME, "websockets", "picows", "picows.websockets", "aiohttp", "asyncio")
+ASYNC = (WSFRAME, "websockets", "picows", "picows.websockets", "aiohttp", BARE)
 SYNC = {WSFRAME: "wsframe.sync", "websockets.sync": "websockets.sync"}
 SIZE = 64
 
@@ -35,7 +36,7 @@ def start(stack: ExitStack, peer: str, settings: Settings, *options: str) -> loa
 
 
 def exchange_with(peer: str, size: int = SIZE) -> load.Exchange:
-    return load.Exchange(size, is_bare=peer == "asyncio")
+    return load.Exchange(size, is_bare=peer == BARE)
 
 
 def echo(peer: str, size: int, in_flight: int, rounds: int) -> Loader:
@@ -199,7 +200,7 @@ def rows() -> list[Row]:
         Row(
             "opening and closing handshake, server CPU",
             "µs",
-            {peer: handshakes(peer, 150) for peer in ASYNC if peer != "asyncio"},
+            {peer: handshakes(peer, 150) for peer in ASYNC if peer != BARE},
             is_cost=True,
             targets=hands,
         ),

@@ -7,8 +7,8 @@ A server listens on a port of its own choice, prints it, and ends when its stdin
 and so is compression, except with ``--deflate``. Each does it as its own README or manual has it. ``picows``
 is the core of picows, with its callbacks; ``picows.websockets`` is its interface of coroutines.
 
-``asyncio`` is no WebSocket: it sends back the octets that come, whatever they are. It is the limit of what a
-server on that loop can reach.
+``bare TCP`` is no WebSocket: a protocol of asyncio that sends back the octets that come, whatever they are. It
+is the limit of what a server on that loop can reach.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ async def picows_plain(mode: str, deflate: bool) -> None:
     await picows(mode, deflate, use_aiofastnet=False)
 
 
-async def bare_asyncio(mode: str, deflate: bool) -> None:
+async def bare_tcp(mode: str, deflate: bool) -> None:
     transports: set[asyncio.Transport] = set()
 
     # Not a Protocol: for each read of one the loop allocates 256 KiB, which takes longer than a short read.
@@ -192,9 +192,8 @@ async def bare_asyncio(mode: str, deflate: bool) -> None:
             self.view = memoryview(bytearray(2**16))
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            assert isinstance(transport, asyncio.Transport)
-            self.transport = transport
-            transports.add(transport)
+            self.transport: Any = transport
+            transports.add(self.transport)
 
         def connection_lost(self, exc: Exception | None) -> None:
             transports.discard(self.transport)
@@ -288,7 +287,7 @@ ASYNC: dict[str, Callable[[str, bool], Coroutine[Any, Any, None]]] = {
     "picows (no aiofastnet)": picows_plain,
     "picows.websockets": picows_websockets,
     "aiohttp": aiohttp,
-    "asyncio": bare_asyncio,
+    "bare TCP": bare_tcp,
 }
 SYNC: dict[str, Callable[[], None]] = {
     "wsframe.sync": wsframe_sync,
