@@ -7,8 +7,8 @@ A server listens on a port of its own choice, prints it, and ends when its stdin
 and so is compression, except with ``--deflate``. Each does it as its own README or manual has it. ``picows``
 is the core of picows, with its callbacks; ``picows.websockets`` is its interface of coroutines.
 
-``bare TCP`` is no WebSocket: a protocol of asyncio that sends back the octets that come, whatever they are. It
-is the limit of what a server on that loop can reach.
+``bare TCP`` is no WebSocket: a protocol of asyncio that sends back the octets that come, whatever they are.
+It is the limit of what a server on that loop can reach.
 """
 
 from __future__ import annotations
