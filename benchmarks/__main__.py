@@ -85,7 +85,7 @@ def build() -> str:
 
 def environment(settings: Settings, seconds: float) -> dict[str, Any]:
     """What one has to know about a run to read its figures."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in PEERS:
         try:
             versions[package] = version(package)
@@ -127,9 +127,17 @@ def progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[int]
         yield (lambda name: print(name, file=sys.stderr, flush=True)), (lambda count: None)
         return
     columns = (TextColumn("{task.description:38}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    # Drawn between the turns: a thread that draws would take its share of what is measured.
+    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
         task = bar.add_task("", total=total)
-        yield (lambda name: bar.update(task, description=name)), (lambda count: bar.advance(task, count))
+
+        def begin(name: str) -> None:
+            bar.update(task, description=name, refresh=True)
+
+        def advance(count: int) -> None:
+            bar.update(task, advance=count, refresh=True)
+
+        yield begin, advance
 
 
 def print_report(report: dict[str, Any]) -> None:

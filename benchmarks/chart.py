@@ -39,7 +39,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
         axes.set_xscale("log")
         axes.axvspan(1e-9, 1, color="#f3f3f3", zorder=0)
         axes.axvline(1, color="black", linewidth=1.5, zorder=2)
-        drawn = []
+        drawn: list[float] = []
         for peers, label, colour, marker in SERIES:
             points = [
                 (ratio, number)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import importlib
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -58,11 +59,12 @@ def websockets_feed() -> Feed:
         nonlocal is_text
         messages: list[Message] = []
         protocol.receive_data(read)
-        for frame in protocol.events_received():
-            data = frame.data  # type: ignore[union-attr]
-            if frame.opcode is not cont:  # type: ignore[union-attr]
-                is_text = frame.opcode is text  # type: ignore[union-attr]
-            if not frame.fin:  # type: ignore[union-attr]
+        frames: list[Any] = protocol.events_received()
+        for frame in frames:
+            data = frame.data
+            if frame.opcode is not cont:
+                is_text = frame.opcode is text
+            if not frame.fin:
                 fragments.append(data)
                 continue
             if fragments:
@@ -77,10 +79,9 @@ def websockets_feed() -> Feed:
 
 def websockets_python_feed() -> Feed:
     """The same with the mask that websockets has where its C extension is not compiled."""
-    import websockets.frames
     from websockets.utils import apply_mask
 
-    feed, frames = websockets_feed(), websockets.frames
+    feed, frames = websockets_feed(), importlib.import_module("websockets.frames")
 
     def feed_with_python_mask(read: bytes) -> list[Message]:
         compiled = frames.apply_mask
@@ -102,9 +103,10 @@ def wsproto_feed() -> Feed:
     def feed(read: bytes) -> list[Message]:
         messages: list[Message] = []
         connection.receive_data(read)
+        event: Any
         for event in connection.events():
-            data = event.data  # type: ignore[attr-defined]
-            if not event.message_finished:  # type: ignore[attr-defined]
+            data = event.data
+            if not event.message_finished:
                 fragments.append(data)
                 continue
             if fragments:

@@ -99,7 +99,8 @@ def websockets_feed() -> Feed:
 
     def feed(read: bytes) -> list[Message]:
         protocol.receive_data(read)
-        return [frame.data for frame in protocol.events_received()]  # type: ignore[union-attr]
+        frames: list[Any] = protocol.events_received()
+        return [frame.data for frame in frames]
 
     return feed
 
@@ -258,7 +259,7 @@ def measure_threshold() -> None:
         for deflate in (None, Deflate(threshold=0), Deflate(threshold=0, server_no_context_takeover=True)):
             server = Connection(Role.SERVER, deflate=deflate)
             client = Connection(Role.CLIENT, deflate=deflate)
-            lengths = []
+            lengths: list[int] = []
 
             def both(
                 message: bytes,

@@ -182,7 +182,7 @@ async def picows_plain(mode: str, deflate: bool) -> None:
 
 
 async def bare_tcp(mode: str, deflate: bool) -> None:
-    transports: set[asyncio.Transport] = set()
+    transports: set[Any] = set()
 
     # Not a Protocol: for each read of one the loop allocates 256 KiB, which takes longer than a short read.
     class Bare(asyncio.BufferedProtocol):
@@ -228,7 +228,7 @@ def wsframe_sync() -> None:
 
     with sync.serve(echo, HOST, 0, deflate=None, **without_keepalive(sync.serve)) as server:
         announce(server.port)
-        threading.Thread(target=lambda: (sys.stdin.read(), server.shutdown())).start()
+        threading.Thread(target=shut_down_with_stdin, args=(server,)).start()
         server.serve_forever()
 
 
@@ -241,8 +241,13 @@ def websockets_sync() -> None:
 
     with serve(echo, HOST, 0, compression=None, ping_interval=None) as server:
         announce(server.socket.getsockname()[1])
-        threading.Thread(target=lambda: (sys.stdin.read(), server.shutdown())).start()
+        threading.Thread(target=shut_down_with_stdin, args=(server,)).start()
         server.serve_forever()
+
+
+def shut_down_with_stdin(server: Any) -> None:
+    sys.stdin.read()
+    server.shutdown()
 
 
 def bare_threads() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from . import decode
@@ -11,7 +13,7 @@ pytest.importorskip("pytest_benchmark")
 
 @pytest.mark.parametrize("peer", decode.PEERS)
 @pytest.mark.parametrize("case", decode.CASES)
-def test_decode(benchmark, case: str, peer: str) -> None:
+def test_decode(benchmark: Any, case: str, peer: str) -> None:
     try:
         function = decode.checked(peer, case)
     except ImportError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from . import deflate
@@ -13,7 +15,7 @@ pytest.importorskip("pytest_benchmark")
     ("direction", "size", "peer"),
     [(direction, size, peer) for direction, size, peers in deflate.CASES for peer in peers],
 )
-def test_deflate(benchmark, direction: str, size: str, peer: str) -> None:
+def test_deflate(benchmark: Any, direction: str, size: str, peer: str) -> None:
     try:
         function = deflate.checked(peer, direction, size)
     except ImportError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from . import encode
@@ -12,7 +14,7 @@ pytest.importorskip("pytest_benchmark")
 @pytest.mark.parametrize("peer", encode.PEERS)
 @pytest.mark.parametrize("case", encode.CASES)
 @pytest.mark.parametrize("side", encode.SIDES)
-def test_encode(benchmark, side: str, case: str, peer: str) -> None:
+def test_encode(benchmark: Any, side: str, case: str, peer: str) -> None:
     try:
         function = encode.checked(peer, side, case)
     except ImportError as error:

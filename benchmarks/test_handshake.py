@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from . import handshake
@@ -11,7 +13,7 @@ pytest.importorskip("pytest_benchmark")
 
 @pytest.mark.parametrize("peer", handshake.PEERS)
 @pytest.mark.parametrize("side", handshake.SIDES)
-def test_handshake(benchmark, side: str, peer: str) -> None:
+def test_handshake(benchmark: Any, side: str, peer: str) -> None:
     try:
         function = handshake.checked(peer, side)
     except ImportError as error:

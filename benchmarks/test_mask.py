@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from . import mask
@@ -11,7 +13,7 @@ pytest.importorskip("pytest_benchmark")
 
 @pytest.mark.parametrize("peer", mask.PEERS)
 @pytest.mark.parametrize("size", mask.SIZES)
-def test_mask(benchmark, size: str, peer: str) -> None:
+def test_mask(benchmark: Any, size: str, peer: str) -> None:
     try:
         function, data = mask.checked(peer, mask.SIZES[size])
     except ImportError as error:
