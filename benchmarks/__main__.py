@@ -51,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     print_report(report)
     if options.json:
+        Path(options.json).parent.mkdir(parents=True, exist_ok=True)
         Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
     if options.chart:
         from .chart import draw
