@@ -10,6 +10,10 @@ mode, for each message, handshake or broadcast: so what the client takes does no
     broadcast    one of 1000 clients sends a message, which the server sends to all of them
     sync         blocking clients, beside a server of bare threads; servers of threads, beside ``load``
 
+In ping-pong, client and server are on the same core: only one of them has something to do at a time. Left
+alone, the scheduler has them on one core or on two, as it likes, and waking the other core takes longer than
+an echo.
+
 Messages are binary: 64 octets if nothing else is said.
 """
 
@@ -42,6 +46,8 @@ def exchange_with(peer: str, size: int = SIZE) -> load.Exchange:
 def echo(peer: str, size: int, in_flight: int, rounds: int) -> Loader:
     def loader(stack: ExitStack, settings: Settings) -> Turn:
         server, exchange = start(stack, peer, settings), exchange_with(peer, size)
+        if in_flight == 1:
+            return ping_pong_turn(stack, server, exchange, settings.scaled(rounds))
         return echo_turn(stack, server, exchange, in_flight, settings.scaled(rounds))
 
     return loader
@@ -50,7 +56,7 @@ def echo(peer: str, size: int, in_flight: int, rounds: int) -> Loader:
 def sync_echo(peer: str, rounds: int) -> Loader:
     def loader(stack: ExitStack, settings: Settings) -> Turn:
         server = start(stack, SYNC[peer], settings)
-        return echo_turn(stack, server, exchange_with(peer), 1, settings.scaled(rounds))
+        return ping_pong_turn(stack, server, exchange_with(peer), settings.scaled(rounds))
 
     return loader
 
@@ -62,6 +68,17 @@ def echo_turn(
     load.verify(sock, exchange)
     load.echo(sock, exchange, in_flight, max(1, rounds // 10))
     return lambda: in_flight * rounds / load.echo(sock, exchange, in_flight, rounds)
+
+
+def ping_pong_turn(stack: ExitStack, server: load.Server, exchange: load.Exchange, rounds: int) -> Turn:
+    server.pin()
+    turn = echo_turn(stack, server, exchange, 1, rounds)
+
+    def turn_on_one_core() -> float:
+        with load.pinned():
+            return turn()
+
+    return turn_on_one_core
 
 
 def many(peer: str, connections: int, count: int) -> Loader:
@@ -159,14 +176,17 @@ CLIENTS: dict[str, Callable[[ExitStack, str], PingPong]] = {
 def sync_client(peer: str, rounds: int) -> Loader:
     def loader(stack: ExitStack, settings: Settings) -> Turn:
         server = stack.enter_context(load.running("threads"))
-        exchange = CLIENTS[peer](stack, f"ws://{load.HOST}:{server.port}/")
+        server.pin()
+        with load.pinned():  # and the thread that a client may have
+            exchange = CLIENTS[peer](stack, f"ws://{load.HOST}:{server.port}/")
         message, times = samples.binary(SIZE), settings.scaled(rounds)
         assert exchange(message, 10) == bytes(SIZE)
 
         def turn() -> float:
-            start = time.perf_counter()
-            exchange(message, times)
-            return times / (time.perf_counter() - start)
+            with load.pinned():
+                start = time.perf_counter()
+                exchange(message, times)
+                return times / (time.perf_counter() - start)
 
         return turn
 
