@@ -2,7 +2,7 @@
 
 A row has a loader for each peer. A loader imports the peer, checks that it gives the same output as the
 others, and returns a function that measures once. Then the peers take turns, each turn beginning with another
-one, and the median of a peer's figures is its result. A peer that cannot be loaded, or fails, is missing, and
+one. A ratio is the median of the ratios of the turns. A peer that cannot be loaded, or fails, is missing, and
 the others go on.
 """
 
@@ -73,7 +73,7 @@ class Row:
     peers: dict[str, Loader]
     is_cost: bool = False
     targets: tuple[Target, ...] = ()
-    turns: int = 7
+    turns: int = 9
 
 
 @dataclass
@@ -96,15 +96,21 @@ class Result:
         low, middle, high = statistics.quantiles(figures, n=4, method="inclusive")
         return (high - low) / middle if middle else None
 
+    def ratios(self, peer: str) -> list[float]:
+        """How many times better wsframe is than the peer, in each turn.
+
+        In a turn the two are measured within a second or so, and whoever else uses the machine slows both.
+        """
+        pairs = zip(self.figures.get(WSFRAME, []), self.figures.get(peer, []), strict=False)
+        return [theirs / ours if self.row.is_cost else ours / theirs for ours, theirs in pairs]
+
     def ratio(self, peer: str) -> float | None:
-        """How many times better wsframe is than the peer, by the medians."""
+        """The median of the ratios."""
         if peer == BEST_COMPILED:
-            ratios = [ratio for one in COMPILED_PEERS if (ratio := self.ratio(one)) is not None]
-            return min(ratios) if ratios else None
-        ours, theirs = self.median(WSFRAME), self.median(peer)
-        if not ours or not theirs:
-            return None
-        return theirs / ours if self.row.is_cost else ours / theirs
+            found = [ratio for one in COMPILED_PEERS if (ratio := self.ratio(one)) is not None]
+            return min(found) if found else None
+        ratios = self.ratios(peer)
+        return statistics.median(ratios) if ratios else None
 
     def targets(self, build: str) -> list[dict[str, Any]]:
         """What was to be reached by this build, and what was."""
@@ -125,6 +131,7 @@ class Result:
                 "median": self.median(peer),
                 "spread": self.spread(peer),
                 "ratio": self.ratio(peer),
+                "ratios": self.ratios(peer),
                 "figures": figures,
             }
             for peer, figures in self.figures.items()
