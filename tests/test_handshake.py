@@ -4,7 +4,10 @@ import base64
 
 import h11
 import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
 
+from wsframe import handshake
 from wsframe.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
 from wsframe.events import Headers, Request
 from wsframe.handshake import (
@@ -660,3 +663,113 @@ def test_a_subprotocol_is_offered_once():
 def test_subprotocols_are_a_list_of_str(subprotocols):
     with pytest.raises(TypeError, match=r"not a str|must be a str"):
         check_subprotocols(subprotocols)
+
+
+# Heads that are read without h11
+
+pieces_of_heads = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [
+                b"GET / HTTP/1.1\r\n",
+                b"GET /chat?a=%20 HTTP/1.1\r\n",
+                b"GET  / HTTP/1.1\r\n",
+                b"GET /\x00 HTTP/1.1\r\n",
+                b"POST / HTTP/1.1\r\n",
+                b"GET / HTTP/1.0\r\n",
+                b"HTTP/1.1 101 Switching Protocols\r\n",
+                b"HTTP/1.1 101\r\n",
+                b"HTTP/1.1 200 OK\r\n",
+                b"HTTP/1.0 101 x\r\n",
+                b"Host: localhost\r\n",
+                b"hOST:\tx \r\n",
+                b"Upgrade: websocket\r\n",
+                b"X-Empty:\r\n",
+                b"X-Empty: \t \r\n",
+                b"X: a:b \t c\t\r\n",
+                b"Content-Length: 0\r\n",
+                b"Content-Length: 1, 1\r\n",
+                b"Transfer-Encoding: gzip\r\n",
+                b"Connection: close\r\n",
+                b"\xe9: x\r\n",
+                b"X: \xe9\r\n",
+                b"X Y: z\r\n",
+                b"X : z\r\n",
+                b": z\r\n",
+                b" folded\r\n",
+                b"no colon\r\n",
+                b"\r\n",
+                b"\n",
+                b"\r",
+                b":",
+            ]
+        ),
+        st.binary(max_size=3),
+    ),
+    max_size=8,
+)
+
+
+def read_by_h11(head, is_request):
+    if is_request:
+        parser = h11.Connection(h11.SERVER)
+    else:
+        parser = h11.Connection(h11.CLIENT)
+        asked = [("Host", "x"), ("Connection", "Upgrade"), ("Upgrade", "websocket")]
+        parser.send(h11.Request(method="GET", target="/", headers=asked))
+        parser.send(h11.EndOfMessage())
+    parser.receive_data(head)
+    event = parser.next_event()
+    assert event.http_version == b"1.1"
+    if is_request:
+        assert event.method == b"GET"
+        return event.target.decode(), handshake.decode_headers(event.headers)
+    assert event.status_code == 101
+    return "", handshake.decode_headers(event.headers)
+
+
+@settings(max_examples=1000)
+@given(
+    start=st.sampled_from([b"", b"GET / HTTP/1.1\r\nHost: x\r\n", b"HTTP/1.1 101 OK\r\n"]),
+    pieces=pieces_of_heads,
+)
+def test_what_is_read_without_h11_is_what_h11_reads(start, pieces):
+    octets = start + b"".join(pieces) + b"\r\n\r\n"
+    try:
+        head, _ = handshake.HeadReader().feed(octets)
+    except HandshakeError:
+        return
+    plain = handshake.read_plain_head(head)
+    event("plain" if plain else "not plain")
+    if plain is not None:
+        assert plain == read_by_h11(head, head.startswith(b"GET"))
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (
+            b"GET /a?b HTTP/1.1\r\nHost: x\r\nX-Y:\t a:b \t\r\nZ:\r\n\r\n",
+            ("/a?b", Headers([("host", "x"), ("x-y", "a:b"), ("z", "")])),
+        ),
+        (b"HTTP/1.1 101 Switching Protocols\r\nA: b\r\n\r\n", ("", Headers([("a", "b")]))),
+        (b"HTTP/1.1 101\r\n\r\n", ("", Headers())),
+        (b"GET / HTTP/1.1\r\n\r\n", None),  # Host is missing
+        (b"GET / HTTP/1.1\r\nHost: x\r\nhost: x\r\n\r\n", None),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", None),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", None),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: \xe9\r\n\r\n", None),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX Y: z\r\n\r\n", None),
+        (b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n", None),
+        (b"HTTP/1.1 200 OK\r\n\r\n", None),
+    ],
+)
+def test_a_head_is_plain_or_left_to_h11(head, expected):
+    assert handshake.read_plain_head(head) == expected
+
+
+@settings(max_examples=1000)
+@given(octets=pieces_of_heads.map(b"".join))
+def test_what_is_clean_has_nothing_illegal(octets):
+    if handshake._is_clean(octets):
+        assert handshake._ILLEGAL.search(octets) is None

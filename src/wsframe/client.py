@@ -134,6 +134,9 @@ class ClientConnection(Connection):
         return self._read_body(self._parser)
 
     def _read_head(self, head: bytes) -> int:
+        if plain := handshake.read_plain_head(head):
+            self.response = Response(101, plain[1])
+            return 101
         # h11 reads a response as the answer to a request, so it is told of one.
         self._parser = parser = h11.Connection(h11.CLIENT)
         asked = [("Host", "x"), ("Connection", "Upgrade"), ("Upgrade", "websocket")]

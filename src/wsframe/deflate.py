@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import zlib
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from .errors import RemoteProtocolError
@@ -210,14 +211,22 @@ class Deflate:
         )
 
     def _agree(self, server_bits: int, client_bits: int, server_alone: bool, client_alone: bool) -> Deflate:
-        agreed = replace(
-            self,
-            server_max_window_bits=server_bits,
-            client_max_window_bits=client_bits,
-            server_no_context_takeover=server_alone,
-            client_no_context_takeover=client_alone,
-        )
-        return self if agreed == self else agreed  # most connections of a server share one
+        # Most connections of a server share one.
+        agreed = _agreement(self, server_bits, client_bits, server_alone, client_alone)
+        return self if agreed == self else agreed
+
+
+@lru_cache(256)
+def _agreement(
+    wish: Deflate, server_bits: int, client_bits: int, server_alone: bool, client_alone: bool
+) -> Deflate:
+    return replace(
+        wish,
+        server_max_window_bits=server_bits,
+        client_max_window_bits=client_bits,
+        server_no_context_takeover=server_alone,
+        client_no_context_takeover=client_alone,
+    )
 
 
 def _check_int(name: str, value: object, least: int, most: int) -> None:

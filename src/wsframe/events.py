@@ -61,7 +61,7 @@ class Headers(tuple[tuple[str, str], ...]):
             name: the header's name, in any case.
         """
         name = name.lower()
-        return [value for key, value in self if key.lower() == name]
+        return [value for key, value in self if key == name or key.lower() == name]
 
 
 class _Event:

@@ -81,6 +81,8 @@ _COMPRESSED = (RSV1 | TEXT, RSV1 | BINARY, FIN | RSV1 | TEXT, FIN | RSV1 | BINAR
 BETWEEN_MESSAGES = legal_octets(*_DATA, *_CONTROL)
 BETWEEN_COMPRESSED = legal_octets(*_DATA, *_COMPRESSED, *_CONTROL)
 WITHIN_MESSAGE = legal_octets(*_CONTINUATION, *_CONTROL)
+_ANYWHERE = legal_octets(*_DATA, *_CONTINUATION, *_CONTROL)
+_ANYWHERE_COMPRESSED = legal_octets(*_DATA, *_COMPRESSED, *_CONTINUATION, *_CONTROL)
 
 MAX_LENGTH = 2**63 - 1  # section 5.2: "the most significant bit MUST be 0"
 _READ_SIZE = 65536
@@ -219,8 +221,7 @@ class FrameDecoder:
 
     def __init__(self, *, masked: bool, max_size: int = MAX_LENGTH, rsv1: bool = False) -> None:
         # Which first octets may come now
-        data = _DATA + _COMPRESSED if rsv1 else _DATA
-        self.legal = legal_octets(*data, *_CONTINUATION, *_CONTROL)
+        self.legal = _ANYWHERE_COMPRESSED if rsv1 else _ANYWHERE
         self.max_size = max_size
         self.max_compressed_size = max_size  # the same for frames with RSV1
         self.partial = False  # whether advance() gives a data frame in pieces, as it arrives

@@ -98,19 +98,11 @@ class ServerConnection(Connection):
             return None
         head, rest = parts
         self._decoder.feed(rest)
-        parser = h11.Connection(h11.SERVER)
-        parser.receive_data(head)
-        try:
-            event = parser.next_event()
-        except h11.RemoteProtocolError as error:
-            raise HandshakeError(400, f"malformed HTTP request: {error}"[:120]) from None
-        assert isinstance(event, h11.Request)
-        request = handshake.check_request(
-            handshake.decode_headers(event.headers),
-            method=event.method.decode("ascii"),
-            path=event.target.decode("ascii"),
-            http_version=event.http_version.decode("ascii"),
-        )
+        if plain := handshake.read_plain_head(head):
+            path, headers = plain
+            request = handshake.check_request(headers, path=path)
+        else:
+            request = self._parse_request(head)
         # Section 4.2.2, item 4: "If the server does not wish to accept this connection, it MUST return
         # an appropriate HTTP error code (e.g., 403 Forbidden)".
         if self._origins is not None and request.is_upgrade and request.origin not in self._origins:
@@ -118,6 +110,21 @@ class ServerConnection(Connection):
                 403, "origin is not allowed" if request.origin else "Origin header is missing"
             )
         return request
+
+    def _parse_request(self, head: bytes) -> Request:
+        parser = h11.Connection(h11.SERVER)
+        parser.receive_data(head)
+        try:
+            event = parser.next_event()
+        except h11.RemoteProtocolError as error:
+            raise HandshakeError(400, f"malformed HTTP request: {error}"[:120]) from None
+        assert isinstance(event, h11.Request)
+        return handshake.check_request(
+            handshake.decode_headers(event.headers),
+            method=event.method.decode("ascii"),
+            path=event.target.decode("ascii"),
+            http_version=event.http_version.decode("ascii"),
+        )
 
     def accept(
         self,
