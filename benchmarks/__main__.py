@@ -92,8 +92,9 @@ def environment(settings: Settings, seconds: float) -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    names = ("_mask", "frames", "connection", "events", "deflate", "handshake")
-    modules = [(name, importlib.import_module(f"wsframe.{name}")) for name in names if build() == "compiled"]
+    names = ("_mask", "events", "frames", "handshake", "connection", "client", "server", "aio.protocol")
+    names = (*names, "sync.connection") if build() == "compiled" else ()
+    modules = [(name, importlib.import_module(f"wsframe.{name}")) for name in names]
     return {
         "wsframe": version("wsframe"),
         "build": build(),
