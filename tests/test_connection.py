@@ -17,6 +17,7 @@ from wsframe import (
     Close,
     CloseCode,
     Connection,
+    Deflate,
     Fail,
     FrameDecoder,
     LocalProtocolError,
@@ -408,6 +409,13 @@ def test_role_must_be_a_role(role):
 def test_max_message_size_must_be_a_natural_number(role, limit, error):
     with pytest.raises(error, match="max_message_size must"):
         Connection(role, max_message_size=limit)
+
+
+@pytest.mark.parametrize("limit", [2**63 - 1, 2**63, 2**64, 2**100])
+@pytest.mark.parametrize("deflate", [None, Deflate()])
+def test_a_limit_beyond_all_frames_is_no_limit(role, limit, deflate):
+    conn = Connection(role, max_message_size=limit, deflate=deflate)
+    assert hear(conn, said(role, TEXT, b"Hello"), said(role, BINARY, length=2**63 - 1)) == [Text("Hello")]
 
 
 def test_repr_tells_role_and_state(role):

@@ -236,6 +236,14 @@ def test_a_limit_of_0_leaves_empty_messages_and_control_frames():
         decoder.next_frame()
 
 
+@pytest.mark.parametrize("limit", [2**63, 2**64, 2**100])
+def test_a_limit_beyond_all_frames_is_no_limit(limit):
+    decoder = FrameDecoder(masked=False, max_size=limit)
+    decoder.feed(b"\x82\x01a\x82\x7f\x7f" + b"\xff" * 7)
+    assert decoder.next_frame() == Frame(BINARY, b"a")
+    assert decoder.next_frame() is None
+
+
 def test_by_default_the_limit_is_2_to_the_63_minus_1():
     decoder = FrameDecoder(masked=False)
     decoder.feed(b"\x82\x7f" + HUGE)

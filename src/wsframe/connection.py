@@ -258,6 +258,7 @@ class Connection:
             raise TypeError(f"max_message_size must be an int, not {type(max_message_size).__name__}")
         if max_message_size < 0:
             raise ValueError(f"max_message_size must not be negative: {max_message_size}")
+        max_message_size = min(max_message_size, MAX_LENGTH)  # no frame is longer
         self.role = role
         self.state = OPEN
         self.should_close = False

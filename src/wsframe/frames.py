@@ -222,7 +222,7 @@ class FrameDecoder:
     def __init__(self, *, masked: bool, max_size: int = MAX_LENGTH, rsv1: bool = False) -> None:
         # Which first octets may come now
         self.legal = _ANYWHERE_COMPRESSED if rsv1 else _ANYWHERE
-        self.max_size = max_size
+        self.max_size = max_size = min(max_size, MAX_LENGTH)  # what fits into 64 bits
         self.max_compressed_size = max_size  # the same for frames with RSV1
         self.partial = False  # whether advance() gives a data frame in pieces, as it arrives
         # What advance() found
