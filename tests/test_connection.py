@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import array
 import base64
+import enum
 import hashlib
 import itertools
 import operator
@@ -506,6 +507,25 @@ def test_text_goes_out_as_utf_8(role, text):
         conn = Connection(role)
         conn.send_text(data)
         assert sent(conn) == [(TEXT, text.encode())]
+
+
+class Color(enum.StrEnum):
+    RED = "Hello"
+
+
+class Shout(str):
+    def __str__(self):
+        return self.upper()
+
+
+@pytest.mark.parametrize("text", [Color.RED, Shout("Hello")])
+def test_a_subclass_of_str_is_text(role, text):
+    conn = Connection(role)
+    conn.send_text(text)
+    conn.send_message(text)
+    conn.send_message(prepare(text))
+    conn.send_close(1000, text)
+    assert [payload for _, payload in sent(conn)] == [b"Hello"] * 3 + [b"\x03\xe8Hello"]
 
 
 @pytest.mark.parametrize("fin", [True, False])

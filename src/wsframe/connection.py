@@ -613,8 +613,10 @@ class Connection:
 
     def _send_text(self, text: str, fin: bool, compress: bool | None) -> None:
         self._check_sending(1)
+        # The member of a StrEnum, or what a template returns, is a string as well.
+        exact = text if type(text) is str else str.__str__(text)
         try:
-            payload = text.encode("utf-8")
+            payload = exact.encode("utf-8")
         except UnicodeEncodeError:
             raise LocalProtocolError("text contains a lone surrogate") from None
         if self._sent_utf8.pending:
