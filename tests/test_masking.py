@@ -357,6 +357,18 @@ def test_frames_and_keys_share_the_entropy(functions, entropy):
     assert len({output[0][2:6], output[0][6:], key}) == 2  # zeros show the key
 
 
+@pytest.mark.skipif(not masking.compiled, reason="Python's own slices need no check")
+@pytest.mark.parametrize(("octets", "error"), [(b"", ValueError), (b"abc", ValueError), (None, TypeError)])
+def test_nothing_but_entropy_is_a_key(monkeypatch, octets, error):
+    masking.forget_keys()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "urandom", lambda size: octets)
+        for _ in range(2):
+            with pytest.raises(error):
+                masking.new_masking_key()
+    assert len(masking.new_masking_key()) == 4
+
+
 def test_threads_never_get_the_same_key(functions, entropy):
     with ThreadPoolExecutor(8) as pool:
         batches = list(pool.map(lambda _: [functions.new_masking_key() for _ in range(2000)], range(8)))

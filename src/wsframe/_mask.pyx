@@ -206,10 +206,14 @@ cdef class _Pool:
 
     cdef uint32_t next_key(self) except? 0:
         cdef uint32_t key
+        cdef bytes octets
         # Without a GIL two threads must not take the same key: this is a lock there, and nothing elsewhere.
         with cython.critical_section(self):
             if self.position + 4 > len(self.octets):
-                self.octets = os.urandom(4096)
+                octets = os.urandom(4096)
+                if len(octets) < 4:  # from somebody's stand-in: then there is nothing to read
+                    raise ValueError("os.urandom returned too few octets")
+                self.octets = octets
                 self.position = 0
             memcpy(&key, PyBytes_AS_STRING(self.octets) + self.position, 4)
             self.position += 4
