@@ -36,6 +36,7 @@ for source in SOURCES:
     extension.cython_directives = {
         "language_level": 3,
         "annotation_typing": False,
+        "nonecheck": True,  # a subclass whose __init__ forgets ours gets an AttributeError
         "freethreading_compatible": True,
     }
     extensions.append(extension)

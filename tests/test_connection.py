@@ -424,6 +424,37 @@ def test_repr_tells_role_and_state(role):
     assert repr(connecting(SERVER)) == "<ServerConnection SERVER CONNECTING>"
 
 
+class Forgetful(Connection):
+    def __init__(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda conn: conn.receive_data(b"\x81"),
+        lambda conn: conn.receive_data(b"") or conn.next_event(),
+        lambda conn: conn.get_buffer(),
+        lambda conn: conn.buffer_updated(1),
+        lambda conn: conn.next_event(),
+        lambda conn: conn.stream_next() or conn.next_event(),
+        lambda conn: conn.unread,
+        lambda conn: conn.has_unread(),
+        lambda conn: conn.send_text("Hello"),
+        lambda conn: conn.send_ping(),
+        lambda conn: conn.send_close(),
+        lambda conn: setattr(conn, "state", OPEN) or conn.send_text("Hello"),
+        lambda conn: setattr(conn, "state", OPEN) or conn.send_text(b"Hello"),
+        lambda conn: setattr(conn, "state", OPEN) or conn.send_close(),
+    ],
+)
+@pytest.mark.parametrize("new", [Forgetful, lambda: Connection.__new__(Connection)])
+def test_a_connection_that_was_not_initialised_is_of_no_use(new, call):
+    conn = new()
+    with pytest.raises(AttributeError):
+        call(conn)
+
+
 def test_a_connection_starts_open_without_a_handshake(role):
     conn = Connection(role)
     assert (conn.state, conn.should_close, conn.subprotocol) == (OPEN, False, None)
