@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 from array import array
 
 import pytest
@@ -242,6 +244,15 @@ def test_a_limit_beyond_all_frames_is_no_limit(limit):
     decoder.feed(b"\x82\x01a\x82\x7f\x7f" + b"\xff" * 7)
     assert decoder.next_frame() == Frame(BINARY, b"a")
     assert decoder.next_frame() is None
+
+
+@pytest.mark.parametrize("copier", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_decoder_cannot_be_copied(copier):
+    decoder = FrameDecoder(masked=False)
+    decoder.feed(b"\x82")
+    decoder.feed(b"\x01")  # from here on, its buffer changes in place
+    with pytest.raises(TypeError, match="a FrameDecoder cannot be copied"):
+        copier(decoder)
 
 
 def test_by_default_the_limit_is_2_to_the_63_minus_1():

@@ -24,6 +24,7 @@ input buffer of a ``Connection``, which reads a frame piece by piece while it ar
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import NoReturn
 
 from . import masking
 from .errors import LocalProtocolError, RemoteProtocolError
@@ -241,6 +242,10 @@ class FrameDecoder:
         self._in_payload = False
         self.remaining = 0  # octets of its payload that are still to come
         self._key = b""
+
+    def __reduce__(self) -> NoReturn:
+        # A copy would share the buffer, which changes under its offsets.
+        raise TypeError("a FrameDecoder cannot be copied")
 
     # Octets in
 
