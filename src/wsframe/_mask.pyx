@@ -93,9 +93,9 @@ cpdef bytes take(object buffer, Py_ssize_t start, Py_ssize_t stop):
 
 cpdef bytes unmask(object buffer, Py_ssize_t start, Py_ssize_t stop):
     """Return the same unmasked, with the masking key in the 4 octets before ``start`` (section 5.2)."""
-    cdef const uint8_t* octets = _octets(buffer, start - 4, stop)
-    if stop < start:
+    if not 4 <= start <= stop:
         raise IndexError("slice is out of range")
+    cdef const uint8_t* octets = _octets(buffer, start - 4, stop)
     cdef bytes result = PyBytes_FromStringAndSize(NULL, stop - start)
     _xor(<uint8_t*> PyBytes_AS_STRING(result), octets + start, stop - start, octets + start - 4)
     return result
