@@ -145,7 +145,8 @@ class Peer:
         opcode = rng.choice((TEXT, BINARY))
         payload = text(rng).encode() if opcode == TEXT else octets(rng)
         if not self.is_good and rng.random() < 0.1:
-            payload += rng.choice(BAD_TEXT)
+            cut = rng.randrange(len(payload) + 1)
+            payload = payload[:cut] + rng.choice(BAD_TEXT) + payload[cut:]
         if self.compresses and rng.random() < 0.7:
             payload = self.compress(payload)
             opcode |= RSV1
@@ -366,7 +367,7 @@ def calls(rng):
     if kind == 32:
         return "send_close", (rng.choice(ODD_CODES), rng.choice(("", text(rng), *ODD))), {}
     if kind == 33:
-        return "send_close", (rng.choice(GOOD_CODES), rng.choice(("", "bye", *ODD))), {}
+        return "send_close", (rng.choice(GOOD_CODES), rng.choice(("", "x" * 123, "x" * 124, *ODD))), {}
     if kind == 34 and rng.random() < 0.5:
         return "send_close", (), {}
     if kind == 34:
