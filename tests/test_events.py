@@ -46,6 +46,11 @@ def test_events_survive_pickling_equal_with_an_equal_hash(event):
     assert repr(copy) == repr(event)
 
 
+def test_a_pickle_says_no_more_than_the_call_that_makes_the_event():
+    # ... and so it is the same in both builds.
+    assert Text("Hello", False).__reduce_ex__(4) == (Text, ("Hello", False))
+
+
 @pytest.mark.parametrize(("event", "other"), list(combinations(SAMPLES, 2)), ids=repr)
 def test_events_of_other_class_or_value_differ(event, other):
     assert event != other

@@ -76,6 +76,10 @@ class _Event:
     def __hash__(self) -> int:
         return hash((self.__class__, *(getattr(self, name) for name in self.__match_args__)))
 
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        # A pickle of one build is read by the other.
+        return self.__class__, tuple(getattr(self, name) for name in self.__match_args__)
+
     def __repr__(self) -> str:
         values = [f"{name}={_shorten(getattr(self, name))}" for name in self.__match_args__]
         return f"{self.__class__.__name__}({', '.join(values)})"
