@@ -57,6 +57,7 @@ dist: .venv/check
 	WSFRAME_EXTENSION=no .venv/bin/python -m build
 
 .venv/serve: $(SOURCES)
+	find src -name "*.c" -delete  # Cython does not see what changed in setup.py
 	$(PYTHON) -m venv .venv
 	.venv/bin/python $(PIP) install --editable .
 	@touch $@

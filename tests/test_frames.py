@@ -596,3 +596,15 @@ def test_take_all_leaves_the_buffer_that_is_received_into():
     buffer[:2] = b"cd"
     decoder.buffer_updated(2)
     assert decoder.take_all() == b"cd"
+
+
+def test_a_buffer_that_is_received_into_cannot_be_resized():
+    decoder = FrameDecoder(masked=False)
+    view = decoder.get_buffer(1000)
+    view[:4] = b"\x82\x02ab"
+    buffer = view.obj
+    view.release()
+    decoder.buffer_updated(4)
+    with pytest.raises(BufferError):
+        del buffer[1:]
+    assert decoder.next_frame() == Frame(BINARY, b"ab")

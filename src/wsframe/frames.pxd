@@ -22,6 +22,7 @@ cdef class FrameDecoder:
     cdef Py_ssize_t _position
     cdef Py_ssize_t _end
     cdef bint _growable
+    cdef object _view
     cdef int _mask_bit
     cdef int _key_size
     # The frame that is not there whole

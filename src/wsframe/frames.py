@@ -209,6 +209,7 @@ class FrameDecoder:
         "_key_size",
         "_mask_bit",
         "_position",
+        "_view",
         "first",
         "is_end",
         "is_whole",
@@ -236,6 +237,7 @@ class FrameDecoder:
         self._position = 0
         self._end = 0
         self._growable = False  # whether _buffer is a bytearray that nobody holds a view of
+        self._view: memoryview | None = None  # of a _buffer that others receive into: so nobody can resize it
         self._mask_bit = MASK if masked else 0
         self._key_size = 4 if masked else 0
         # The frame that is not there whole
@@ -264,6 +266,7 @@ class FrameDecoder:
             self._buffer = data
             self._end = len(data)
             self._growable = False
+            self._view = None
         else:
             buffer = self._buffer
             if self._growable and type(buffer) is bytearray:
@@ -271,6 +274,7 @@ class FrameDecoder:
             else:
                 buffer = self._buffer = bytearray(buffer[self._position : self._end])
                 self._growable = True
+                self._view = None
             buffer += data
             self._end = len(buffer)
         self._position = 0
@@ -298,10 +302,12 @@ class FrameDecoder:
             fresh[:unread] = buffer[self._position : self._end]
             self._buffer = buffer = fresh
             self._growable = False
+            self._view = memoryview(fresh)
         elif self._position:
             buffer[:unread] = buffer[self._position : self._end]
         self._position, self._end = 0, unread
-        return memoryview(buffer)[unread:]
+        assert self._view is not None
+        return self._view[unread:]
 
     def buffer_updated(self, count: int) -> None:
         """Take octets that were received into the buffer of ``get_buffer``.
