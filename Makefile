@@ -49,7 +49,9 @@ coverage: .venv-pure/test
 	.venv-pure/bin/python -m coverage report --include '$(CORE)' --show-missing --fail-under 100
 
 CORE_NAMES = errors events uri frames deflate prepared handshake connection client server
-CORE = $(shell echo $(CORE_NAMES:%=*/wsframe/%.py) | tr ' ' ,)
+EMPTY =
+COMMA = ,
+CORE = $(subst $(EMPTY) $(EMPTY),$(COMMA),$(CORE_NAMES:%=*/site-packages/wsframe/%.py))
 CORE_TESTS = $(CORE_NAMES:%=tests/test_%.py)
 
 dist: .venv/check

@@ -1616,3 +1616,17 @@ def test_stream_next_before_the_end_of_the_stream_gives_what_was_collected_first
     conn.stream_next()
     conn.receive_data(b"")
     assert [conn.next_event(), type(conn.next_event())] == [Text("ab", False), Fail]
+
+
+def test_whether_octets_wait_is_told(role):
+    conn = Connection(role)
+    assert (conn.has_unread(), conn.unread, conn.has_unsent(), conn.unsent) == (False, 0, False, 0)
+    conn.receive_data(said(role, ENDS | BINARY_STARTS, b"a"))
+    conn.send_binary(b"b")
+    assert conn.has_unread()
+    assert conn.unread > 0
+    assert conn.has_unsent()
+    assert conn.unsent > 0
+    conn.next_event()
+    conn.data_to_send()
+    assert (conn.has_unread(), conn.unread, conn.has_unsent(), conn.unsent) == (False, 0, False, 0)
