@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import inspect
 import resource
 import socket
@@ -68,39 +69,27 @@ async def wsframe(mode: str, deflate: bool) -> None:
         await until_stdin_is_closed(server.port)
 
 
-async def websockets(mode: str, deflate: bool) -> None:
-    from websockets.asyncio.server import ServerConnection, broadcast, serve
+async def websockets(mode: str, deflate: bool, module: str = "websockets.asyncio.server") -> None:
+    server_module = importlib.import_module(module)
 
-    async def echo(websocket: ServerConnection) -> None:
+    async def echo(websocket: Any) -> None:
         async for message in websocket:
             await websocket.send(message)
 
-    async def to_all(websocket: ServerConnection) -> None:
+    async def to_all(websocket: Any) -> None:
         async for message in websocket:
-            broadcast(server.connections, message)
+            server_module.broadcast(server.connections, message)
 
     handler = echo if mode == "echo" else to_all
     compression = "deflate" if deflate else None
-    async with serve(handler, HOST, 0, compression=compression, ping_interval=None) as server:
+    options = {"compression": compression, "ping_interval": None}
+    async with server_module.serve(handler, HOST, 0, **options) as server:
         await until_stdin_is_closed(server.sockets[0].getsockname()[1])
 
 
 async def picows_websockets(mode: str, deflate: bool) -> None:
     """The same, on picows."""
-    from picows.websockets.asyncio.server import ServerConnection, broadcast, serve
-
-    async def echo(websocket: ServerConnection) -> None:
-        async for message in websocket:
-            await websocket.send(message)
-
-    async def to_all(websocket: ServerConnection) -> None:
-        async for message in websocket:
-            broadcast(server.connections, message)
-
-    handler = echo if mode == "echo" else to_all
-    compression = "deflate" if deflate else None
-    async with serve(handler, HOST, 0, compression=compression, ping_interval=None) as server:
-        await until_stdin_is_closed(server.sockets[0].getsockname()[1])
+    await websockets(mode, deflate, "picows.websockets.asyncio.server")
 
 
 async def aiohttp(mode: str, deflate: bool) -> None:

@@ -71,7 +71,6 @@ cdef class Protocol:
     cdef _pull(self)
     cdef _wake_reader(self)
     cdef _schedule_look_ahead(self)
-    cdef Py_ssize_t _queued_size(self)
     cdef _drop(self, message)
     cpdef _pause_reading(self)
     cdef _resume_reading(self)

@@ -324,9 +324,6 @@ class Protocol:
             self._wake_reader()
         self._flush()
 
-    def _queued_size(self) -> int:
-        return self._queued + self._connection.collected
-
     def _discard(self) -> None:
         """Drop what was received and what will be, unless a task waits for it."""
         self._is_discarding = True
