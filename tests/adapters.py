@@ -429,9 +429,13 @@ class Running:
         closed = self.ends.get(timeout=TIMEOUT)
         return closed.code, closed.clean
 
-    def connect(self, tls: ssl.SSLContext | None = None) -> Peer:
-        """Connect a client that has said nothing yet."""
-        sock = socket.create_connection(("127.0.0.1", self.server.port), TIMEOUT)
+    def connect(self, tls: ssl.SSLContext | None = None, receive_buffer: int | None = None) -> Peer:
+        """Connect a client that has said nothing yet; of what is sent to it, so many octets fit into a buffer."""
+        sock = socket.socket()
+        sock.settimeout(TIMEOUT)
+        if receive_buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.connect(("127.0.0.1", self.server.port))
         if tls is not None:
             sock = tls.wrap_socket(sock, server_hostname="localhost")
         return Peer(sock, is_client=True)
@@ -442,9 +446,10 @@ class Running:
         tls: ssl.SSLContext | None = None,
         path: str = "/",
         headers: tuple[str, ...] = (),
+        receive_buffer: int | None = None,
     ) -> Peer:
         """Connect a client; it sends these octets in the same packet as its request."""
-        peer = self.connect(tls)
+        peer = self.connect(tls, receive_buffer)
         peer.send(request(*headers, path=path), *octets)
         assert peer.read_head().startswith(b"HTTP/1.1 101 "), peer.head
         return peer
@@ -526,11 +531,12 @@ def opened(
     role: str,
     tls: TLS | None = None,
     headers: tuple[str, ...] = (),
+    receive_buffer: int | None = None,
     **options: Any,
 ) -> Iterator[tuple[Any, Peer]]:
     """Open a connection between a WebSocket, a client or a server, and a peer that says what it is told.
 
-    The peer's request or response has these headers.
+    The peer's request or response has these headers. A client's receive buffer is of this size.
     """
     if role == "client":
         if tls is not None:
@@ -551,7 +557,8 @@ def opened(
 
     with adapter.serve(handler, ssl=tls and tls.server, **options) as running:
         try:
-            with running.open(tls=tls and tls.client, headers=headers) as peer:
+            client = tls and tls.client
+            with running.open(tls=client, headers=headers, receive_buffer=receive_buffer) as peer:
                 yield websockets.get(timeout=TIMEOUT), peer
         finally:
             is_over.set()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import array
 import select
+import socket
 import time
 from concurrent.futures import wait
 from contextlib import suppress
 
 import pytest
-from adapters import MIB, TIMEOUT, close_payload, fill, opened
+from adapters import LOOPS, MIB, TIMEOUT, close_payload, fill, opened
 
 from wsframe import ConnectionClosed, LocalProtocolError, Opcode, State
 
@@ -456,6 +457,22 @@ def test_what_was_sent_is_read_before_the_close(adapter, role, maybe_tls, spawn)
         assert {frame.payload for frame in frames[:-1]} <= {bytes(MIB)}
         assert frames[-1].opcode == Opcode.CLOSE
         assert frames[-1].payload[:2] == b"\x03\xea"
+        peer.sock.close()
+        assert receiving.exception(TIMEOUT).code == 1002
+        sending.exception(TIMEOUT)
+
+
+@pytest.mark.parametrize("adapter", LOOPS, indirect=True)  # sync sends and receives in one thread
+def test_a_slow_reader_reads_all_that_was_sent_before_the_close(adapter, maybe_tls, spawn):
+    # So little fits into its buffer that the event loop, TLS and the system all hold something.
+    with opened(adapter, "server", maybe_tls, receive_buffer=4096) as (websocket, peer):
+        sending = spawn(lambda: [websocket.send(bytes(MIB)) for _ in range(8)])
+        assert not wait([sending], 0.1).done
+        receiving = spawn(websocket.recv)
+        peer.send(peer.violation)
+        *messages, close = peer.frames()
+        assert {frame.payload for frame in messages} == {bytes(MIB)}
+        assert (close.opcode, close.payload[:2]) == (Opcode.CLOSE, b"\x03\xea")
         peer.sock.close()
         assert receiving.exception(TIMEOUT).code == 1002
         sending.exception(TIMEOUT)

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import socket
 import threading
 from asyncio import current_task
@@ -155,6 +156,23 @@ class Wakeup:
         self.is_woken = False
         if self._is_cancelled:
             raise asyncio.CancelledError
+
+
+def transport_below(transport: asyncio.Transport) -> asyncio.WriteTransport | None:
+    """Return the transport that a TLS transport writes to.
+
+    A TLS transport counts what it has not passed on, but not what the one below has not sent, and tells
+    nobody which that is. asyncio's attributes do; uvloop's can be seen by the garbage collector alone.
+    """
+    layer = getattr(transport, "_ssl_protocol", None)
+    if layer is not None:
+        return cast(asyncio.WriteTransport, layer._transport)
+    for layer in gc.get_referents(transport):
+        if hasattr(layer, "resume_writing"):
+            for below in gc.get_referents(layer):
+                if below is not transport and hasattr(below, "get_write_buffer_size"):
+                    return cast(asyncio.WriteTransport, below)
+    return None
 
 
 class Protocol:
@@ -491,15 +509,15 @@ class Protocol:
                 transport.close()
 
     def _shut_down(self) -> None:
-        # What was written under TLS is on its way when the socket can take more.
-        # asyncio's TLS transport counts what it has not passed on, but not what the one below has not sent.
-        below = getattr(getattr(self._transport, "_ssl_protocol", None), "_transport", None)
+        # The socket can take more: perhaps all that was written under TLS is on its way.
+        if self._duplicate is None or self._transport.get_write_buffer_size():
+            return
+        below = transport_below(self._transport)
         if below is not None and below.get_write_buffer_size():
             return
-        if self._duplicate is not None and not self._transport.get_write_buffer_size():
-            with suppress(OSError):
-                self._duplicate.shutdown(socket.SHUT_WR)
-            self._forget_duplicate()
+        with suppress(OSError):
+            self._duplicate.shutdown(socket.SHUT_WR)
+        self._forget_duplicate()
 
     def _forget_duplicate(self) -> None:
         if self._duplicate is not None:
