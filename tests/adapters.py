@@ -430,7 +430,7 @@ class Running:
         return closed.code, closed.clean
 
     def connect(self, tls: ssl.SSLContext | None = None, receive_buffer: int | None = None) -> Peer:
-        """Connect a client that has said nothing yet; of what is sent to it, so many octets fit into a buffer."""
+        """Connect a client that has said nothing yet; its receive buffer is of this size."""
         sock = socket.socket()
         sock.settimeout(TIMEOUT)
         if receive_buffer is not None:

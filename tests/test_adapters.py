@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import select
-import socket
 import time
 from concurrent.futures import wait
 from contextlib import suppress
