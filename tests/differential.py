@@ -573,7 +573,7 @@ class Stream:
             decoder.feed(piece)
             try:
                 while result := decoder.next_frame() if rng.random() < 0.8 else decoder.advance():
-                    found = decoder.first, decoder.payload, decoder.is_whole, decoder.is_end
+                    found = decoder.first, decoder.read_payload(), decoder.is_whole, decoder.is_end
                     self.seen.append((result, found))
             except RemoteProtocolError as error:
                 self.seen.append((error.code, error.reason))

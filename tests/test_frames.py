@@ -432,7 +432,7 @@ def test_a_data_frame_comes_in_pieces_and_the_masking_key_turns(mask, size):
         assert decoder.advance()
         found.append(decoder.is_end)
         assert (decoder.first, decoder.is_whole) == (BINARY, False)
-        pieces.append(decoder.payload)
+        pieces.append(decoder.read_payload())
     assert found == [False] * (len(pieces) - 1) + [True]
     assert pieces == [payload[i : i + size] for i in range(0, 200, size)]
     assert not decoder.advance()
@@ -443,13 +443,13 @@ def test_the_first_piece_comes_with_the_header_and_the_last_with_the_next_frame(
     decoder.partial = True
     decoder.feed(b"\x81\x05He")
     assert decoder.advance()
-    assert (decoder.payload, decoder.is_end, decoder.is_whole) == (b"He", False, False)
+    assert (decoder.read_payload(), decoder.is_end, decoder.is_whole) == (b"He", False, False)
     assert not decoder.advance()
     decoder.feed(b"llo\x89\x01a")
     assert decoder.advance()
-    assert (decoder.payload, decoder.is_end, decoder.is_whole) == (b"llo", True, False)
+    assert (decoder.read_payload(), decoder.is_end, decoder.is_whole) == (b"llo", True, False)
     assert decoder.advance()
-    assert (decoder.payload, decoder.is_end, decoder.is_whole, decoder.first) == (
+    assert (decoder.read_payload(), decoder.is_end, decoder.is_whole, decoder.first) == (
         b"a",
         True,
         True,

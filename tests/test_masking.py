@@ -25,7 +25,16 @@ def naive(data, key):
 MASKED = naive(OCTETS, KEY)
 
 
-NAMES = ("Collector", "append_frame", "apply_mask", "forget_keys", "new_masking_key", "take", "unmask")
+NAMES = (
+    "Collector",
+    "append_frame",
+    "apply_mask",
+    "forget_keys",
+    "new_masking_key",
+    "take",
+    "unmask",
+    "unmask_text",
+)
 
 
 @pytest.fixture(params=["pure", "compiled"] if masking.compiled else ["pure"])
@@ -166,11 +175,64 @@ def test_a_key_that_is_not_bytes_like_is_refused(apply_mask, key):
 def test_a_part_of_a_buffer_is_unmasked_with_the_key_before_it(functions, kind, length, start):
     before, after = b"\xa5" * (start - 4), b"\x5a" * 9
     buffer = kind(before + KEY + MASKED[:length] + after)
-    assert functions.unmask(buffer, start, start + length) == OCTETS[:length]
-    assert functions.take(buffer, start, start + length) == MASKED[:length]
-    assert type(functions.unmask(buffer, start, start + length)) is bytes
-    assert type(functions.take(buffer, start, start + length)) is bytes
+    part = buffer, start, start + length
+    for octets, expected in (
+        (functions.unmask(*part, None), OCTETS[:length]),
+        (functions.unmask(*part, KEY), OCTETS[:length]),
+        (functions.unmask(*part, b""), MASKED[:length]),
+        (functions.take(*part), MASKED[:length]),
+    ):
+        assert type(octets) is bytes
+        assert octets == expected
+    for key in (None, KEY, b""):
+        collector = functions.Collector()
+        collector.append(b"before", 0)
+        collector.unmask(*part, key, 5)
+        assert collector.size == 6 + length
+        assert collector.take() == b"before" + functions.unmask(*part, key)
     assert buffer == before + KEY + MASKED[:length] + after
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a",
+        "seven 7",
+        "eight 8.",
+        "nine 9 9.",
+        "a" * 2049,
+        "\x7f\0",
+        "\x80",
+        "ü" * 9,
+        "a" * 64 + "€",
+        "\U0010ffff",
+    ],
+)
+def test_a_part_of_a_buffer_is_unmasked_to_text(functions, kind, text):
+    octets = text.encode()
+    for key, before, payload in (
+        (None, KEY, naive(octets, KEY)),
+        (KEY, b"none", naive(octets, KEY)),
+        (b"", b"none", octets),
+    ):
+        buffer = kind(before + payload + b"\xff")
+        unmasked = functions.unmask_text(buffer, 4, 4 + len(octets), key)
+        assert type(unmasked) is str
+        assert unmasked == text
+        assert unmasked.isascii() == text.isascii()
+        assert buffer == before + payload + b"\xff"
+
+
+@pytest.mark.parametrize("position", range(17))
+@pytest.mark.parametrize("octet", [b"\x80", b"\xc0", b"\xff"])
+def test_text_that_is_not_utf8_is_refused_wherever_it_is_wrong(functions, position, octet):
+    octets = b"a" * position + octet + b"b" * (16 - position)
+    with pytest.raises(UnicodeDecodeError):
+        functions.unmask_text(octets, 0, 17, b"")
+    with pytest.raises(UnicodeDecodeError):
+        functions.unmask_text(KEY + naive(octets, KEY), 4, 21, None)
 
 
 @pytest.mark.skipif(not masking.compiled, reason="Python's own slices need no check")
@@ -179,8 +241,13 @@ def test_a_part_of_a_buffer_is_unmasked_with_the_key_before_it(functions, kind, 
     "part", [(4, 9), (9, 9), (5, 4), (-1, 4), (4, -1), (3, 2**62), (-(2**63), 4), (2**63 - 1, 2**63 - 1)]
 )
 def test_nothing_outside_of_a_buffer_is_read(buffer, part):
-    with pytest.raises(IndexError):
-        masking.unmask(buffer, *part)
+    for key in (None, b"", KEY):
+        with pytest.raises(IndexError):
+            masking.unmask(buffer, *part, key)
+        with pytest.raises(IndexError):
+            masking.unmask_text(buffer, *part, key)
+        with pytest.raises(IndexError):
+            masking.Collector().unmask(buffer, *part, key, 0)
     with pytest.raises(IndexError):
         masking.take(buffer, *part)
 
@@ -189,14 +256,21 @@ def test_nothing_outside_of_a_buffer_is_read(buffer, part):
 @pytest.mark.parametrize("start", range(4))
 def test_a_key_begins_inside_of_the_buffer(start):
     with pytest.raises(IndexError):
-        masking.unmask(b"12345678", start, 8)
+        masking.unmask(b"12345678", start, 8, None)
+
+
+@pytest.mark.skipif(not masking.compiled, reason="Python's own slices need no check")
+@pytest.mark.parametrize("key", [b"1", b"123", b"12345"])
+def test_a_part_of_a_buffer_is_unmasked_with_a_whole_key(key):
+    with pytest.raises(ValueError, match="must be 4 octets long"):
+        masking.unmask(b"12345678", 4, 8, key)
 
 
 @pytest.mark.skipif(not masking.compiled, reason="Python takes what it can")
 @pytest.mark.parametrize("buffer", [None, 5, "12345678", memoryview(b"12345678"), array("I", [1, 2])])
 def test_a_buffer_is_bytes_or_a_bytearray(buffer):
     with pytest.raises(TypeError, match="buffer must be bytes or bytearray"):
-        masking.unmask(buffer, 4, 8)
+        masking.unmask(buffer, 4, 8, None)
     with pytest.raises(TypeError, match="buffer must be bytes or bytearray"):
         masking.take(buffer, 4, 8)
 
@@ -218,7 +292,26 @@ def test_a_frame_is_appended(functions, length, first, masked):
     decoder.legal = bytes([1]) * 256
     decoder.feed(frame)
     assert decoder.advance()
-    assert (decoder.first, decoder.payload, decoder.unread) == (first, OCTETS[:length], 0)
+    assert (decoder.first, decoder.read_payload(), decoder.unread) == (first, OCTETS[:length], 0)
+
+
+@pytest.mark.parametrize("text", ["", "text", "ü" * 100, "a" * 16383, "a" * 16384, "a" * 70000, "€" * 70000])
+@pytest.mark.parametrize("masked", [True, False])
+def test_text_is_appended_as_utf8(functions, text, masked):
+    output = []
+    functions.append_frame(output, 0x81, text, masked)
+    assert all(type(octets) is bytes for octets in output)
+    decoder = FrameDecoder(masked=masked)
+    decoder.feed(b"".join(output))
+    assert decoder.next_frame().payload == text.encode()
+    assert decoder.unread == 0
+
+
+def test_text_that_cannot_be_encoded_is_not_appended(functions):
+    output = []
+    with pytest.raises(UnicodeEncodeError):
+        functions.append_frame(output, 0x81, "a\ud800", True)
+    assert output == []
 
 
 @pytest.mark.parametrize(("length", "is_apart"), [(16383, False), (16384, True)])
@@ -231,8 +324,8 @@ def test_a_large_payload_that_is_not_masked_is_not_copied(functions, length, is_
 
 
 @pytest.mark.skipif(not masking.compiled, reason="Python needs no types")
-@pytest.mark.parametrize("payload", [None, "text", bytearray(b"octets"), memoryview(b"octets")])
-def test_a_payload_is_bytes(payload):
+@pytest.mark.parametrize("payload", [None, 5, bytearray(b"octets"), memoryview(b"octets")])
+def test_a_payload_is_bytes_or_text(payload):
     with pytest.raises(TypeError):
         masking.append_frame([], 0x82, payload, False)
 

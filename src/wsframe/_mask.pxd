@@ -1,14 +1,17 @@
 """What other compiled modules call without Python in between; masking.py has the same in Python."""
 
-cpdef bytes unmask(object buffer, Py_ssize_t start, Py_ssize_t stop)
+cpdef bytes unmask(object buffer, Py_ssize_t start, Py_ssize_t stop, bytes key)
+cpdef str unmask_text(object buffer, Py_ssize_t start, Py_ssize_t stop, bytes key)
 cpdef bytes take(object buffer, Py_ssize_t start, Py_ssize_t stop)
-cpdef append_frame(list output, int first, bytes payload, bint masked)
+cpdef append_frame(list output, int first, object payload, bint masked)
 
 
 cdef class Collector:
     cdef readonly Py_ssize_t size
     cdef bytes _octets  # of which the first ``size`` are written
 
+    cdef char* _room_for(self, Py_ssize_t length, long long more) except NULL
     cpdef append(self, bytes octets, long long more)
+    cpdef unmask(self, object buffer, Py_ssize_t start, Py_ssize_t stop, bytes key, long long more)
     cpdef bytes take(self)
     cpdef clear(self)

@@ -10,6 +10,20 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+cdef extern from "Python.h":
+    str PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
+    str PyUnicode_DecodeUTF8(const char* octets, Py_ssize_t size, const char* errors)
+    bint PyUnicode_CheckExact(object text)
+    bint PyUnicode_IS_COMPACT_ASCII(object text)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
+    bytes PyUnicode_AsUTF8String(object text)
+    void* PyUnicode_DATA(object text)
+
+
+# As masking.py has it: a payload of this size or more goes out apart from its header.
+cdef enum:
+    LARGE = 16384
+
 
 cdef void _xor(uint8_t* target, const uint8_t* source, Py_ssize_t length, const uint8_t* key) noexcept nogil:
     # memcpy of 8 octets is one unaligned load or store, and gcc -O3 vectorises the loop.
@@ -71,6 +85,20 @@ def apply_mask(data, key):
     return result
 
 
+cdef bint _is_ascii(const uint8_t* octets, Py_ssize_t length) noexcept nogil:
+    cdef uint64_t word, seen = 0
+    cdef uint8_t last = 0
+    cdef Py_ssize_t i = 0
+    while i + 8 <= length:
+        memcpy(&word, octets + i, 8)
+        seen |= word
+        i += 8
+    while i < length:
+        last |= octets[i]
+        i += 1
+    return seen & 0x8080808080808080ULL == 0 and last < 0x80
+
+
 cdef inline const uint8_t* _octets(object buffer, Py_ssize_t start, Py_ssize_t stop) except NULL:
     """Return where the octets of ``bytes`` or a ``bytearray`` begin, if it has as many as will be read."""
     cdef Py_ssize_t size
@@ -91,14 +119,47 @@ cpdef bytes take(object buffer, Py_ssize_t start, Py_ssize_t stop):
     return PyBytes_FromStringAndSize(<const char*> _octets(buffer, start, stop) + start, stop - start)
 
 
-cpdef bytes unmask(object buffer, Py_ssize_t start, Py_ssize_t stop):
-    """Return the same unmasked, with the masking key in the 4 octets before ``start`` (section 5.2)."""
-    if not 4 <= start <= stop:
-        raise IndexError("slice is out of range")
-    cdef const uint8_t* octets = _octets(buffer, start - 4, stop)
+cdef inline const uint8_t* _masked(object buffer, Py_ssize_t start, Py_ssize_t stop, bytes key) except NULL:
+    """Return where the octets that ``_unmask`` reads begin, if they and the key are there."""
+    if key is None:
+        if not 4 <= start <= stop:
+            raise IndexError("slice is out of range")
+        return _octets(buffer, start - 4, stop) + start
+    if PyBytes_GET_SIZE(key) != 0 and PyBytes_GET_SIZE(key) != 4:
+        raise ValueError(f"masking key must be 4 octets long, not {len(key)}")
+    return _octets(buffer, start, stop) + start
+
+
+cdef inline void _unmask(void* target, const uint8_t* source, Py_ssize_t length, bytes key) noexcept:
+    if key is None:
+        _xor(<uint8_t*> target, source, length, source - 4)
+    elif PyBytes_GET_SIZE(key) == 0:
+        memcpy(target, source, length)
+    else:
+        _xor(<uint8_t*> target, source, length, <const uint8_t*> PyBytes_AS_STRING(key))
+
+
+cpdef bytes unmask(object buffer, Py_ssize_t start, Py_ssize_t stop, bytes key):
+    """Return the octets from ``start`` to ``stop``, unmasked. See masking.py."""
+    cdef const uint8_t* source = _masked(buffer, start, stop, key)
     cdef bytes result = PyBytes_FromStringAndSize(NULL, stop - start)
-    _xor(<uint8_t*> PyBytes_AS_STRING(result), octets + start, stop - start, octets + start - 4)
+    _unmask(PyBytes_AS_STRING(result), source, stop - start, key)
     return result
+
+
+cpdef str unmask_text(object buffer, Py_ssize_t start, Py_ssize_t stop, bytes key):
+    """Return the same as text. See masking.py."""
+    cdef const uint8_t* source = _masked(buffer, start, stop, key)
+    cdef Py_ssize_t length = stop - start
+    if length == 0:
+        return ""
+    # Most text is ASCII, and is written where it stays. Nobody else sees it before that is known.
+    cdef str text = PyUnicode_New(length, 127)
+    cdef char* octets = <char*> PyUnicode_DATA(text)
+    _unmask(octets, source, length, key)
+    if _is_ascii(<const uint8_t*> octets, length):
+        return text
+    return PyUnicode_DecodeUTF8(octets, length, NULL)
 
 
 cdef inline Py_ssize_t _header_size(Py_ssize_t length) noexcept nogil:
@@ -121,12 +182,21 @@ cdef void _write_header(uint8_t* target, int first, Py_ssize_t length, int mask_
             target[2 + i] = <uint8_t> ((<uint64_t> length >> (56 - 8 * i)) & 255)
 
 
-cpdef append_frame(list output, int first, bytes payload, bint masked):
+cpdef append_frame(list output, int first, object payload, bint masked):
     """Append the octets of a frame to a list (RFC 6455, section 5.2). See masking.py."""
-    if payload is None:
-        raise TypeError("payload must be bytes, not None")
-    cdef Py_ssize_t length = PyBytes_GET_SIZE(payload)
-    cdef Py_ssize_t size = _header_size(length)
+    cdef Py_ssize_t length, size
+    cdef const uint8_t* octets
+    if PyUnicode_CheckExact(payload):
+        # ASCII is UTF-8 as it is.
+        if not PyUnicode_IS_COMPACT_ASCII(payload) or not masked and PyUnicode_GET_LENGTH(payload) >= LARGE:
+            payload = PyUnicode_AsUTF8String(payload)
+    if PyBytes_CheckExact(payload):
+        octets, length = <const uint8_t*> PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload)
+    elif PyUnicode_CheckExact(payload):
+        octets, length = <const uint8_t*> PyUnicode_DATA(payload), PyUnicode_GET_LENGTH(payload)
+    else:
+        raise TypeError(f"payload must be bytes or str, not {type(payload).__name__}")
+    size = _header_size(length)
     cdef bytes frame
     cdef uint8_t* target
     cdef uint32_t key
@@ -136,12 +206,12 @@ cpdef append_frame(list output, int first, bytes payload, bint masked):
         target = <uint8_t*> PyBytes_AS_STRING(frame)
         _write_header(target, first, length, 0x80)
         memcpy(target + size, &key, 4)
-        _xor(target + size + 4, <const uint8_t*> PyBytes_AS_STRING(payload), length, target + size)
-    elif length < 16384:
+        _xor(target + size + 4, octets, length, target + size)
+    elif length < LARGE:
         frame = PyBytes_FromStringAndSize(NULL, size + length)
         target = <uint8_t*> PyBytes_AS_STRING(frame)
         _write_header(target, first, length, 0)
-        memcpy(target + size, PyBytes_AS_STRING(payload), length)
+        memcpy(target + size, octets, length)
     else:
         frame = PyBytes_FromStringAndSize(NULL, size)
         _write_header(<uint8_t*> PyBytes_AS_STRING(frame), first, length, 0)
@@ -158,11 +228,8 @@ cdef class Collector:
         self.size = 0
         self._octets = b""
 
-    cpdef append(self, bytes octets, long long more):
-        """Take the next piece; ``more`` says how many octets will follow in this frame."""
-        if octets is None:
-            raise TypeError("octets must be bytes, not None")
-        cdef Py_ssize_t length = PyBytes_GET_SIZE(octets)
+    cdef char* _room_for(self, Py_ssize_t length, long long more) except NULL:
+        """Return where the next piece goes. Nobody else has seen these bytes yet."""
         cdef Py_ssize_t size = self.size + length
         cdef Py_ssize_t room
         cdef bytes grown
@@ -175,9 +242,21 @@ cdef class Collector:
             grown = PyBytes_FromStringAndSize(NULL, room)
             memcpy(PyBytes_AS_STRING(grown), PyBytes_AS_STRING(self._octets), self.size)
             self._octets = grown
-        # Nobody else has seen these bytes yet.
-        memcpy(PyBytes_AS_STRING(self._octets) + self.size, PyBytes_AS_STRING(octets), length)
-        self.size = size
+        return PyBytes_AS_STRING(self._octets) + self.size
+
+    cpdef append(self, bytes octets, long long more):
+        """Take the next piece; ``more`` says how many octets will follow in this frame."""
+        if octets is None:
+            raise TypeError("octets must be bytes, not None")
+        cdef Py_ssize_t length = PyBytes_GET_SIZE(octets)
+        memcpy(self._room_for(length, more), PyBytes_AS_STRING(octets), length)
+        self.size += length
+
+    cpdef unmask(self, object buffer, Py_ssize_t start, Py_ssize_t stop, bytes key, long long more):
+        """Take the next piece from a buffer, and unmask it."""
+        cdef const uint8_t* source = _masked(buffer, start, stop, key)
+        _unmask(self._room_for(stop - start, more), source, stop - start, key)
+        self.size += stop - start
 
     cpdef bytes take(self):
         """Return what came, and forget it."""

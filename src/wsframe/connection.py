@@ -405,18 +405,20 @@ class Connection:
                 else:
                     first = decoder.first
                     if first & 0x08:
-                        return self._receive_control(first & 0x0F, decoder.payload)
+                        return self._receive_control(first & 0x0F, decoder.read_payload())
                     if decoder.is_whole and not self._as_pieces:
                         # The usual case: a message is one frame, and all of it is there.
-                        payload = decoder.payload
-                        if first & 0xC0 == 0xC0:
-                            payload = self._decompressor.decompress(payload, self._max_message_size)
-                            first ^= 0x40
                         if first == 0x81:
-                            return events.Text(payload.decode("utf-8"))
+                            return events.Text(decoder.read_text())
                         if first == 0x82:
+                            return events.Binary(decoder.read_payload())
+                        if first & 0xC0 == 0xC0:
+                            payload = decoder.read_payload()
+                            payload = self._decompressor.decompress(payload, self._max_message_size)
+                            if first == 0xC1:
+                                return events.Text(payload.decode("utf-8"))
                             return events.Binary(payload)
-                    event = self._receive_piece(decoder.payload)
+                    event = self._receive_piece()
                 if event is not None:
                     return event
         except RemoteProtocolError as error:
@@ -439,7 +441,7 @@ class Connection:
         # Close Code_ is considered to be 1006."
         return self._fail(ABNORMAL_CLOSURE, "connection was lost: the stream ended without a Close")
 
-    def _receive_piece(self, payload: bytes) -> Text | Binary | None:
+    def _receive_piece(self) -> Text | Binary | None:
         """Take some of a message that is fragmented, or not there whole (section 5.4)."""
         decoder = self._decoder
         first = decoder.first
@@ -456,17 +458,20 @@ class Connection:
             if self._is_compressed:
                 decoder.max_size = decoder.max_compressed_size
             else:
-                decoder.max_size -= len(payload)
+                decoder.max_size -= decoder.payload_size()
             if decoder.is_end:
                 self._message_fragments += 1
                 if self._message_fragments >= self._max_fragments:
                     raise RemoteProtocolError(1009, "message has too many fragments")
                 decoder.legal = WITHIN_MESSAGE
-        if not self._is_compressed:
-            return self._receive_octets(payload, final)
-        self._decompressor.feed(payload)
-        self._is_last = final
-        return self._decompress()
+        if self._is_compressed:
+            self._decompressor.feed(decoder.read_payload())
+            self._is_last = final
+            return self._decompress()
+        if self._message_opcode == 2 and not self._as_pieces:
+            decoder.collect(self._message)
+            return self._take_message() if final else None
+        return self._receive_octets(decoder.read_payload(), final)
 
     def _decompress(self) -> Text | Binary | None:
         """Take some of what a piece decompresses to (RFC 7692, section 7.2.2)."""
@@ -483,21 +488,26 @@ class Connection:
     def _receive_octets(self, octets: bytes, final: bool) -> Text | Binary | None:
         """Take some of the octets of a message, and return it when it is whole, or else a piece of it."""
         is_text = self._message_opcode == 1
+        text = ""
         # Text is checked as it arrives, so that a bad octet fails the connection at once.
-        text = self._utf8.decode(octets, final) if is_text else ""
-        if final:
-            self._message_opcode = 0
+        if is_text and (self._as_pieces or self._utf8.pending or not octets.isascii()):
+            text = self._utf8.decode(octets, final)
         if not self._as_pieces:
             self._message.append(octets, self._decoder.remaining)
-            if not final:
-                return None
-            octets = self._message.take()
-            return events.Text(octets.decode("utf-8")) if is_text else events.Binary(octets)
+            return self._take_message() if final else None
         if final:
+            self._message_opcode = 0
             self._as_pieces = self._fragments
         if is_text:
             return Text(text, final) if text or final else None
         return Binary(octets, final) if octets or final else None
+
+    def _take_message(self) -> Text | Binary:
+        """Return a message that came in pieces."""
+        octets = self._message.take()
+        opcode = self._message_opcode
+        self._message_opcode = 0
+        return events.Text(octets.decode("utf-8")) if opcode == 1 else events.Binary(octets)
 
     def stream_next(self) -> None:
         """Give the next message piece by piece, as ``fragments=True`` does for all of them.
@@ -614,14 +624,14 @@ class Connection:
     def _send_text(self, text: str, fin: bool, compress: bool | None) -> None:
         self._check_sending(1)
         # The member of a StrEnum, or what a template returns, is a string as well.
-        exact = text if type(text) is str else str.__str__(text)
-        try:
-            payload = exact.encode("utf-8")
-        except UnicodeEncodeError:
-            raise LocalProtocolError("text contains a lone surrogate") from None
+        if type(text) is not str:
+            text = str.__str__(text)
         if self._sent_utf8.pending:
             raise LocalProtocolError("the last fragment ended inside a character")
-        self._queue_message(1, payload, fin, compress)
+        try:
+            self._queue_message(1, text, fin, compress)
+        except UnicodeEncodeError:
+            raise LocalProtocolError("text contains a lone surrogate") from None
 
     def send_binary(
         self, data: bytes | bytearray | memoryview, fin: bool = True, *, compress: bool | None = None
@@ -773,11 +783,13 @@ class Connection:
             raise LocalProtocolError(f"payload must be at most 125 octets long, not {len(payload)}")
         self._queue_frame(FIN | opcode, payload)
 
-    def _queue_message(self, opcode: int, payload: bytes, fin: bool, compress: bool | None) -> None:
+    def _queue_message(self, opcode: int, payload: Any, fin: bool, compress: bool | None) -> None:
         # Section 5.4: the first fragment has the opcode, the others have opcode 0, the last has FIN.
         first = 0 if self._sent_opcode else opcode
         compressor = self._compressor
         if compressor is not None:
+            if type(payload) is str:
+                payload = payload.encode("utf-8")
             if not self._sent_opcode:
                 wanted = compress is None and not fin
                 self._is_compressing = wanted or compressor.is_wanted(len(payload), compress)
@@ -788,12 +800,12 @@ class Connection:
                 payload = compressor.compress(payload, fin)
         if fin:
             first |= 0x80
-            self._sent_opcode = 0
-        else:
-            self._sent_opcode = opcode
-        self._queue_frame(first, payload)
+        self._queue_frame(
+            first, payload
+        )  # and only then change something: this fails when text is not Unicode
+        self._sent_opcode = 0 if fin else opcode
 
-    def _queue_frame(self, first: int, payload: bytes) -> None:
+    def _queue_frame(self, first: int, payload: str | bytes) -> None:
         masking.append_frame(self._output, first, payload, self._masks)
 
     # Octets out

@@ -148,11 +148,16 @@ class Text(_Event):
     Args:
         data: the text.
         final: whether the message ends here.
+
+    Raises:
+        TypeError: ``data`` is not a ``str``.
     """
 
     __slots__ = __match_args__ = ("data", "final")
 
     def __init__(self, data: str, final: bool = True) -> None:
+        if type(data) is not str:
+            raise TypeError(f"data must be str, not {type(data).__name__}")
         self.data = data
         self.final = final
 
@@ -163,11 +168,16 @@ class Binary(_Event):
     Args:
         data: the octets.
         final: whether the message ends here.
+
+    Raises:
+        TypeError: ``data`` is not ``bytes``.
     """
 
     __slots__ = __match_args__ = ("data", "final")
 
     def __init__(self, data: bytes, final: bool = True) -> None:
+        if type(data) is not bytes:
+            raise TypeError(f"data must be bytes, not {type(data).__name__}")
         self.data = data
         self.final = final
 

@@ -14,9 +14,10 @@ cdef class FrameDecoder:
     cdef public bint partial
     # What advance() found
     cdef public int first
-    cdef public bytes payload
     cdef public bint is_whole
     cdef public bint is_end
+    cdef Py_ssize_t _start
+    cdef bytes _key
     # What is not read yet
     cdef object _buffer
     cdef Py_ssize_t _position
@@ -28,17 +29,23 @@ cdef class FrameDecoder:
     # The frame that is not there whole
     cdef bint _in_payload
     cdef public long long remaining
-    cdef bytes _key
+    cdef int _turn
 
     cpdef feed(self, data)
     @cython.locals(
-        position=Py_ssize_t, end=Py_ssize_t, stop=Py_ssize_t, octets="const unsigned char*",
+        position=Py_ssize_t, end=Py_ssize_t, octets="const unsigned char*",
         first=cython.int, second=cython.int, size=cython.int, length=cython.longlong, limit=cython.longlong,
     )
     cpdef bint advance(self) except -1
+    @cython.locals(octets="const unsigned char*", length=cython.longlong)
     cdef long long _read_length(self, Py_ssize_t position, int size) except *
     @cython.locals(start=Py_ssize_t, length=Py_ssize_t, turn=cython.int)
     cdef bint _advance_payload(self) except -1
+    cpdef Py_ssize_t payload_size(self)
+    cpdef bytes read_payload(self)
+    cpdef str read_text(self)
+    @cython.locals(message=masking.Collector)
+    cpdef collect(self, message)
     cpdef bint has_unread(self)
     cpdef bytes take_all(self)
     cdef _release(self)

@@ -209,6 +209,8 @@ class FrameDecoder:
         "_key_size",
         "_mask_bit",
         "_position",
+        "_start",
+        "_turn",
         "_view",
         "first",
         "is_end",
@@ -217,7 +219,6 @@ class FrameDecoder:
         "max_compressed_size",
         "max_size",
         "partial",
-        "payload",
         "remaining",
     )
 
@@ -229,9 +230,11 @@ class FrameDecoder:
         self.partial = False  # whether advance() gives a data frame in pieces, as it arrives
         # What advance() found
         self.first = 0
-        self.payload = b""
         self.is_whole = False
         self.is_end = False
+        self._start = 0  # of what read_payload() reads, up to _position
+        # Its masking key: None if it stands in front of it, empty if there is none
+        self._key: bytes | None = None if masked else b""
         # What is not read yet stands in _buffer[_position:_end].
         self._buffer: bytes | bytearray = b""
         self._position = 0
@@ -243,7 +246,7 @@ class FrameDecoder:
         # The frame that is not there whole
         self._in_payload = False
         self.remaining = 0  # octets of its payload that are still to come
-        self._key = b""
+        self._turn = 0  # how far the key is to be turned for them
 
     def __reduce__(self) -> NoReturn:
         # A copy would share the buffer, which changes under its offsets.
@@ -341,7 +344,6 @@ class FrameDecoder:
     def _release(self) -> None:
         # An idle connection holds no memory for what it has read; but the buffer of get_buffer() stays
         # where it is, for somebody may be receiving into it.
-        self.payload = b""
         if self._growable or type(self._buffer) is bytes:
             self._buffer = b""
             self._position = self._end = 0
@@ -356,15 +358,16 @@ class FrameDecoder:
         """
         if not self.advance():
             return None
-        return Frame(self.first & 0x0F, self.payload, self.first >= FIN, self.first >> 4 & 7)
+        return Frame(self.first & 0x0F, self.read_payload(), self.first >= FIN, self.first >> 4 & 7)
 
     def advance(self) -> bool:
         """Read on, for a caller that wants no ``Frame`` objects.
 
         Returns:
-            True: ``first`` is the first octet of a frame (FIN, RSV1-3 and the opcode), and ``payload`` its
-            payload, if it ``is_whole``. With ``partial``, it may be some of the payload of a data frame;
-            then ``is_end`` tells whether it is the last of it.
+            True: ``first`` is the first octet of a frame (FIN, RSV1-3 and the opcode), and one of
+            ``read_payload``, ``read_text`` and ``collect`` may be called for its payload, if it ``is_whole``.
+            With ``partial``, it may be some of the payload of a data frame; then ``is_end`` tells whether it
+            is the last of it.
             False: more octets are needed.
 
         Raises:
@@ -418,22 +421,26 @@ class FrameDecoder:
         if end - position < length:
             if self._mask_bit:
                 self._key = masking.take(buffer, position - 4, position)
+                self._turn = 0
             self._position = position
             self._in_payload = True
             self.remaining = length
             return position < end and self._advance_payload()
-        self._position = stop = position + length
-        if self._mask_bit:
-            self.payload = masking.unmask(buffer, position, stop)
-        else:
-            self.payload = masking.take(buffer, position, stop)
+        if self._key:
+            self._key = None
+        self._start = position
+        self._position = position + length
         self.is_whole = self.is_end = True
         return True
 
     def _read_length(self, position: int, size: int) -> int:
-        length = int.from_bytes(self._buffer[position : position + size], "big")
-        if length > MAX_LENGTH:
-            raise RemoteProtocolError(1002, "payload length must be below 2**63")
+        octets = self._buffer
+        if size == 2:
+            length = octets[position] << 8 | octets[position + 1]
+        else:
+            if octets[position] & 0x80:
+                raise RemoteProtocolError(1002, "payload length must be below 2**63")
+            length = int.from_bytes(self._buffer[position : position + size], "big")
         # "the minimal number of bytes MUST be used to encode the length"
         if length < (126 if size == 2 else 65536):
             raise RemoteProtocolError(1002, "payload length must be encoded minimally")
@@ -447,16 +454,39 @@ class FrameDecoder:
         if not self.is_end and (not self.partial or self.first & 0x08):
             return False
         self.is_whole = not self.partial or self.first & 0x08 != 0
+        self._start = start
         self._position = start + length
         self.remaining -= length
         self._in_payload = not self.is_end
-        if not self._mask_bit:
-            self.payload = masking.take(self._buffer, start, start + length)
-            return True
-        self.payload = masking.apply_mask(memoryview(self._buffer)[start : start + length], self._key)
-        turn = length & 3
-        self._key = self._key[turn:] + self._key[:turn]
+        turn = self._turn
+        if turn and self._key:
+            self._key = self._key[turn:] + self._key[:turn]
+        self._turn = length & 3
         return True
+
+    def payload_size(self) -> int:
+        """Return how many octets of a payload ``advance`` found."""
+        return self._position - self._start
+
+    def read_payload(self) -> bytes:
+        """Return the payload, or the part of it, that ``advance`` found."""
+        return masking.unmask(self._buffer, self._start, self._position, self._key)
+
+    def read_text(self) -> str:
+        """Return the same as text.
+
+        Raises:
+            UnicodeDecodeError: it is not UTF-8.
+        """
+        return masking.unmask_text(self._buffer, self._start, self._position, self._key)
+
+    def collect(self, message: masking.Collector) -> None:
+        """Append the same to a message.
+
+        Args:
+            message: what came of it before.
+        """
+        message.unmask(self._buffer, self._start, self._position, self._key, self.remaining)
 
     def _illegal(self, first: int) -> RemoteProtocolError:
         opcode, fin = first & 0x0F, first >= FIN

@@ -22,6 +22,7 @@ __all__ = [
     "new_masking_key",
     "take",
     "unmask",
+    "unmask_text",
 ]
 
 # A payload of this size or more goes out apart from its header, so that it is not copied.
@@ -81,20 +82,33 @@ def take(buffer: bytes | bytearray, start: int, stop: int) -> bytes:
     return bytes(memoryview(buffer)[start:stop])
 
 
-def unmask(buffer: bytes | bytearray, start: int, stop: int) -> bytes:
-    """Return some octets of a buffer, unmasked with the key before them (RFC 6455, section 5.2).
+def unmask(buffer: bytes | bytearray, start: int, stop: int, key: bytes | None) -> bytes:
+    """Return some octets of a buffer, unmasked (RFC 6455, section 5.2).
 
     Args:
         buffer: ``bytes`` or a ``bytearray``.
-        start: where they begin; the 4 octets before that are the masking key.
+        start: where they begin.
         stop: where they end.
+        key: the masking key; None: the 4 octets before ``start``; ``b""``: they are not masked.
     """
+    if key == b"":
+        return bytes(memoryview(buffer)[start:stop])
+    octets = buffer[start - 4 : start] if key is None else key
     length = stop - start
     if length > _LONGEST_INTEGER:
-        return pure_apply_mask(memoryview(buffer)[start:stop], bytes(buffer[start - 4 : start]))
-    mask = (buffer[start - 4 : start] * ((length >> 2) + 1))[:length]
-    octets = int.from_bytes(buffer[start:stop], "little") ^ int.from_bytes(mask, "little")
-    return octets.to_bytes(length, "little")
+        return pure_apply_mask(memoryview(buffer)[start:stop], bytes(octets))
+    mask = (octets * ((length >> 2) + 1))[:length]
+    number = int.from_bytes(buffer[start:stop], "little") ^ int.from_bytes(mask, "little")
+    return number.to_bytes(length, "little")
+
+
+def unmask_text(buffer: bytes | bytearray, start: int, stop: int, key: bytes | None) -> str:
+    """Return the same as text.
+
+    Raises:
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    return pure_unmask(buffer, start, stop, key).decode("utf-8")
 
 
 def encode_header(first: int, length: int, mask_bit: int) -> bytes:
@@ -113,15 +127,20 @@ def encode_header(first: int, length: int, mask_bit: int) -> bytes:
     return bytes((first, mask_bit | 127)) + length.to_bytes(8, "big")
 
 
-def append_frame(output: list[bytes], first: int, payload: bytes, masked: bool) -> None:
+def append_frame(output: list[bytes], first: int, payload: str | bytes, masked: bool) -> None:
     """Append the octets of a frame to a list, in one or two pieces (RFC 6455, section 5.2).
 
     Args:
         output: the list.
         first: the first octet: FIN, RSV1-3 and the opcode.
-        payload: the payload.
+        payload: the payload; text goes out as UTF-8.
         masked: whether to mask it, with a fresh key.
+
+    Raises:
+        UnicodeEncodeError: the text contains a lone surrogate.
     """
+    if isinstance(payload, str):
+        payload = payload.encode("utf-8")
     length = len(payload)
     if masked:
         key = pure_new_masking_key()
@@ -161,6 +180,18 @@ class Collector:
         if len(self._pieces) == _MAX_PIECES:
             self._octets += b"".join(self._pieces)
             self._pieces.clear()
+
+    def unmask(self, buffer: bytes | bytearray, start: int, stop: int, key: bytes | None, more: int) -> None:
+        """Take the next piece from a buffer, and unmask it.
+
+        Args:
+            buffer: as for the function ``unmask``.
+            start: the same.
+            stop: the same.
+            key: the same.
+            more: as for ``append``.
+        """
+        self.append(pure_unmask(buffer, start, stop, key), more)
 
     def take(self) -> bytes:
         """Return what came, and forget it."""
@@ -204,8 +235,9 @@ def new_masking_key() -> bytes:
         return octets[:4]
 
 
-pure_append_frame, pure_apply_mask, pure_take, pure_unmask = append_frame, apply_mask, take, unmask
-pure_forget_keys, pure_new_masking_key, PureCollector = forget_keys, new_masking_key, Collector
+pure_append_frame, pure_apply_mask, pure_take = append_frame, apply_mask, take
+pure_unmask, pure_unmask_text, PureCollector = unmask, unmask_text, Collector
+pure_forget_keys, pure_new_masking_key = forget_keys, new_masking_key
 try:
     from ._mask import (  # type: ignore[no-redef]
         Collector,
@@ -215,6 +247,7 @@ try:
         new_masking_key,
         take,
         unmask,
+        unmask_text,
     )
 except ImportError:
     compiled = False
