@@ -343,11 +343,25 @@ def test_a_message_is_put_together(functions, count, length, more):
         for i, piece in enumerate(pieces):
             assert collector.append(piece, more) is None
             assert collector.size == (i + 1) * length
+            assert collector.last(length) == piece
+            assert collector.is_ascii(length) == piece.isascii()
         message = collector.take()
         assert type(message) is bytes
         assert message == b"".join(pieces)
         assert collector.size == 0
     assert collector.take() == b""
+
+
+def test_a_text_is_put_together(functions):
+    collector = functions.Collector()
+    for text in ("", "a", "abc ü €", "a" * 5000):
+        for octet in text.encode():
+            collector.append(bytes([octet]), 1)
+        assert collector.take_text() == text
+        assert collector.size == 0
+    collector.append(b"\x80", 0)
+    with pytest.raises(UnicodeDecodeError):
+        collector.take_text()
 
 
 def test_a_message_that_was_taken_does_not_change(functions):

@@ -13,5 +13,8 @@ cdef class Collector:
     cdef char* _room_for(self, Py_ssize_t length, long long more) except NULL
     cpdef append(self, bytes octets, long long more)
     cpdef unmask(self, object buffer, Py_ssize_t start, Py_ssize_t stop, bytes key, long long more)
+    cpdef bytes last(self, Py_ssize_t size)
+    cpdef bint is_ascii(self, Py_ssize_t size) except -1
     cpdef bytes take(self)
+    cpdef str take_text(self)
     cpdef clear(self)

@@ -258,6 +258,14 @@ cdef class Collector:
         _unmask(self._room_for(stop - start, more), source, stop - start, key)
         self.size += stop - start
 
+    cpdef bytes last(self, Py_ssize_t size):
+        """Return the last piece."""
+        return take(self._octets, self.size - size, self.size)
+
+    cpdef bint is_ascii(self, Py_ssize_t size) except -1:
+        """Tell whether the last piece is ASCII."""
+        return _is_ascii(_octets(self._octets, self.size - size, self.size) + self.size - size, size)
+
     cpdef bytes take(self):
         """Return what came, and forget it."""
         cdef bytes octets = self._octets
@@ -265,6 +273,12 @@ cdef class Collector:
             octets = PyBytes_FromStringAndSize(PyBytes_AS_STRING(octets), self.size)
         self.clear()
         return octets
+
+    cpdef str take_text(self):
+        """Return the same as text, and forget it."""
+        cdef str text = unmask_text(self._octets, 0, self.size, b"")
+        self.clear()
+        return text
 
     cpdef clear(self):
         """Forget what came."""

@@ -468,10 +468,12 @@ class Connection:
             self._decompressor.feed(decoder.read_payload())
             self._is_last = final
             return self._decompress()
-        if self._message_opcode == 2 and not self._as_pieces:
-            decoder.collect(self._message)
-            return self._take_message() if final else None
-        return self._receive_octets(decoder.read_payload(), final)
+        if self._as_pieces:
+            return self._receive_octets(decoder.read_payload(), final)
+        decoder.collect(self._message)
+        if self._message_opcode == 1:
+            self._check_text(decoder.payload_size(), final)
+        return self._take_message() if final else None
 
     def _decompress(self) -> Text | Binary | None:
         """Take some of what a piece decompresses to (RFC 7692, section 7.2.2)."""
@@ -487,27 +489,32 @@ class Connection:
 
     def _receive_octets(self, octets: bytes, final: bool) -> Text | Binary | None:
         """Take some of the octets of a message, and return it when it is whole, or else a piece of it."""
-        is_text = self._message_opcode == 1
-        text = ""
-        # Text is checked as it arrives, so that a bad octet fails the connection at once.
-        if is_text and (self._as_pieces or self._utf8.pending or not octets.isascii()):
-            text = self._utf8.decode(octets, final)
+        opcode = self._message_opcode
         if not self._as_pieces:
-            self._message.append(octets, self._decoder.remaining)
+            self._message.append(octets, 0)
+            if opcode == 1:
+                self._check_text(len(octets), final)
             return self._take_message() if final else None
         if final:
             self._message_opcode = 0
             self._as_pieces = self._fragments
-        if is_text:
+        if opcode == 1:
+            text = self._utf8.decode(octets, final)
             return Text(text, final) if text or final else None
         return Binary(octets, final) if octets or final else None
 
+    def _check_text(self, size: int, final: bool) -> None:
+        """Check the last octets of a message as they arrive, so that a bad one fails the connection at once."""
+        if self._utf8.pending or not self._message.is_ascii(size):
+            self._utf8.decode(self._message.last(size), final)
+
     def _take_message(self) -> Text | Binary:
         """Return a message that came in pieces."""
-        octets = self._message.take()
         opcode = self._message_opcode
         self._message_opcode = 0
-        return events.Text(octets.decode("utf-8")) if opcode == 1 else events.Binary(octets)
+        if opcode == 1:
+            return events.Text(self._message.take_text())
+        return events.Binary(self._message.take())
 
     def stream_next(self) -> None:
         """Give the next message piece by piece, as ``fragments=True`` does for all of them.

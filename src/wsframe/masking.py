@@ -175,11 +175,11 @@ class Collector:
             octets: the piece.
             more: how many octets the peer says will follow in this frame. It need not keep to that.
         """
-        self.size += len(octets)
-        self._pieces.append(octets)
         if len(self._pieces) == _MAX_PIECES:
             self._octets += b"".join(self._pieces)
             self._pieces.clear()
+        self.size += len(octets)
+        self._pieces.append(octets)
 
     def unmask(self, buffer: bytes | bytearray, start: int, stop: int, key: bytes | None, more: int) -> None:
         """Take the next piece from a buffer, and unmask it.
@@ -193,6 +193,22 @@ class Collector:
         """
         self.append(pure_unmask(buffer, start, stop, key), more)
 
+    def last(self, size: int) -> bytes:
+        """Return the last piece.
+
+        Args:
+            size: its length, in octets.
+        """
+        return self._pieces[-1] if size else b""
+
+    def is_ascii(self, size: int) -> bool:
+        """Tell whether the last piece is ASCII.
+
+        Args:
+            size: its length, in octets.
+        """
+        return self.last(size).isascii()
+
     def take(self) -> bytes:
         """Return what came, and forget it."""
         octets = b"".join(self._pieces)
@@ -201,6 +217,14 @@ class Collector:
             octets = bytes(self._octets)
         self.clear()
         return octets
+
+    def take_text(self) -> str:
+        """Return the same as text, and forget it.
+
+        Raises:
+            UnicodeDecodeError: it is not UTF-8.
+        """
+        return self.take().decode("utf-8")
 
     def clear(self) -> None:
         """Forget what came."""
