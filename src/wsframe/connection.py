@@ -504,7 +504,7 @@ class Connection:
         return Binary(octets, final) if octets or final else None
 
     def _check_text(self, size: int, final: bool) -> None:
-        """Check the last octets of a message as they arrive, so that a bad one fails the connection at once."""
+        """Check the last octets of a message as they come, so that a bad one fails the connection at once."""
         if self._utf8.pending or not self._message.is_ascii(size):
             self._utf8.decode(self._message.last(size), final)
 
