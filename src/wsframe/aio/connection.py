@@ -380,8 +380,16 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
         Raises:
             TimeoutError: it is not closed in time.
         """
-        async with asyncio.timeout(timeout):
-            await asyncio.shield(self._lost)
+        if timeout is not None:
+            async with asyncio.timeout(timeout):
+                await self.wait_closed()
+        elif not self._is_lost:
+            closer = self._loop.create_future()
+            self._closers.append(closer)
+            try:
+                await closer
+            finally:
+                self._closers.remove(closer)
 
     async def __aenter__(self) -> WebSocket:
         return self

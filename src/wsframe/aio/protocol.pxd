@@ -36,7 +36,7 @@ cdef class Protocol:
     cdef public object _transport
     cdef public object _remote_address
     cdef public object _local_address
-    cdef public object _lost
+    cdef public list _closers
     cdef public bint _is_lost
     cdef public object _end
     cdef bint _eof

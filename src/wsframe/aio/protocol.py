@@ -185,6 +185,7 @@ class Protocol:
         "__weakref__",
         "_close_timeout",
         "_close_timer",
+        "_closers",
         "_connection",
         "_corked",
         "_drained",
@@ -201,7 +202,6 @@ class Protocol:
         "_is_writing_paused",
         "_local_address",
         "_loop",
-        "_lost",
         "_messages",
         "_pieces",
         "_pings",
@@ -221,7 +221,7 @@ class Protocol:
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # until connection_made
         self._remote_address: Any = None
         self._local_address: Any = None
-        self._lost = self._loop.create_future()
+        self._closers: list[asyncio.Future[None]] = []  # of those who wait until it is lost
         self._is_lost = False
         self._end: Close | Fail | None = None
         self._eof = False
@@ -395,10 +395,10 @@ class Protocol:
                 self._put_back(message)
             if message is not None or self._end is not None:
                 reader.wake()
-            if not self._connection.has_unread() and not self._eof:
-                self._flush()
-                return
-        self._schedule_look_ahead()
+        if self._connection.has_unread() or (self._eof and self._end is None):
+            self._schedule_look_ahead()
+        else:
+            self._flush()
 
     def start(self) -> None:
         """Begin to receive when the opening handshake is over, and write what it has to say."""
@@ -572,7 +572,9 @@ class Protocol:
             self._eof = True
             self._connection.receive_data(b"")
         self._is_lost = True
-        self._lost.set_result(None)
+        for closer in self._closers:
+            if not closer.done():
+                closer.set_result(None)
         self.resume_writing()
         self._read_on()
         for pong, _ in self._pings.values():
