@@ -504,6 +504,13 @@ class Stream:
             kind = bytes if rng.random() < 0.7 else rng.choice((bytearray, memoryview, Octets))
             self.attempt("receive_data", conn.receive_data, kind(piece))
             return
+        if rng.random() < 0.3:
+            buffer = bytearray(piece + b"beyond")
+            self.attempt("borrow", conn.borrow, buffer, len(piece))
+            self.listen(rng.choice((0, 1, 2000)))
+            self.attempt("give_back", conn.give_back)
+            buffer[:] = bytes(len(buffer))
+            return
         while piece:
             view = conn.get_buffer(rng.choice((-1, 0, 1, 2, 10, 100, 65536, 100000)))
             length = min(len(view), len(piece))

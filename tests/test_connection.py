@@ -377,6 +377,8 @@ def test_octets_after_the_end_of_the_stream_are_the_callers_mistake(role, begin)
     conn.get_buffer(16)
     with pytest.raises(LocalProtocolError, match="octets after the end of the stream"):
         conn.buffer_updated(2)
+    with pytest.raises(LocalProtocolError, match="octets after the end of the stream"):
+        conn.borrow(bytearray(b"\x89\x00"), 2)
     assert snapshot(conn) == before
     assert conn.next_event() is None
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 from array import array
 
 import pytest
@@ -608,3 +609,43 @@ def test_a_buffer_that_is_received_into_cannot_be_resized():
     with pytest.raises(BufferError):
         del buffer[1:]
     assert decoder.next_frame() == Frame(BINARY, b"ab")
+
+
+# A buffer that is borrowed
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("cut", [0, 1, 5, 7, 12, 20])
+def test_what_is_not_read_of_a_borrowed_buffer_is_kept(masked, cut):
+    mask = b"\x37\xfa\x21\x3d" if masked else None
+    octets = b"".join(encode_frame(Opcode.BINARY, bytes([i]) * 6, mask=mask) for i in range(4))
+    decoder = FrameDecoder(masked=masked)
+    buffer = bytearray(64)
+    payloads = []
+    for part in (octets[:cut], octets[cut:-1], octets[-1:]):
+        buffer[: len(part)] = part
+        decoder.borrow(buffer, len(part))
+        frame = decoder.next_frame()
+        if frame is not None:
+            payloads.append(frame.payload)
+        decoder.give_back()
+        decoder.give_back()  # does nothing
+        buffer[:] = bytes(64)  # the next one receives into it
+    while frame := decoder.next_frame():
+        payloads.append(frame.payload)
+    assert payloads == [bytes([i]) * 6 for i in range(4)]
+    assert decoder.unread == 0
+
+
+def test_a_borrowed_buffer_is_let_go():
+    decoder = FrameDecoder(masked=False)
+    buffer = bytearray(encode_frame(Opcode.TEXT, b"Hello"))
+    references = sys.getrefcount(buffer)
+    decoder.borrow(buffer, len(buffer))
+    assert decoder.next_frame().payload == b"Hello"
+    decoder.give_back()
+    assert sys.getrefcount(buffer) == references
+    view = decoder.get_buffer(5)
+    view[:2] = b"\x81\x00"
+    decoder.buffer_updated(2)
+    assert decoder.next_frame().payload == b""

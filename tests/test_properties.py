@@ -505,6 +505,28 @@ def test_the_buffer_hears_what_receive_data_hears(role, data, sizes):
     assert events == copied.events
 
 
+@given(role=roles, data=st.data(), sizes=cuts)
+def test_a_borrowed_buffer_says_what_receive_data_hears(role, data, sizes):
+    chunks = cut(data.draw(frame_octets(role)), sizes)
+    copied = listen(Connection(role, max_message_size=LIMIT), [*chunks, b""], echo=False)
+    conn = Connection(role, max_message_size=LIMIT)
+    buffer = bytearray(max(map(len, chunks), default=0))
+    events = []
+    for chunk in chunks:
+        buffer[: len(chunk)] = chunk
+        if chunk:
+            conn.borrow(buffer, len(chunk))
+        for _ in range(data.draw(st.integers(0, 3))):
+            if event := conn.next_event():
+                events.append(event)
+        conn.give_back()
+        buffer[:] = b"\xa5" * len(buffer)  # others receive into it
+    conn.receive_data(b"")
+    while event := conn.next_event():
+        events.append(event)
+    assert events == copied.events
+
+
 @given(role=roles, data=st.data(), sizes=cuts, fragments=st.booleans())
 def test_what_waits_to_be_read_is_less_than_a_control_frame(role, data, sizes, fragments):
     """Of a data frame only the header waits, and of text the beginning of a character."""

@@ -50,6 +50,8 @@ cdef class Connection:
     cdef bint _is_compressing
 
     cpdef receive_data(self, data)
+    cpdef borrow(self, buffer, Py_ssize_t count)
+    cpdef give_back(self)
     @cython.locals(decoder=FrameDecoder, first=cython.int, payload=bytes)
     cpdef next_event(self)
     cdef _receive_eof(self)

@@ -366,6 +366,27 @@ class Connection:
         elif not self._over:
             self._decoder.buffer_updated(count)
 
+    def borrow(self, buffer: bytearray, count: int) -> None:
+        """Take octets off the network without a copy, as ``receive_data`` with one.
+
+        Read events, and then call ``give_back``: what they did not need is copied.
+
+        Args:
+            buffer: where the octets stand. Nobody may change it meanwhile.
+            count: how many came; one or more.
+
+        Raises:
+            LocalProtocolError: octets come after the end of the stream.
+        """
+        if self._eof:
+            raise LocalProtocolError("octets after the end of the stream")
+        if not self._over:
+            self._decoder.borrow(buffer, count)
+
+    def give_back(self) -> None:
+        """Need the buffer no longer that was borrowed."""
+        self._decoder.give_back()
+
     def _receive_eof(self) -> None:
         self._eof = True
         if self._over:

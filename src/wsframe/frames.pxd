@@ -23,6 +23,7 @@ cdef class FrameDecoder:
     cdef Py_ssize_t _position
     cdef Py_ssize_t _end
     cdef bint _growable
+    cdef bint _is_borrowed
     cdef object _view
     cdef int _mask_bit
     cdef int _key_size
@@ -46,6 +47,8 @@ cdef class FrameDecoder:
     cpdef str read_text(self)
     @cython.locals(message=masking.Collector)
     cpdef collect(self, message)
+    cpdef borrow(self, buffer, Py_ssize_t count)
+    cpdef give_back(self)
     cpdef bint has_unread(self)
     cpdef bytes take_all(self)
     cdef _release(self)

@@ -205,6 +205,7 @@ class FrameDecoder:
         "_end",
         "_growable",
         "_in_payload",
+        "_is_borrowed",
         "_key",
         "_key_size",
         "_mask_bit",
@@ -241,6 +242,7 @@ class FrameDecoder:
         self._end = 0
         self._growable = False  # whether _buffer is a bytearray that nobody holds a view of
         self._view: memoryview | None = None  # of a _buffer that others receive into: so nobody can resize it
+        self._is_borrowed = False  # whether _buffer is somebody else's
         self._mask_bit = MASK if masked else 0
         self._key_size = 4 if masked else 0
         # The frame that is not there whole
@@ -324,6 +326,29 @@ class FrameDecoder:
         if not 0 <= count <= len(self._buffer) - self._end:
             raise ValueError(f"count must be 0 to {len(self._buffer) - self._end}, not {count}")
         self._end += count
+
+    def borrow(self, buffer: bytearray, count: int) -> None:
+        """Read octets where somebody received them, without a copy, until ``give_back`` is called.
+
+        Args:
+            buffer: where they stand. Nobody may change it meanwhile.
+            count: how many came.
+        """
+        if self._position < self._end:
+            self.feed(memoryview(buffer)[:count])
+            return
+        self._buffer = buffer
+        self._position, self._end = 0, count
+        self._growable = False
+        self._view = None
+        self._is_borrowed = True
+
+    def give_back(self) -> None:
+        """Keep a copy of what was not read of a borrowed buffer."""
+        if self._is_borrowed:
+            self._is_borrowed = False
+            self._buffer = masking.take(self._buffer, self._position, self._end)
+            self._position, self._end = 0, self._end - self._position
 
     @property
     def unread(self) -> int:

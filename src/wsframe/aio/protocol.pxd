@@ -2,7 +2,6 @@
 
 cimport cython
 
-from wsframe cimport _mask as masking
 from wsframe.connection cimport Connection
 
 
@@ -10,8 +9,9 @@ from wsframe.connection cimport Connection
 cdef class Input:
     cdef public bytearray octets
     cdef public object buffer
+    cdef public bint is_borrowed
 
-    cpdef grow(self, Py_ssize_t size)
+    cpdef renew(self, Py_ssize_t size)
 
 
 @cython.final

@@ -32,7 +32,6 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Any, cast
 
-from .. import masking
 from ..connection import Connection, State
 from ..errors import ConnectionClosed
 from ..events import Binary, Close, Fail, Ping, Pong, Text
@@ -43,7 +42,10 @@ __all__ = ["Protocol", "Wakeup"]
 OPEN, CONNECTING = State.OPEN, State.CONNECTING
 MAX_QUEUED_MESSAGES = 16
 MAX_QUEUED_SIZE = 2**20  # octets
-READ_SIZE = 65536
+# Measured with messages of 64 KiB and 1 MiB: a system call costs more than a copy of what it writes or reads,
+# up to these sizes, in octets.
+LARGE = 262144
+READ_SIZE = 262144
 HIGH_WATER = 65536  # octets of unsent output
 NOBODY = object()
 
@@ -51,19 +53,24 @@ NOBODY = object()
 class Input:
     """Hold what the connections of a thread receive into: an idle one has no memory for what may come.
 
-    Event loops fill it and say so before they do anything else. It is not larger than it need be: memory
-    that malloc takes from the system anew for each read costs more than what is read.
+    Event loops fill it and say so before they do anything else, and what is not read then is copied.
+
+    Attributes:
+        octets: the buffer.
+        buffer: a view of it.
+        is_borrowed: whether a Connection reads from it.
     """
 
-    __slots__ = ("buffer", "octets")
+    __slots__ = ("buffer", "is_borrowed", "octets")
 
     def __init__(self) -> None:
-        self.octets = bytearray(READ_SIZE)
-        self.buffer = memoryview(self.octets)
+        self.renew(READ_SIZE)
 
-    def grow(self, size: int) -> None:
+    def renew(self, size: int) -> None:
+        """Leave the buffer to whoever has it, and have another one."""
         self.octets = bytearray(size)
         self.buffer = memoryview(self.octets)
+        self.is_borrowed = False
 
 
 class _Shared(threading.local):
@@ -466,7 +473,7 @@ class Protocol:
                 pass  # nobody reads it
             elif len(chunks) == 1:
                 transport.write(chunks[0])
-            elif max(map(len, chunks)) < HIGH_WATER:
+            elif max(map(len, chunks)) < LARGE:
                 transport.write(b"".join(chunks))
             else:
                 # Not writelines(), which on some versions of Python never calls pause_writing().
@@ -542,14 +549,19 @@ class Protocol:
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where octets off the network go (called by the event loop)."""
         # TLS asks for room for all that it has, and asyncio drops at the end of the stream what found none.
-        if sizehint > len(self._input.octets):
-            self._input.grow(sizehint)
-        return self._input.buffer
+        source = self._input
+        if source.is_borrowed or sizehint > len(source.octets):
+            source.renew(max(sizehint, READ_SIZE))
+        return source.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take octets off the network (called by the event loop)."""
-        self._connection.receive_data(masking.take(self._input.octets, 0, nbytes))
+        source = self._input
+        source.is_borrowed = True
+        self._connection.borrow(source.octets, nbytes)
         self._read_on()
+        self._connection.give_back()
+        source.is_borrowed = False
         if not self._is_discarding and self._connection.unread > HIGH_WATER * 4:
             # Some loops read on and on before anybody else has a turn. Not while closing: uvloop drops what
             # it holds of a paused TLS connection, perhaps the Close, when TCP ends without a close_notify.
