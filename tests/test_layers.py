@@ -199,7 +199,8 @@ def test_import_wsframe_loads_nothing_that_touches_the_network():
     file, loaded = run.stdout.splitlines()
     assert Path(file).parent == PACKAGE
     loaded = {name.split(".")[0] for name in loaded.split()}
-    assert {"wsframe", "h11"} <= loaded
+    assert "wsframe" in loaded
+    assert not loaded & {"h11", "hypothesis"}  # they take long, and most programs need none of them
     assert not loaded & NETWORK
 
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-
-import h11
+from typing import TYPE_CHECKING
 
 from . import handshake
 from .connection import CLOSED, CONNECTING, OPEN, Connection, Role, check_deflate
@@ -20,6 +19,9 @@ from .deflate import DEFAULT, Deflate
 from .errors import LocalProtocolError, RemoteProtocolError
 from .events import Event, Response
 from .uri import parse_uri
+
+if TYPE_CHECKING:
+    import h11
 
 __all__ = ["ClientConnection"]
 
@@ -137,6 +139,8 @@ class ClientConnection(Connection):
         if plain := handshake.read_plain_head(head):
             self.response = Response(101, plain[1])
             return 101
+        import h11  # as in server.py
+
         # h11 reads a response as the answer to a request, so it is told of one.
         self._parser = parser = h11.Connection(h11.CLIENT)
         asked = [("Host", "x"), ("Connection", "Upgrade"), ("Upgrade", "websocket")]
@@ -171,6 +175,8 @@ class ClientConnection(Connection):
         return self.response
 
     def _read_body(self, parser: h11.Connection) -> Response | None:
+        import h11
+
         octets = self._decoder.take_all()
         if octets:
             parser.receive_data(octets)

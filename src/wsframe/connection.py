@@ -650,7 +650,8 @@ class Connection:
         self._queue_message(TEXT, payload, fin, compress)
 
     def _send_text(self, text: str, fin: bool, compress: bool | None) -> None:
-        self._check_sending(1)
+        if self.state is not OPEN or self._sent_opcode:
+            self._check_sending(1)
         # The member of a StrEnum, or what a template returns, is a string as well.
         if type(text) is not str:
             text = str.__str__(text)
@@ -678,7 +679,8 @@ class Connection:
         self._send_binary(data, fin, compress)
 
     def _send_binary(self, data: bytes | bytearray | memoryview, fin: bool, compress: bool | None) -> None:
-        self._check_sending(2)
+        if self.state is not OPEN or self._sent_opcode:
+            self._check_sending(2)
         if type(data) is not bytes:
             data = as_octets(data)
         self._queue_message(2, data, fin, compress)
@@ -828,9 +830,8 @@ class Connection:
                 payload = compressor.compress(payload, fin)
         if fin:
             first |= 0x80
-        self._queue_frame(
-            first, payload
-        )  # and only then change something: this fails when text is not Unicode
+        # Then change something: this fails when text is not Unicode.
+        masking.append_frame(self._output, first, payload, self._masks)
         self._sent_opcode = 0 if fin else opcode
 
     def _queue_frame(self, first: int, payload: str | bytes) -> None:

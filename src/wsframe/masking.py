@@ -10,7 +10,7 @@ and connection.py call them as ``masking.unmask(...)``: so their .pxd files can 
 from __future__ import annotations
 
 import os
-from functools import cache
+from functools import cache, lru_cache
 
 __all__ = [
     "Collector",
@@ -31,6 +31,24 @@ _MAX_PIECES = 64  # of a message; then they are put together, for small ones tak
 
 # Up to this many octets one XOR of two big integers is faster than four strided translations.
 _LONGEST_INTEGER = 2048
+_number = int.from_bytes
+
+
+class _Repunits(dict[int, int]):
+    """Numbers that a masking key is multiplied by to be as long as a payload: 1, 1 << 32 | 1, and so on.
+
+    There is one for each length, and four lengths share one: at most 0.5 MiB of them.
+    """
+
+    def __missing__(self, length: int) -> int:
+        words = (length + 3) >> 2
+        repunit = _number(b"\1\0\0\0" * words, "little")
+        for each in range(max(0, 4 * words - 3), 4 * words + 1):
+            self[each] = repunit
+        return repunit
+
+
+_repunits = _Repunits()
 
 
 @cache
@@ -63,8 +81,10 @@ def apply_mask(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
         raise ValueError(f"masking key must be 4 octets long, not {len(key)}")
     length = len(data)
     if length <= _LONGEST_INTEGER:
-        mask = (key * ((length >> 2) + 1))[:length]
-        return (int.from_bytes(data, "little") ^ int.from_bytes(mask, "little")).to_bytes(length, "little")
+        number = _number(data, "little") ^ _number(key, "little") * _repunits[length]
+        if length & 3:
+            return number.to_bytes((length | 3) + 1, "little")[:length]
+        return number.to_bytes(length, "little")
     octets = bytearray(data)
     for i in range(4):
         octets[i::4] = octets[i::4].translate(_xor_table(key[i]))
@@ -97,8 +117,9 @@ def unmask(buffer: bytes | bytearray, start: int, stop: int, key: bytes | None) 
     length = stop - start
     if length > _LONGEST_INTEGER:
         return pure_apply_mask(memoryview(buffer)[start:stop], bytes(octets))
-    mask = (octets * ((length >> 2) + 1))[:length]
-    number = int.from_bytes(buffer[start:stop], "little") ^ int.from_bytes(mask, "little")
+    number = _number(buffer[start:stop], "little") ^ _number(octets, "little") * _repunits[length]
+    if length & 3:
+        return number.to_bytes((length | 3) + 1, "little")[:length]
     return number.to_bytes(length, "little")
 
 
@@ -111,6 +132,7 @@ def unmask_text(buffer: bytes | bytearray, start: int, stop: int, key: bytes | N
     return pure_unmask(buffer, start, stop, key).decode("utf-8")
 
 
+@lru_cache(1024)
 def encode_header(first: int, length: int, mask_bit: int) -> bytes:
     """Return the header of a frame, up to its masking key (RFC 6455, section 5.2).
 
@@ -145,7 +167,11 @@ def append_frame(output: list[bytes], first: int, payload: str | bytes, masked: 
     if masked:
         key = pure_new_masking_key()
         header = encode_header(first, length, 0x80) + key
-        payload = pure_apply_mask(payload, key)
+        if length & 3 or length > _LONGEST_INTEGER:
+            payload = pure_apply_mask(payload, key)
+        else:
+            number = _number(payload, "little") ^ _number(key, "little") * _repunits[length]
+            payload = number.to_bytes(length, "little")
     else:
         header = encode_header(first, length, 0)
     if length < _LARGE:

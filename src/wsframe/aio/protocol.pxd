@@ -60,7 +60,7 @@ cdef class Protocol:
     cdef bint _is_half_closed
     cdef object _duplicate
     cdef public bint _is_writing_paused
-    cdef public object _drained
+    cdef public list _drained
 
     # What connection.py, client.py and server.py call is visible to Python as well. The rest is not.
     cpdef _next_whole(self)

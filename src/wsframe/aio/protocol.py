@@ -26,7 +26,6 @@ import gc
 import socket
 import threading
 from asyncio import current_task
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter
@@ -252,7 +251,7 @@ class Protocol:
         self._is_half_closed = False
         self._duplicate: socket.socket | None = None
         self._is_writing_paused = False
-        self._drained: deque[asyncio.Future[None]] = deque()
+        self._drained: list[asyncio.Future[None]] = []
 
     # Octets in
 
