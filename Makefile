@@ -34,8 +34,10 @@ test-pure: .venv-pure/test
 	.venv-pure/bin/python -c "import wsframe; assert not wsframe.compiled"
 	.venv-pure/bin/python -m pytest $(PYTEST)
 
-autobahn: .venv/test
-	.venv/bin/python tests/autobahn/test_autobahn.py
+# All sections, both builds: an hour and a half. It needs wstest; see tests/autobahn.
+autobahn: .venv-compiled/test .venv-pure/test
+	.venv-compiled/bin/python tests/autobahn/test_autobahn.py --head
+	.venv-pure/bin/python tests/autobahn/test_autobahn.py
 
 # BENCH="--quick --only decode", for instance; benchmarks/README.md says more.
 BENCH ?= --json docs/benchmarks/run.json --chart docs/benchmarks/run.svg

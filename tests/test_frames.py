@@ -649,3 +649,30 @@ def test_a_borrowed_buffer_is_let_go():
     view[:2] = b"\x81\x00"
     decoder.buffer_updated(2)
     assert decoder.next_frame().payload == b""
+
+
+@pytest.mark.parametrize(
+    ("buffer", "count", "error"),
+    [
+        (b"\x81\x00", 2, TypeError),
+        (bytearray(2), 3, ValueError),
+        (bytearray(2), -1, ValueError),
+        (None, 0, TypeError),
+    ],
+)
+def test_what_cannot_be_borrowed(buffer, count, error):
+    decoder = FrameDecoder(masked=False)
+    with pytest.raises(error):
+        decoder.borrow(buffer, count)
+    assert decoder.unread == 0
+
+
+def test_a_borrowed_buffer_cannot_be_resized():
+    decoder = FrameDecoder(masked=False)
+    buffer = bytearray(10)
+    decoder.borrow(buffer, 2)
+    with pytest.raises(BufferError):
+        buffer.clear()
+    decoder.give_back()
+    buffer.clear()
+    assert decoder.unread == 2

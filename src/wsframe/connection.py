@@ -377,6 +377,8 @@ class Connection:
 
         Raises:
             LocalProtocolError: octets come after the end of the stream.
+            TypeError: the buffer is not a ``bytearray``.
+            ValueError: it does not hold as many.
         """
         if self._eof:
             raise LocalProtocolError("octets after the end of the stream")

@@ -333,20 +333,30 @@ class FrameDecoder:
         Args:
             buffer: where they stand. Nobody may change it meanwhile.
             count: how many came.
+
+        Raises:
+            TypeError: the buffer is not a ``bytearray``.
+            ValueError: it does not hold as many.
         """
+        if type(buffer) is not bytearray:
+            raise TypeError(f"buffer must be a bytearray, not {type(buffer).__name__}")
+        if not 0 <= count <= len(buffer):
+            raise ValueError(f"count must be 0 to {len(buffer)}, not {count}")
+        view = memoryview(buffer)
         if self._position < self._end:
-            self.feed(memoryview(buffer)[:count])
+            self.feed(view[:count])
             return
         self._buffer = buffer
         self._position, self._end = 0, count
         self._growable = False
-        self._view = None
+        self._view = view
         self._is_borrowed = True
 
     def give_back(self) -> None:
         """Keep a copy of what was not read of a borrowed buffer."""
         if self._is_borrowed:
             self._is_borrowed = False
+            self._view = None
             self._buffer = masking.take(self._buffer, self._position, self._end)
             self._position, self._end = 0, self._end - self._position
 

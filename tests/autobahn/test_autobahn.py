@@ -4,12 +4,16 @@ pytest runs the short sections where `wstest` is found: in $WSTEST, on the PATH,
 hand, with any sections:
 
     python tests/autobahn/test_autobahn.py 1 2 3 4 5 6 7 9 10
+    python tests/autobahn/test_autobahn.py --side "aio servers"
+
+It prints a row of the table in docs/autobahn.md for each side; `make autobahn` prints all of it.
 
 `wstest` runs on Python 2.7: `virtualenv .venv-autobahn`, `.venv-autobahn/bin/pip install autobahntestsuite`.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import json
@@ -20,7 +24,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +31,7 @@ import pytest
 
 from wsframe import ConnectionClosed, Deflate, aio, compiled, sync
 
+ALL = ("1", "2", "3", "4", "5", "6", "7", "9", "10", "12", "13")
 SHORT = ("1", "2", "3", "4", "5", "6", "7", "10")
 # Of the long sections on compression, the shortest messages.
 COMPRESSED = ("12.1.1", "12.2.2", "13.1.1", "13.2.2", "13.3.1", "13.4.2", "13.5.1", "13.6.2", "13.7.1")
@@ -195,19 +199,40 @@ def test_every_case_of_the_short_sections_is_ok(role: str, name: str, tmp_path: 
     assert failures(verdicts) == {}
 
 
-def main(sections: tuple[str, ...]) -> int:
+# By hand
+
+
+def row(side: str, verdicts: dict[str, tuple[str, str]]) -> str:
+    """Return a row of the table: how many cases of each section were OK."""
+    failed = failures(verdicts)
+    cells = []
+    for section in ALL:
+        cases = [case for case in verdicts if case.partition(".")[0] == section]
+        bad = sum(case in failed for case in cases)
+        cells.append(f"{len(cases) - bad} of {len(cases)}" if bad else str(len(cases) or "-"))
+    return f"| {BUILD} | {side} | {' | '.join(cells)} | {len(verdicts) - len(failed)} of {len(verdicts)} |"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("sections", nargs="*", default=ALL, help="sections or cases; by default all")
+    sides = [f"{name} {role}" for role in RUNNERS for name in SERVERS]
+    parser.add_argument("--side", action="append", choices=sides, help="by default all four")
+    parser.add_argument("--head", action="store_true", help="print the head of the table as well")
+    arguments = parser.parse_args()
+    if arguments.head:
+        print(f"| build | side | {' | '.join(ALL)} | all OK |\n|{'---|' * (len(ALL) + 3)}")
     status = 0
-    for role in RUNNERS:
-        for name in SERVERS:
-            with tempfile.TemporaryDirectory() as directory:
-                verdicts = results(role, name, sections, Path(directory))
-            counts = Counter(verdict for verdict, _ in verdicts.values())
-            print(f"{BUILD} {name} {role}: {len(verdicts)} cases, {dict(counts)}", flush=True)
-            for case, both in failures(verdicts).items():
-                status = 1
-                print(f"    {case}: {', '.join(both)}")
+    for side in arguments.side or sides:
+        name, role = side.split()
+        with tempfile.TemporaryDirectory() as directory:
+            verdicts = results(role, name, tuple(arguments.sections), Path(directory))
+        print(row(side, verdicts), flush=True)
+        for case, both in failures(verdicts).items():
+            status = 1
+            print(f"{BUILD} {side}, case {case}: {', '.join(both)}", file=sys.stderr)
     return status
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(tuple(sys.argv[1:]) or SHORT))
+    raise SystemExit(main())
