@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from types import CodeType, FrameType
+from typing import Any
 
 HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
@@ -19,7 +23,7 @@ MAX_LENGTH = 4096
 
 def guide(name: str, options: list[str]) -> None:
     """Fuzz a target with atheris, which sees what pure Python runs."""
-    import atheris
+    import atheris  # type: ignore[import-untyped, unused-ignore]
 
     with atheris.instrument_imports(include=["wsframe"]):
         import wsframe
@@ -133,6 +137,54 @@ def mutate_all(folders: list[Path], count: int, seed: int) -> None:
         print(f"{name}: {count} mutations of {len(seeds)} inputs", flush=True)
 
 
+def arcs_of(target: Callable[[bytes], None], octets: bytes, package: str) -> set[tuple[CodeType, int, int]]:
+    """Return from which line of the package's code to which other one a target went."""
+    arcs = set()
+
+    def trace(frame: FrameType, _event: str, _argument: object) -> Any:
+        code = frame.f_code
+        if not code.co_filename.startswith(package):
+            return None
+        last = 0
+
+        def trace_lines(frame: FrameType, event: str, _argument: object) -> Any:
+            nonlocal last
+            if event == "line":
+                arcs.add((code, last, frame.f_lineno))
+                last = frame.f_lineno
+            return trace_lines
+
+        return trace_lines
+
+    sys.settrace(trace)
+    try:
+        target(octets)
+    finally:
+        sys.settrace(None)
+    return arcs
+
+
+def keep() -> None:
+    """Add to the corpus what was found and goes where nothing in there does: the shortest inputs first."""
+    import wsframe
+
+    from .targets import TARGETS
+
+    package = str(Path(wsframe.__file__).parent)
+    for name, target in TARGETS.items():
+        seen = set()
+        for octets in inputs([CORPUS], name).values():
+            seen |= arcs_of(target, octets, package)
+        before, kept = len(seen), 0
+        for octets in sorted(inputs([GROWN], name).values(), key=len):
+            arcs = arcs_of(target, octets, package)
+            if not arcs <= seen:
+                seen |= arcs
+                kept += 1
+                (CORPUS / name / hashlib.sha256(octets).hexdigest()[:16]).write_bytes(octets)
+        print(f"{name}: {before} arcs, and {len(seen) - before} by {kept} more inputs")
+
+
 def main() -> int:
     """Read the command line, and do what it says."""
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
@@ -143,6 +195,7 @@ def main() -> int:
         "--replay", nargs="+", type=Path, metavar="FOLDER", help="run the inputs of FOLDER/TARGET"
     )
     what.add_argument("--mutate", nargs="+", type=Path, metavar="FOLDER", help="run mutations of them")
+    what.add_argument("--keep", action="store_true", help="add to the corpus what was found, where it is new")
     parser.add_argument("--seconds", type=int, default=300, help="for --all")
     parser.add_argument("--count", type=int, default=10000, help="for --mutate: how many of each target")
     parser.add_argument("--seed", type=int, default=0, help="for --mutate: others")
@@ -153,6 +206,8 @@ def main() -> int:
         guide(options.target, more)
     elif options.all:
         return guide_all(options.seconds)
+    elif options.keep:
+        keep()
     elif options.replay:
         replay(options.replay)
     else:

@@ -46,6 +46,7 @@ from wsframe import (
     parse_uri,
     prepare,
 )
+from wsframe.connection import join_pieces
 
 LIMIT = 1000  # octets of a message
 PREFIX = 6  # octets before the stream
@@ -210,7 +211,7 @@ class Speaker:
         self.sent: list[Event] = []
         self.has_closed = False
 
-    def attempt(self, allowed: bool, call: Callable[..., None], *args: Any, **options: Any) -> bool:
+    def attempt(self, allowed: bool, call: Callable[..., object], *args: Any, **options: Any) -> bool:
         """Call, and check that what the RFC forbids is refused, changes nothing, and nothing else is."""
         before = self.conn.unsent, self.conn.state
         try:
@@ -424,7 +425,7 @@ def listen(conn: Connection, plan: Plan, chunks: list[bytes], way: int) -> Heard
                 pieces.append(event.data)
                 if not event.final:
                     continue
-                event = type(event)(event.data[:0].join(pieces))
+                event = join_pieces(pieces, final=True)
                 pieces = []
             whole += [event, conn.state, conn.should_close]
             had_closed = speaker.has_closed
@@ -671,7 +672,7 @@ def heads(text: str, choice: int) -> None:
         parser.send(h11.Request(method="GET", target="/", headers=asked))
         parser.send(h11.EndOfMessage())
     parser.receive_data(head)
-    event = parser.next_event()
+    event: Any = parser.next_event()
     assert handshake.decode_headers(event.headers) == headers
     if is_request:
         assert (event.method, event.target.decode(), event.http_version) == (b"GET", target, b"1.1")

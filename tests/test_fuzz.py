@@ -9,15 +9,12 @@ from pathlib import Path
 import pytest
 
 import wsframe
+from fuzz import __main__ as runner
+from fuzz import seeds, targets
 from wsframe import Close, Connection, Deflate, Fail, FrameDecoder, Ping, Text
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT))
-targets = pytest.importorskip("fuzz.targets", reason="fuzz/ is not in the sdist")
-runner = pytest.importorskip("fuzz.__main__")
-seeds = pytest.importorskip("fuzz.seeds")
-
-CORPUS = ROOT / "fuzz/corpus"
+CORPUS = runner.CORPUS
 
 
 def replay(name):
