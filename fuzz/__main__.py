@@ -42,10 +42,9 @@ def guide(name: str, options: list[str]) -> None:
         "-print_final_stats=1",
     ]
     # What comes later overrides what comes first; the first directory is where new inputs go.
-    folders = (
-        [] if any(not option.startswith("-") for option in options) else [str(grown), f"{CORPUS / name}"]
-    )
-    atheris.Setup([sys.argv[0], *defaults, *options, *folders], TARGETS[name])
+    if all(option.startswith("-") for option in options):
+        options = [*options, str(grown), str(CORPUS / name)]
+    atheris.Setup([sys.argv[0], *defaults, *options], TARGETS[name])
     atheris.Fuzz()
 
 
