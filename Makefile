@@ -55,11 +55,12 @@ COMMA = ,
 CORE = $(subst $(EMPTY) $(EMPTY),$(COMMA),$(CORE_NAMES:%=*/site-packages/wsframe/%.py))
 CORE_TESTS = $(CORE_NAMES:%=tests/test_%.py)
 
-# Half of the time is for Hypothesis, and half for atheris, which is guided by coverage: so in pure Python.
+# Half of the time is for Hypothesis (an example of all tests takes up to a second), and half for atheris, which is
+# guided by coverage: so in pure Python.
 SECONDS ?= 600
 fuzz: export HYPOTHESIS_PROFILE = deep
 fuzz: .venv-fuzz/fuzz
-	HYPOTHESIS_EXAMPLES=$$(($(SECONDS) + 1)) .venv-fuzz/bin/python -m pytest -o timeout=0 $(PROPERTIES)
+	HYPOTHESIS_EXAMPLES=$$(($(SECONDS) / 2 + 1)) .venv-fuzz/bin/python -m pytest -o timeout=0 $(PROPERTIES)
 	.venv-fuzz/bin/python -m fuzz --all --seconds $$(($(SECONDS) / 2))
 
 PROPERTIES = $(wildcard tests/test_properties*.py)
