@@ -2,6 +2,7 @@
 # make test    runs the tests
 # make check   runs ruff, mypy, and the tests on the compiled and on the pure build
 # make autobahn, make coverage and make bench do what they say
+# make fuzz    looks for what breaks the core, for SECONDS=600; make fuzz-asan, for what breaks the compiled one
 #
 # Each makes its own virtual environment. They need Python 3.11 or newer, and make.
 
@@ -10,7 +11,7 @@ PIP = -m pip --disable-pip-version-check --quiet
 # Editable, so that what you change is what runs. What is compiled is compiled again when it was changed.
 SOURCES = pyproject.toml setup.py $(wildcard src/wsframe/*.p[yx]* src/wsframe/aio/protocol.p*)
 
-.PHONY: serve test check lint test-compiled test-pure autobahn bench coverage dist clean
+.PHONY: serve test check lint test-compiled test-pure autobahn bench coverage fuzz fuzz-asan dist clean
 
 serve: .venv/serve
 	.venv/bin/python -m wsframe serve
@@ -56,6 +57,26 @@ COMMA = ,
 CORE = $(subst $(EMPTY) $(EMPTY),$(COMMA),$(CORE_NAMES:%=*/site-packages/wsframe/%.py))
 CORE_TESTS = $(CORE_NAMES:%=tests/test_%.py)
 
+# Half of the time is for Hypothesis (an example of all tests takes up to a second), and half for atheris, which is
+# guided by coverage: so in pure Python.
+SECONDS ?= 600
+fuzz: export HYPOTHESIS_PROFILE = deep
+fuzz: .venv-fuzz/fuzz
+	HYPOTHESIS_EXAMPLES=$$(($(SECONDS) / 2 + 1)) .venv-fuzz/bin/python -m pytest -o timeout=0 $(PROPERTIES)
+	.venv-fuzz/bin/python -m fuzz --all --seconds $$(($(SECONDS) / 2))
+
+PROPERTIES = $(wildcard tests/test_properties*.py)
+
+# The corpus, with what make fuzz has added to it, and COUNT mutations of it for each target; by gcc.
+COUNT ?= 20000
+ASAN_PYTHON = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	.venv-asan/bin/python
+fuzz-asan: .venv-asan/test
+	$(ASAN_PYTHON) -c "import wsframe; assert wsframe.compiled"
+	$(ASAN_PYTHON) -m fuzz --replay fuzz/corpus reports/fuzz
+	$(ASAN_PYTHON) -m fuzz --mutate fuzz/corpus reports/fuzz --count $(COUNT)
+
 dist: .venv/check
 	.venv/bin/python $(PIP) install build
 	WSFRAME_EXTENSION=no .venv/bin/python -m build
@@ -79,12 +100,14 @@ dist: .venv/check
 	.venv/bin/python $(PIP) install --group check
 	@touch $@
 
-.venv-compiled/test: export WSFRAME_EXTENSION = yes
-.venv-pure/test: export WSFRAME_EXTENSION = no
-.venv-compiled/test .venv-pure/test: $(SOURCES) $(shell find src -name '*.py' -o -name '*.html')
+.venv-compiled/test .venv-asan/test: export WSFRAME_EXTENSION = yes
+.venv-pure/test .venv-fuzz/fuzz: export WSFRAME_EXTENSION = no
+.venv-asan/test: export CC = gcc
+.venv-asan/test: export CFLAGS = -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer
+.venv-compiled/test .venv-pure/test .venv-fuzz/fuzz .venv-asan/test: $(SOURCES) $(shell find src -name '*.py' -o -name '*.html')
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python $(PIP) install --upgrade 'pip>=25.1'
-	$(@D)/bin/python $(PIP) install --group test
+	$(@D)/bin/python $(PIP) install --group $(@F)
 	rm -rf build
 	$(@D)/bin/python $(PIP) install --force-reinstall --no-deps .
 	$(@D)/bin/python $(PIP) install .

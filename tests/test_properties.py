@@ -1,6 +1,6 @@
 """What holds for every stream: of the RFC's frames, of almost its frames, and of any octets.
 
-HYPOTHESIS_PROFILE=deep looks longer, and elsewhere each time.
+HYPOTHESIS_PROFILE=deep looks longer, and elsewhere each time: at HYPOTHESIS_EXAMPLES for each test.
 """
 
 from __future__ import annotations
@@ -49,12 +49,16 @@ from wsframe import (
 )
 
 settings.register_profile(
-    "quick", max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "ci", max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile(
-    "deep", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+    "deep",
+    max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "5000")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
 )
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 CLIENT, SERVER = Role.CLIENT, Role.SERVER
 OTHER = {CLIENT: SERVER, SERVER: CLIENT}
