@@ -1,8 +1,10 @@
 """What went wrong in other WebSocket implementations, and does not go wrong here.
 
 Each test is named by the id of a published vulnerability, or by an issue where there is no such id, and says
-in its first line which product it was and why. They are told as facts: by their advisories (CVE and GHSA
-records, OSV), by the issues named, and for the last three of chapters 4, 9 and 11 by the products' own code.
+in its first line which product it was, and why. The facts are those of the advisories (CVE, GHSA and OSV
+records), of the issues, and where neither tells enough, of the product itself: aiohttp's news fragment 13415
+and PYSEC-2026-4395; wsproto 1.3.2 (its pull request 205), uvicorn 0.54 (Streamlit's pull request 15492),
+picows 2.3.1, websockets 17.4 and autobahn 26.10.2, as they were seen to behave when this was written.
 
     1  Length arithmetic                       7  Missing headers
     2  Limits checked late, or on the wrong    8  Buffers that are measured in items
@@ -382,7 +384,7 @@ def test_cve_2023_43669(end, monkeypatch):
 
 
 def test_uvicorn_8_kib_header():
-    """uvicorn on websockets: a header line above 8 KiB, as cookies are, got no answer: it hung."""
+    """uvicorn with websockets-sansio: a header line above 8 KiB, as of cookies, gets no answer at all."""
     for size in (8_191, 8_192, 8_193, 16_000):
         conn = ServerConnection()
         [event] = hear(conn, request(f"Cookie: a={'b' * size}"))
@@ -610,7 +612,7 @@ def test_aiohttp_13274(end, opcode):
 
 @pytest.mark.parametrize("opcode", [9, 10])
 def test_wsproto_ping(end, opcode):
-    """wsproto 1.3: after a Ping between its fragments, a compressed message went on as it was."""
+    """wsproto: a Ping between the fragments of a compressed message clears what it knows of it."""
     payloads = deflated(b"Hello, " * 10, b"Hello, " * 10)
     control = said(end, opcode, b"p")
     heard = Ping(b"p") if opcode == 9 else Pong(b"p")
@@ -702,7 +704,7 @@ def test_cve_2026_2229(bits):
 
 
 def test_websockets_bfinal(end):
-    """websockets, picows: what followed a block with BFINAL was lost, and so was every message after it."""
+    """websockets, picows, autobahn: what follows a block with BFINAL is lost, and so are later messages."""
     texts = [b"first, " * 9, b"second, " * 9, b"third, " * 9]
     after = deflated(texts[1])[0]
     [third] = deflated(texts[2])
