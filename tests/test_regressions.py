@@ -309,16 +309,14 @@ def test_ghsa_hxp9_w8x3_p566(end):
 
 def test_cve_2026_44545():
     """Daphne before 4.2.2: it did not hand a limit on to Autobahn, where the default is none."""
-    for function in (
-        Connection,
-        ClientConnection,
-        ServerConnection,
-        wsframe.aio.connect,
-        wsframe.aio.serve,
-        wsframe.sync.connect,
-        wsframe.sync.serve,
-    ):
+    for function in (wsframe.aio.connect, wsframe.aio.serve, wsframe.sync.connect, wsframe.sync.serve):
         assert inspect.signature(function).parameters["max_message_size"].default == MIB
+    conn = ServerConnection()
+    hear(conn, request())
+    conn.accept()
+    assert hear(conn, header(SERVER, 0x82, MIB + 1)) == [TOO_BIG]
+    conn, octets = client()
+    assert hear(conn, octets, header(CLIENT, 0x82, MIB + 1))[1:] == [TOO_BIG]
 
 
 def test_cve_2026_54274(end):
