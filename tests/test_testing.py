@@ -6,7 +6,7 @@ import asyncio
 import threading
 
 import pytest
-from hypothesis import HealthCheck, example, find, given, settings
+from hypothesis import HealthCheck, Phase, example, find, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -40,7 +40,7 @@ CLIENT, SERVER = Role.CLIENT, Role.SERVER
 roles = st.sampled_from(Role)
 # A registered profile would be that of all test modules.
 quick = settings(
-    max_examples=150,
+    max_examples=100,
     deadline=None,
     derandomize=True,
     database=None,
@@ -60,9 +60,15 @@ def listen(conn, chunks, *, end=False):
     return heard
 
 
-def finds(strategy, condition):
-    """Return the simplest example that Hypothesis finds, so that a strategy has to make such ones."""
-    return find(strategy, condition, settings=settings(quick, max_examples=3000))
+def makes(strategy, condition):
+    """Tell that a strategy makes such examples: otherwise this raises NoSuchExample."""
+    find(strategy, condition, settings=settings(quick, max_examples=2000, phases=[Phase.generate]))
+    return True
+
+
+def simplest(strategy, condition):
+    """Return what Hypothesis shrinks such an example to."""
+    return find(strategy, condition, settings=settings(quick, max_examples=1000))
 
 
 # Strategies
@@ -77,7 +83,7 @@ def test_payloads_are_octets_up_to_a_size(payload):
 
 @pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
 def test_payloads_reach_the_sizes_where_the_header_changes(size):
-    assert finds(testing.payloads(max_size=70_000), lambda payload: len(payload) == size) == bytes(size)
+    assert makes(testing.payloads(max_size=70_000), lambda payload: len(payload) == size)
 
 
 @quick
@@ -102,17 +108,12 @@ def test_events_are_what_a_connection_may_say(role, data):
     conn = Connection(role)
     if not isinstance(event, (Request, Response)):
         testing.check_grammar([event], conn)
-        assert event == eval(repr(event)) or len(repr(event)) > 64  # noqa: S307
 
 
 @pytest.mark.parametrize("kind", EVENTS)
 def test_events_are_of_every_kind(kind):
     role = SERVER if kind is Request else CLIENT
-    assert finds(testing.events(role), lambda event: isinstance(event, kind))
-    opening = kind in (Request, Response)
-    for event in (Request("/"), Response(101)) if opening else ():
-        del event
-        assert finds(testing.events(), lambda event: not isinstance(event, kind))
+    assert makes(testing.events(role), lambda event: isinstance(event, kind))
 
 
 @quick
@@ -132,7 +133,9 @@ def test_frames_are_legal_by_themselves(frame, role):
 
 def test_frames_are_of_the_opcodes_that_are_wanted():
     for opcode in Opcode:
-        assert finds(testing.frames(), lambda frame, opcode=opcode: frame.opcode is opcode) == Frame(opcode)
+        assert simplest(testing.frames(), lambda frame, opcode=opcode: frame.opcode is opcode) == Frame(
+            opcode
+        )
     for opcode in (Opcode.PING, Opcode.PONG):
         assert find(testing.frames(opcodes=[opcode]), lambda _: True).opcode is opcode
 
@@ -145,8 +148,10 @@ def test_hostile_frames_are_read_or_refused(role, data):
     try:
         while decoder.next_frame():
             pass
+        code = None
     except RemoteProtocolError as error:
-        assert error.code in (1002, 1009)
+        code = error.code
+    assert code in (None, 1002, 1009)
 
 
 @pytest.mark.parametrize("role", Role)
@@ -169,7 +174,7 @@ def test_hostile_frames_break_every_rule(role, reason):
         end = listen(Connection(role), [octets])[-1:]
         return bool(end) and isinstance(end[0], Fail) and reason in end[0].reason
 
-    assert finds(testing.frames(role, hostile=True), is_refused_for_it)
+    assert makes(testing.frames(role, hostile=True), is_refused_for_it)
 
 
 WAYS = {
@@ -221,19 +226,19 @@ def test_streams_are_fragmented_and_compressed_with_controls_in_between():
 
     for role in Role:
         strategy = testing.streams(role, deflate=Deflate())
-        assert finds(
+        assert makes(
             strategy,
             lambda octets, role=role: firsts(octets, role)[:3] == [(2, False, 4), (9, True, 0), (0, True, 0)],
         )
-        assert finds(
+        assert makes(
             strategy, lambda octets, role=role: firsts(octets, role)[:2] == [(1, False, 0), (8, True, 0)]
         )
 
 
 def test_streams_shrink_to_what_is_simple():
-    assert finds(testing.streams(SERVER), lambda stream: stream != b"") == bytes.fromhex("81 80 00000000")
-    assert finds(testing.streams(CLIENT), lambda stream: Close in map(type, stream.events)) == b"\x88\0"
-    simple = finds(
+    assert simplest(testing.streams(SERVER), lambda stream: stream != b"") == bytes.fromhex("81 80 00000000")
+    assert simplest(testing.streams(CLIENT), lambda stream: Close in map(type, stream.events)) == b"\x88\0"
+    simple = simplest(
         testing.streams(CLIENT), lambda stream: any(event == Text("ab") for event in stream.events)
     )
     assert simple == b"\x81\2ab"
@@ -260,7 +265,7 @@ def test_hostile_streams_are_hostile(role, code):
             isinstance(event, Fail) and event.code == code for event in listen(Connection(role), [octets])
         )
 
-    assert finds(testing.streams(role, hostile=True), is_failed)
+    assert makes(testing.streams(role, hostile=True), is_failed)
 
 
 @quick
@@ -275,9 +280,9 @@ def test_chunked_joins(octets, data, max_pieces):
 
 
 def test_chunked_cuts_not_at_all_or_everywhere_and_takes_a_strategy():
-    assert finds(testing.chunked(b"abc"), lambda _: True) == [b"abc"]
-    assert finds(testing.chunked(b"abcd"), lambda pieces: len(pieces) == 4) == [b"a", b"b", b"c", b"d"]
-    assert finds(testing.chunked(testing.streams(CLIENT)), lambda pieces: len(pieces) == 2)
+    assert simplest(testing.chunked(b"abc"), lambda _: True) == [b"abc"]
+    assert makes(testing.chunked(bytes(100)), lambda pieces: len(pieces) == 100)
+    assert makes(testing.chunked(testing.streams(CLIENT)), lambda pieces: len(pieces) == 2)
 
 
 SUBPROTOCOLS = ("chat", "superchat")
@@ -314,7 +319,7 @@ def test_handshakes_offer_and_accept_what_they_may():
         (SERVER, b"permessage-deflate"),
     ]:
         strategy = testing.handshakes(role, subprotocols=SUBPROTOCOLS, deflate=True)
-        assert finds(strategy, lambda octets, text=text: text in octets)
+        assert makes(strategy, lambda octets, text=text: text in octets)
         plain = find(testing.handshakes(role), lambda _: True)
         assert b"Protocol" not in plain
         assert b"Extensions" not in plain
@@ -342,7 +347,7 @@ def test_hostile_requests_are_refused_for_many_reasons(status):
         listen(conn, [octets])
         return conn.data_to_send().startswith(b"HTTP/1.1 %d " % status)
 
-    assert finds(testing.handshakes(SERVER, hostile=True), is_refused)
+    assert makes(testing.handshakes(SERVER, hostile=True), is_refused)
 
 
 @quick
@@ -364,7 +369,7 @@ def test_hostile_deflate_offers_are_accepted_or_declined(offers):
 
 def test_hostile_deflate_offers_are_declined_for_what_stands_in_them():
     for text in ("=16", "unknown", '="15', "Permessage-Deflate"):
-        assert finds(
+        assert makes(
             testing.deflate_offers(hostile=True),
             lambda offers, text=text: text in offers and Deflate().accept(offers) is None,
         )
