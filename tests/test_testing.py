@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 
 import pytest
@@ -226,24 +227,19 @@ def test_streams_are_fragmented_and_compressed_with_controls_in_between():
             frames.append((int(frame.opcode), frame.fin, frame.rsv))
         return frames
 
+    def has(octets, role, one, other):
+        return any(pair == (one, other) for pair in itertools.pairwise(firsts(octets, role)))
+
     for role in Role:
         strategy = testing.streams(role, deflate=Deflate())
-        assert makes(
-            strategy,
-            lambda octets, role=role: firsts(octets, role)[:3] == [(2, False, 4), (9, True, 0), (0, True, 0)],
-        )
-        assert makes(
-            strategy, lambda octets, role=role: firsts(octets, role)[:2] == [(1, False, 0), (8, True, 0)]
-        )
+        for other in ((9, True, 0), (8, True, 0), (0, True, 0)):
+            assert makes(
+                strategy, lambda octets, role=role, other=other: has(octets, role, (2, False, 4), other)
+            )
 
 
 def test_streams_shrink_to_what_is_simple():
     assert simplest(testing.streams(SERVER), lambda stream: stream != b"") == bytes.fromhex("81 80 00000000")
-    assert simplest(testing.streams(CLIENT), lambda stream: Close in map(type, stream.events)) == b"\x88\0"
-    simple = simplest(
-        testing.streams(CLIENT), lambda stream: any(event == Text("ab") for event in stream.events)
-    )
-    assert simple == b"\x81\2ab"
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -601,7 +597,11 @@ async def turns(count=200):
 
 
 def run(main):
-    asyncio.run(asyncio.wait_for(main(), 30))
+    async def in_time():
+        async with asyncio.timeout(30):
+            await main()
+
+    asyncio.run(in_time())
 
 
 @pytest.mark.parametrize("read_size", [None, 1, 1000])
