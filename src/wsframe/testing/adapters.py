@@ -201,7 +201,9 @@ class MemoryTransport(asyncio.Transport):
     def _drop(self) -> None:
         self._unsent.clear()
         self._size = 0
-        self._loop.call_soon(self._go_on)
+        # Writing is not resumed: on TCP as well, who waits for that is told of the end first.
+        if self._is_closing:
+            self._lose()
 
     def _lose(self) -> None:
         if not self._is_lost:
