@@ -55,6 +55,7 @@ STRANGERS = {
     "aio": {"sync"},
     "asgi": {"sync", "client"},
     "hub": {"sync", "client", "server", "asgi"},
+    "testing": {"asgi", "hub"},
 }
 NETWORK = {"_socket", "_ssl", "asyncio", "concurrent", "select", "selectors", "socket", "ssl", "threading"}
 
@@ -202,6 +203,21 @@ def test_import_wsframe_loads_nothing_that_touches_the_network():
     assert "wsframe" in loaded
     assert not loaded & {"h11", "hypothesis"}  # they take long, and most programs need none of them
     assert not loaded & NETWORK
+
+
+def test_only_testing_needs_hypothesis_and_only_who_asks_for_it_gets_it():
+    for module, path in MODULES.items():
+        if layer_of(name_of(path)) == "testing":
+            continue
+        inside, outside = imports_of(path)
+        assert "hypothesis" not in outside, module
+        assert "testing" not in inside, module
+    # From bottom to top: what stands to the right may use what stands to the left.
+    parts = ("strategies", "pair", "machine", "adapters", "__init__")
+    assert {path.stem for path in (PACKAGE / "testing").glob("*.py")} == set(parts)
+    for place, part in enumerate(parts):
+        source = (PACKAGE / "testing" / f"{part}.py").read_text(encoding="utf-8")
+        assert set(re.findall(r"^from \.(\w+) import", source, re.MULTILINE)) <= set(parts[:place])
 
 
 def test_a_helper_lives_with_its_only_user():

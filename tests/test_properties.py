@@ -27,7 +27,6 @@ import wsproto.events
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import event as seen
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from wsframe import (
     Binary,
@@ -36,17 +35,16 @@ from wsframe import (
     Connection,
     Fail,
     FrameDecoder,
-    LocalProtocolError,
     Ping,
     Pong,
     Request,
-    Response,
     Role,
     ServerConnection,
     State,
     Text,
     masking,
 )
+from wsframe.testing import TwoEndpoints, check_grammar, joined
 
 settings.register_profile(
     "ci", max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -375,51 +373,6 @@ def listen(conn, chunks, *, answer="accept", echo=True, close_after=None):
     return Heard(events, states, frames, heads_out, end)
 
 
-def joined(events):
-    """Return events with the pieces of each message put together, and without an unfinished one."""
-    whole, pieces = [], []
-    for event in events:
-        if isinstance(event, (Text, Binary)):
-            pieces.append(event.data)
-            if event.final:
-                whole.append(type(event)(type(event.data)().join(pieces)))
-                pieces = []
-        else:
-            whole.append(event)
-    return whole
-
-
-FIELDS = {
-    Request: (str, tuple, tuple, (str, type(None)), bool),
-    Response: (int, tuple, bytes, (str, type(None))),
-    Text: (str, bool),
-    Binary: (bytes, bool),
-    Ping: (bytes,),
-    Pong: (bytes,),
-    Close: (int, str),
-    Fail: (int, str),
-}
-
-
-def check_grammar(events, conn):
-    """Events = opening *( Text / Binary / Ping / Pong ) ( Close / Fail )."""
-    for event in events:
-        for name, kind in zip(event.__match_args__, FIELDS[type(event)], strict=True):
-            assert isinstance(getattr(event, name), kind)
-    kinds = [type(event) for event in events]
-    opening = {ServerConnection: Request, ClientConnection: Response}.get(type(conn))
-    if opening and kinds and kinds[0] is not Fail:
-        assert kinds.pop(0) is opening
-    if kinds and kinds[-1] in (Close, Fail):
-        kinds.pop()
-    assert set(kinds) <= {Text, Binary, Ping, Pong}
-    piece = None
-    for event in events:
-        if isinstance(event, (Text, Binary)):
-            assert piece in (None, type(event))
-            piece = None if event.final else type(event)
-
-
 # Properties of one end
 
 
@@ -648,174 +601,8 @@ def test_what_one_end_says_the_other_hears(role, things, code, reason, sizes):
     assert peer.close_sent == peer.close_received == conn.close_sent
 
 
-class Endpoints(RuleBasedStateMachine):
-    """A client and a server over a wire that cuts, delays, and breaks."""
-
-    @initialize(handshake=st.booleans(), fragments=st.booleans())
-    def connect(self, handshake, fragments):
-        if handshake:
-            client = ClientConnection("ws://localhost/", subprotocols=["chat"], fragments=fragments)
-            server = ServerConnection(subprotocols=["chat"])
-        else:
-            client, server = Connection(CLIENT, fragments=fragments), Connection(SERVER)
-        self.conns = {CLIENT: client, SERVER: server}
-        self.wires = {CLIENT: bytearray(), SERVER: bytearray()}  # to each
-        self.hung_up = {CLIENT: False, SERVER: False}  # whether the stream to each ends after its wire
-        self.heard = {CLIENT: [], SERVER: []}
-        self.said = {CLIENT: [], SERVER: []}
-        self.sending = {CLIENT: None, SERVER: None}  # a fragmented message: its kind and its fragments
-        self.ended = {CLIENT: False, SERVER: False}
-        self.is_lost = False
-
-    # What happens
-
-    @rule(role=roles, thing=said_things)
-    def say(self, role, thing):
-        conn = self.conns[role]
-        if conn.state is not State.OPEN:
-            self.refuse(conn, lambda: say(conn, thing))
-        elif self.sending[role] is None or thing[0] in ("ping", "pong"):
-            self.said[role].append(say(conn, thing))
-
-    @rule(role=roles, data=st.one_of(said_texts, payloads), fin=st.booleans())
-    def say_fragment(self, role, data, fin):
-        conn = self.conns[role]
-        send, kind = (conn.send_text, Text) if isinstance(data, str) else (conn.send_binary, Binary)
-        begun, fragments = self.sending[role] or (kind, [])
-        if conn.state is not State.OPEN or begun is not kind:
-            self.refuse(conn, lambda: send(data, fin))
-            return
-        send(data, fin)
-        fragments = [*fragments, data]
-        self.sending[role] = None if fin else (kind, fragments)
-        if fin:
-            self.said[role].append(kind(type(data)().join(fragments)))
-
-    @rule(role=roles, code=st.sampled_from([*CODES, 1005]), reason=reasons)
-    def close(self, role, code, reason):
-        conn = self.conns[role]
-        if conn.state is State.OPEN:
-            self.said[role].append(closing(conn, code, reason))
-            assert conn.state is State.CLOSING
-        else:
-            self.refuse(conn, lambda: closing(conn, code, reason))
-
-    def refuse(self, conn, call):
-        before = (conn.state, conn.should_close, conn.close_sent, conn.unsent)
-        with pytest.raises(LocalProtocolError):
-            call()
-        assert (conn.state, conn.should_close, conn.close_sent, conn.unsent) == before
-
-    @rule(role=roles, count=st.integers(1, 400), events=st.one_of(st.none(), st.integers(0, 2)))
-    def deliver(self, role, count, events):
-        """Carry some octets to an endpoint, which reads some events, or all that there are."""
-        self.flush()
-        wire, conn = self.wires[role], self.conns[role]
-        if wire:
-            conn.receive_data(bytes(wire[:count]))
-            del wire[:count]
-        elif self.hung_up[role]:
-            conn.receive_data(b"")
-        self.read(role, events)
-
-    @precondition(lambda self: not self.is_lost)
-    @rule(kept=st.integers(0, 100))
-    def lose_the_stream(self, kept):
-        self.flush()
-        self.is_lost = True
-        for role in Role:
-            del self.wires[role][kept:]
-            self.hung_up[role] = True
-
-    def flush(self):
-        for role, conn in self.conns.items():
-            octets = conn.data_to_send()
-            if not self.hung_up[OTHER[role]]:
-                self.wires[OTHER[role]] += octets
-            if conn.should_close and not self.hung_up[role]:
-                # It closes TCP: the peer gets what was sent, then the end. What is under way here is lost.
-                self.hung_up[role] = self.hung_up[OTHER[role]] = True
-                self.wires[role].clear()
-
-    def read(self, role, count=None):
-        conn = self.conns[role]
-        for _ in range(count) if count is not None else itertools.count():
-            closed_before = conn.close_sent
-            event = conn.next_event()
-            if event is None:
-                return
-            assert not self.ended[role]
-            self.heard[role].append(event)
-            match event:
-                case Request():
-                    conn.accept()
-                case Ping(payload):
-                    self.said[role].append(Pong(payload))
-                case Close(code, reason):
-                    self.ended[role] = True
-                    if closed_before is None:
-                        self.said[role].append(Close(code, reason))
-                case Fail(code):
-                    self.ended[role] = True
-                    assert code == 1006
-
-    # What holds
-
-    def messages_heard(self, role):
-        return joined(event for event in self.heard[role] if not isinstance(event, (Request, Response, Fail)))
-
-    @invariant()
-    def each_hears_what_the_other_said(self):
-        for role in Role:
-            heard = self.messages_heard(role)
-            assert heard == self.said[OTHER[role]][: len(heard)]
-
-    @invariant()
-    def the_state_tells_what_may_be_said(self):
-        for role, conn in self.conns.items():
-            opened = type(conn) is Connection or any(
-                isinstance(event, (Request, Response)) for event in self.heard[role]
-            )
-            if conn.state is State.OPEN:
-                assert opened
-                assert conn.close_sent is conn.close_received is None
-                assert not self.ended[role]
-            elif opened:
-                assert conn.close_sent or self.ended[role]
-            if conn.close_received:
-                assert conn.close_sent
-                assert self.ended[role]
-
-    def teardown(self):
-        for role in Role if self.ended else ():
-            conn = self.conns[role]
-            if self.sending[role] and conn.state is State.OPEN:
-                self.say_fragment(role, "" if self.sending[role][0] is Text else b"", True)
-        rounds = 0
-        while not all(conn.state is State.CLOSED for conn in self.conns.values()):
-            for role, conn in self.conns.items():
-                if conn.state is State.OPEN:
-                    self.close(role, 1000, "done")
-                self.deliver(role, 2**20, None)
-            rounds += 1
-            assert rounds < 10
-        client, server = self.conns[CLIENT], self.conns[SERVER]
-        assert all(self.ended.values())
-        for conn in self.conns.values():
-            assert conn.should_close
-            check_grammar(self.heard[conn.role], conn)
-        # Agreed: what one received is what the other sent, and without a loss both have closed.
-        if not self.is_lost:
-            assert client.close_received
-            assert server.close_received
-            for role in Role:
-                # Pongs that are said after Close find nobody who listens.
-                said = self.said[OTHER[role]]
-                last = max(i for i, event in enumerate(said) if isinstance(event, Close))
-                assert self.messages_heard(role) == said[: last + 1]
-        for conn, peer in ((client, server), (server, client)):
-            assert conn.close_received in (None, peer.close_sent)
-        assert client.subprotocol == server.subprotocol or self.is_lost
+class Endpoints(TwoEndpoints):
+    """A client and a server over a wire that cuts, delays, and breaks: see wsframe.testing."""
 
 
 Endpoints.TestCase.settings = settings(
