@@ -35,7 +35,7 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
-from wsframe import ConnectionClosed, aio, sync
+from wsframe import aio, sync
 
 HOST = "127.0.0.1"
 TICK = 0.005  # seconds
@@ -85,7 +85,7 @@ class Gauge:
         if self._cpu is not None:
             self._cpu_stall = max(self._cpu_stall, time.thread_time() - self._cpu)
         self._ticks += 1
-        if self._settled is not None and self._ticks % 4 == 0:
+        if self._ticks % 4 == 0:
             self._check()
         self._due, self._cpu = time.perf_counter() + TICK, time.thread_time()
 
@@ -103,12 +103,16 @@ class Gauge:
         self.start()
 
     def _check(self) -> None:
-        assert self._settled is not None
-        if self._count_tasks() <= self._settled["tasks"] and threads() <= self._settled["threads"]:
-            if files() <= self._settled["files"]:
-                self._settled = None
-                say(self.report())
-                self.start()
+        most = self._settled
+        if (
+            most is not None
+            and self._count_tasks() <= most["tasks"]
+            and threads() <= most["threads"]
+            and files() <= most["files"]
+        ):
+            self._settled = None
+            say(self.report())
+            self.start()
 
     def report(self) -> Report:
         """Return what the process holds."""
