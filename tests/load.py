@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import operator
 import platform
+import random
 import signal
 import socket
 import sys
@@ -35,6 +36,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from load_clients import (
+    AT_ONCE,
     CLOSE,
     LINGER,
     SLACK,
@@ -53,7 +55,7 @@ from wsframe import compiled
 
 WARM_UP = 50
 MANY = 10**9
-ENOUGH = 20  # messages of each client, before the server is terminated
+ENOUGH = 5  # messages of each client, before the server is terminated
 
 
 @dataclass
@@ -67,11 +69,12 @@ class Settings:
     bystanders: int = 20
     terminated: int = 500  # connections of each kind, when the server is terminated
     timeout: float = 3  # to open, to close, and what handlers have patience for, in seconds
+    grace: float = 10  # seconds to end, when some clients hang
     every: float = 1  # seconds between the octets of slow clients
     phases: tuple[str, ...] = ("idle", "active", "vanish", "churn", "SIGTERM")
 
-    def options(self, cap: int) -> list[str]:
-        seconds = str(self.timeout)
+    def options(self, cap: int, timeout: float) -> list[str]:
+        seconds = str(timeout)
         return [
             *("--adapter", self.adapter, "--loop", self.loop, "--cap", str(cap)),
             *("--open-timeout", seconds, "--close-timeout", seconds, "--patience", seconds),
@@ -84,6 +87,7 @@ QUICK: dict[str, Any] = {
     "vanishing": 5,
     "terminated": 20,
     "timeout": 0.3,
+    "grace": 2,
     "every": 0.05,
 }
 
@@ -130,7 +134,7 @@ def warm_up(fleet: Fleet, server: Server) -> Report:
 def check_many(settings: Settings, results: Results) -> None:
     """Keep connections open, idle and active, and close them."""
     count = settings.connections
-    with serving(*settings.options(count + WARM_UP)) as server, Fleet(server.port) as fleet:
+    with serving(*settings.options(count + WARM_UP, TIMEOUT)) as server, Fleet(server.port) as fleet:
         held = warm_up(fleet, server)
         before, start = server.memory(), time.perf_counter()
         clients = fleet.open(count)
@@ -203,10 +207,15 @@ class Raw:
 
     def open(self, path: str, octets: bytes = b"") -> Raw:
         """Open a WebSocket, and leave what comes after the response where it is."""
-        self.sock.sendall(request(path) + octets)
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += self.sock.recv(1)
+        try:
+            self.sock.sendall(request(path) + octets)
+            blank = -1
+            while blank < 0:
+                blank = self.sock.recv(1024, socket.MSG_PEEK).find(b"\r\n\r\n")
+            self.sock.recv(blank + 4)
+        except OSError:
+            self.sock.close()
+            raise
         return self
 
     def trickle(self) -> None:
@@ -292,7 +301,7 @@ def check_vanishing(settings: Settings, results: Results) -> None:
     kinds = list(KINDS)
     cap = settings.vanishing + settings.bystanders + WARM_UP
     while kinds:
-        with serving(*settings.options(cap)) as server, Fleet(server.port) as fleet:
+        with serving(*settings.options(cap, settings.timeout)) as server, Fleet(server.port) as fleet:
             warm_up(fleet, server)
             bystanders = fleet.open(settings.bystanders)
             for client in bystanders:
@@ -329,6 +338,7 @@ def check_kind(
     try:
         for _ in range(settings.vanishing):
             raws.append(kind.begin(server.port))
+            fleet.serve()
         report = settle(fleet, server, held, timeout + SLACK, settings.every, act)
         seconds = time.monotonic() - start
     except OSError as error:  # TimeoutError is one
@@ -398,7 +408,7 @@ def churn(fleet: Fleet, count: int) -> None:
 
 def check_churn(settings: Settings, results: Results) -> None:
     """Open and close many connections, and look at what is left."""
-    with serving(*settings.options(WARM_UP)) as server, Fleet(server.port) as fleet:
+    with serving(*settings.options(WARM_UP, TIMEOUT)) as server, Fleet(server.port) as fleet:
         held = warm_up(fleet, server)
         server.command("trace")
         server.answer()
@@ -428,7 +438,9 @@ def check_end(settings: Settings, results: Results, *, with_faults: bool) -> Non
     count = settings.terminated
     what = "SIGTERM, with others that hang" if with_faults else "SIGTERM"
     hanging = settings.bystanders if with_faults else 0
-    with serving(*settings.options(3 * count + 3 * hanging + WARM_UP)) as server, Fleet(server.port) as fleet:
+    grace = settings.grace if with_faults else TIMEOUT
+    cap = 3 * (count + hanging) + WARM_UP + AT_ONCE
+    with serving(*settings.options(cap, grace)) as server, Fleet(server.port) as fleet:
         held = warm_up(fleet, server)
         raws = [Raw(server.port, receive_buffer=SMALL).open("/push") for _ in range(hanging)]
         raws += [Raw(server.port).open("/echo") for _ in range(hanging)]
@@ -442,21 +454,25 @@ def check_end(settings: Settings, results: Results, *, with_faults: bool) -> Non
         while any(client.received < ENOUGH for client in (*echoing, *pushing)):
             fleet.turn()
         results.figure("SIGTERM", f"{count} echo, {count} idle, {count} are pushed to", server.report())
+        opening = [fleet.start("/echo") for _ in range(AT_ONCE)]
+        for _ in range(random.randrange(4)):  # some are further than others
+            fleet.turn()
         server.process.send_signal(signal.SIGTERM)
         start = time.monotonic()
-        last = fleet.run_until_answered(server, settings.timeout + TIMEOUT)
-        fleet.reach("over", clients)
+        last = fleet.run_until_answered(server, grace + TIMEOUT)
+        fleet.reach("over", [*clients, *opening])
         code = server.process.wait(TIMEOUT)
         seconds = time.monotonic() - start
         for raw in raws:
             raw.sock.close()
-    grace = settings.timeout
     results.check(seconds < grace + SLACK, f"{what}: it ends in {grace:g} s; but it took {seconds:.1f}")
     results.check(code == 0, f"{what}: its exit code is 0; but it is {code}")
     codes = {client.code for client in clients}
     results.check(codes == {1001}, f"{what}: all are closed with 1001; but the codes are {codes}")
     wrong = list(miscounted(clients, last["accepted"]))
     results.check(not wrong, f"{what}: what send() accepts arrives; but {len(wrong)} are wrong: {wrong[:5]}")
+    codes = {client.code for client in opening if client.is_open}
+    results.check(codes <= {1001}, f"{what}: who is just opening gets 1001 as well; but some got {codes}")
     left = {name: last[name] - held[name] for name in ("files", "tasks", "threads")}
     if not (
         with_faults and settings.adapter == "sync"

@@ -355,6 +355,10 @@ class Fleet:
             raise TimeoutError(f"{self.pending} clients wait for something")
         self._serve(ready)
 
+    def serve(self) -> None:
+        """Serve those that are ready."""
+        self._serve(self._epoll.poll(0))
+
     def _serve(self, ready: list[tuple[int, int]]) -> None:
         for number, events in ready:
             client = self._clients.get(number)
