@@ -188,6 +188,8 @@ class AioHandlers:
             while True:
                 await websocket.send(numbered(accepted))
                 accepted += 1
+                if key >= 0:  # one of many: let others have a turn
+                    await asyncio.sleep(0)
         finally:
             self.accepted[key] = accepted
 
