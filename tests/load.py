@@ -67,7 +67,7 @@ class Settings:
     opens: int = 10_000
     vanishing: int = 50  # clients of each kind
     bystanders: int = 20
-    terminated: int = 200  # connections of each kind, when the server is terminated
+    terminated: int = 500  # connections of each kind, when the server is terminated
     timeout: float = 3  # to open, to close, and what handlers have patience for, in seconds
     grace: float = 10  # seconds to end, when some clients hang
     every: float = 1  # seconds between the octets of slow clients
@@ -510,7 +510,7 @@ def main() -> int:
     parser.add_argument("--messages", type=int, help="of each of them")
     parser.add_argument("--opens", type=int, help="opened and ended")
     parser.add_argument("--vanishing", type=int, help="clients of each kind")
-    parser.add_argument("--terminated", type=int, help="connections of each kind (aio: 200, sync: 100)")
+    parser.add_argument("--terminated", type=int, help="connections of each kind (aio: 500, sync: 100)")
     parser.add_argument("--timeout", type=float, help="each of the server's, in seconds")
     parser.add_argument("--every", type=float, help="seconds between the octets of slow clients")
     parser.add_argument("--phases", nargs="+", choices=defaults.phases, help="only these")
