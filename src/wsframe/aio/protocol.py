@@ -469,7 +469,8 @@ class Protocol:
             chunks = connection.chunks_to_send()
             transport = self._transport
             if transport.is_closing():
-                pass  # nobody reads it
+                # Nobody reads it. Who sends must wait, or there is no next turn, which tells of the loss.
+                self._is_writing_paused = not self._is_lost
             elif len(chunks) == 1:
                 transport.write(chunks[0])
             elif max(map(len, chunks)) < LARGE:

@@ -182,8 +182,9 @@ class Server:
         self._lock = threading.RLock()  # shutdown() may be called by a signal handler
         self._threads: set[threading.Thread] = set()
         self._opening: set[Stream] = set()
-        self._is_serving = False
+        self._serving: threading.Thread | None = None  # the thread of serve_forever()
         self._is_shut_down = False
+        self._is_shutting_down = False  # whether it closes all, when it is done
         self._farewell = 1001, ""  # what shutdown() says to those that are open
         # Whoever changes what serve_forever() waits for sends it an octet.
         self._waker, self._wakened = socket.socketpair()
@@ -205,34 +206,41 @@ class Server:
         self.shutdown()
 
     def serve_forever(self) -> None:
-        """Accept connections, until another thread calls ``shutdown()``."""
-        with self._lock:
-            if self._is_shut_down or self._is_serving:
-                raise RuntimeError("the server is shut down, or serves already")
-            self._is_serving = True
-        try:
-            self._serve_until_shut_down()
-        finally:
-            self._is_serving = False
-            self._close_wakers()
+        """Accept connections, until another thread or a signal handler calls ``shutdown()``.
 
-    def _serve_until_shut_down(self) -> None:
+        Raises:
+            RuntimeError: the server is shut down, or serves already.
+        """
         with selectors.DefaultSelector() as full, selectors.DefaultSelector() as ready:
-            full.register(self._wakened, selectors.EVENT_READ)
-            for sock in (*self.sockets, self._wakened):
-                ready.register(sock, selectors.EVENT_READ)
-            while not self._is_shut_down:
-                selector = full if len(self._threads) >= self._max_connections else ready
-                for key, _ in selector.select():
-                    if key.fileobj is self._wakened:
-                        self._wakened.recv(4096)
-                    elif not self._accept(key.fileobj):  # type: ignore[arg-type]
-                        full.select(1)  # until somebody has gone, or for a second
+            with self._lock:
+                if self._is_shut_down or self._serving is not None:
+                    raise RuntimeError("the server is shut down, or serves already")
+                self._serving = threading.current_thread()
+                full.register(self._wakened, selectors.EVENT_READ)
+                for sock in (*self.sockets, self._wakened):
+                    ready.register(sock, selectors.EVENT_READ)
+            try:
+                self._accept_until_shut_down(full, ready)
+            finally:
+                self._serving = None
+                if self._is_shutting_down:
+                    self._close_all()
+                self._close_wakers()
+
+    def _accept_until_shut_down(self, full: selectors.BaseSelector, ready: selectors.BaseSelector) -> None:
+        while not self._is_shut_down:
+            selector = full if len(self._threads) >= self._max_connections else ready
+            for key, _ in selector.select():
+                if key.fileobj is self._wakened:
+                    self._wakened.recv(4096)
+                elif not self._accept(key.fileobj):  # type: ignore[arg-type]
+                    full.select(1)  # until somebody has gone, or for a second
 
     def shutdown(self, code: int = 1001, reason: str = "") -> None:
         """Refuse new connections, close the open ones, and wait for the handlers.
 
-        Connections that are not closed within ``close_timeout`` are cut.
+        Connections that are not closed within ``close_timeout`` are cut. A signal handler may call it: in the
+        thread of ``serve_forever()`` it returns at once, and that does the rest.
 
         Args:
             code: the status code to close with.
@@ -242,19 +250,27 @@ class Server:
             LocalProtocolError: the code or the reason cannot be sent.
         """
         Connection(Role.SERVER).send_close(code, reason)  # what cannot be sent is told now
-        deadline = None if self._close_timeout is None else monotonic() + self._close_timeout
         with self._lock:
             self._is_shut_down = True
             self._farewell = code, reason
-            websockets, opening, threads = list(self.connections), list(self._opening), list(self._threads)
         self._wake()
+        if self._serving is threading.current_thread():
+            # It was interrupted, perhaps while it holds the lock that the threads need to end.
+            self._is_shutting_down = True
+        else:
+            self._close_all()
+
+    def _close_all(self) -> None:
+        deadline = None if self._close_timeout is None else monotonic() + self._close_timeout
+        with self._lock:
+            websockets, opening, threads = list(self.connections), list(self._opening), list(self._threads)
         for sock in self.sockets:
             sock.close()
         for stream in opening:
             stream.abort()
         for websocket in websockets:
             with suppress(TimeoutError):  # a slow one holds up nobody: its own thread sends the rest
-                websocket._send_close(code, reason, monotonic())
+                websocket._send_close(*self._farewell, monotonic())
         for thread in threads:
             # A handler may be shutting down the server.
             if thread is not threading.current_thread():
@@ -268,7 +284,7 @@ class Server:
             self._waker.send(b"\0")
 
     def _close_wakers(self) -> None:
-        if self._is_shut_down and not self._is_serving:
+        if self._is_shut_down and self._serving is None:
             self._waker.close()
             self._wakened.close()
 
