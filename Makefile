@@ -11,7 +11,7 @@ PIP = -m pip --disable-pip-version-check --quiet
 # Editable, so that what you change is what runs. What is compiled is compiled again when it was changed.
 SOURCES = pyproject.toml setup.py $(wildcard src/wsframe/*.p[yx]* src/wsframe/aio/protocol.p*)
 
-.PHONY: serve test check lint test-compiled test-pure autobahn bench coverage fuzz fuzz-asan dist clean
+.PHONY: serve test check lint test-compiled test-pure autobahn bench coverage fuzz fuzz-asan load dist clean
 
 serve: .venv/serve
 	.venv/bin/python -m wsframe serve
@@ -76,6 +76,12 @@ fuzz-asan: .venv-asan/test
 	$(ASAN_PYTHON) -c "import wsframe; assert wsframe.compiled"
 	$(ASAN_PYTHON) -m fuzz --replay fuzz/corpus reports/fuzz
 	$(ASAN_PYTHON) -m fuzz --mutate fuzz/corpus reports/fuzz --count $(COUNT)
+
+# Thousands of connections, and clients that vanish; docs/load.md says what must hold.
+load: .venv/test
+	.venv/bin/python tests/load.py
+	.venv/bin/python tests/load.py --loop uvloop
+	.venv/bin/python tests/load.py --adapter sync
 
 dist: .venv/check
 	.venv/bin/python $(PIP) install build
