@@ -63,7 +63,7 @@ def listen(conn, chunks, *, end=False):
 
 def makes(strategy, condition):
     """Tell that a strategy makes such examples: otherwise this raises NoSuchExample."""
-    find(strategy, condition, settings=settings(quick, max_examples=2000, phases=[Phase.generate]))
+    find(strategy, condition, settings=settings(quick, max_examples=20_000, phases=[Phase.generate]))
     return True
 
 
@@ -159,7 +159,7 @@ def test_hostile_frames_are_read_or_refused(role, data):
 def test_hostile_frames_break_every_rule(role):
     reasons = set()
 
-    @settings(quick, max_examples=600, phases=[Phase.generate])
+    @settings(quick, max_examples=1500, phases=[Phase.generate])
     @given(octets=testing.frames(role, hostile=True))
     def refuse(octets):
         heard = listen(Connection(role), [octets])
@@ -533,7 +533,7 @@ def test_the_grammar_knows_what_opens_a_connection():
 
 machine_settings = settings(quick, max_examples=30, stateful_step_count=30)
 buggy_settings = settings(
-    machine_settings, max_examples=300, phases=[Phase.generate], report_multiple_bugs=False, database=None
+    machine_settings, max_examples=1000, phases=[Phase.generate], report_multiple_bugs=False, database=None
 )
 
 

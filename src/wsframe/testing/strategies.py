@@ -167,29 +167,38 @@ def _legal_frames(draw: DrawFn, opcodes: Sequence[Opcode], max_size: int) -> Fra
     return Frame(opcode, draw(payloads(max_size=max_size)), fin)
 
 
+# Of a Close, or of text
+_BAD_PAYLOADS = st.one_of(
+    st.sampled_from(_BAD_TEXTS),
+    st.binary(min_size=1, max_size=1),  # too short for a status code
+    st.builds(
+        lambda code, reason: code.to_bytes(2, "big") + reason,
+        st.sampled_from(CODES + _BAD_CODES),
+        st.sampled_from([b"", b"why", *_BAD_TEXTS]),
+    ),
+)
+
+
 @st.composite
 def _hostile_frames(draw: DrawFn, role: Role, opcodes: Sequence[Opcode], max_size: int) -> bytes:
-    """One frame that is legal by chance: any first octet, any form of any length, masked or not."""
-    likely = [0x80 | opcode for opcode in opcodes] + list(opcodes)
-    first = draw(st.one_of(*[st.sampled_from(likely)] * 3, st.integers(0, 255)))
-    payload = draw(
-        st.one_of(
-            payloads(max_size=max_size),
-            st.sampled_from(_BAD_TEXTS),
-            st.binary(min_size=1, max_size=1),  # too short for a status code
-            st.builds(
-                lambda code, reason: code.to_bytes(2, "big") + reason,
-                st.sampled_from(CODES + _BAD_CODES),
-                st.sampled_from([b"", b"why", *_BAD_TEXTS]),
-            ),
-        )
-    )
-    announced = draw(
-        st.one_of(st.just(len(payload)), st.sampled_from([1, 126, 65536, 2**32, 2**63 - 1, 2**63, 2**64 - 1]))
-    )
-    is_masked = (role is Role.SERVER) is draw(st.sampled_from([True, True, True, False]))
+    """One frame of which something is not as it should be, and more by chance."""
+    broken = draw(st.sampled_from(["first octet", "control frame", "payload", "length", "form", "masking"]))
+    first = 0x80 | draw(st.sampled_from(opcodes))
+    payload = draw(payloads(max_size=max_size))
+    if broken == "first octet":
+        first = draw(st.integers(0, 255))
+    elif broken == "control frame":
+        first = draw(st.sampled_from([0x08, 0x09, 0x0A, 0x88, 0x89, 0x8A]))
+        payload = draw(st.binary(min_size=126, max_size=130))
+    elif broken == "payload":
+        payload = draw(_BAD_PAYLOADS)
+    announced = len(payload)
+    if broken == "length":
+        announced = draw(st.sampled_from([1, 126, 65536, 2**32, 2**63 - 1, 2**63, 2**64 - 1]))
+    is_masked = (role is Role.SERVER) is (broken != "masking")
     needed = 0 if announced < 126 else 2 if announced < 65536 else 8
-    form = max(needed, draw(st.sampled_from([0, 0, 0, 2, 8])))  # octets of extended payload length
+    # Octets of extended payload length
+    form = max(needed, draw(st.sampled_from([2, 8]))) if broken == "form" else needed
     second = {0: announced, 2: 126, 8: 127}[form] | is_masked << 7
     header = bytes([first, second]) + (announced.to_bytes(form, "big") if form else b"")
     if not is_masked:
