@@ -1632,3 +1632,27 @@ def test_whether_octets_wait_is_told(role):
     conn.next_event()
     conn.data_to_send()
     assert (conn.has_unread(), conn.unread, conn.has_unsent(), conn.unsent) == (False, 0, False, 0)
+
+
+# A buffer that is borrowed
+
+
+def test_what_is_not_read_of_a_borrowed_buffer_is_kept(role):
+    octets = said(role, 0x81, b"one") + said(role, 0x81, b"two")
+    buffer = bytearray(octets)
+    conn = Connection(role)
+    conn.borrow(buffer, len(octets))
+    assert conn.next_event() == Text("one")
+    conn.give_back()
+    buffer[:] = bytes(len(octets))
+    assert conn.next_event() == Text("two")
+
+
+def test_a_borrowed_buffer_is_not_read_after_the_last_event(role):
+    conn = Connection(role)
+    assert hear(conn, said(role, 0x88)) == [Close(1005)]
+    octets = said(role, 0x81, b"more")
+    conn.borrow(bytearray(octets), len(octets))
+    assert conn.next_event() is None
+    conn.give_back()
+    assert conn.unread == 0

@@ -149,3 +149,17 @@ def test_headers_survive_pickling():
 def test_headers_are_found_in_any_case():
     headers = Headers([("Set-Cookie", "a"), ("set-cookie", "b")])
     assert headers.get_all("SET-cookie") == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", [Text, Binary])
+@pytest.mark.parametrize("data", [None, 5, bytearray(b"a"), memoryview(b"a")])
+def test_a_message_is_str_or_bytes(kind, data):
+    with pytest.raises(TypeError, match=f"data must be (str|bytes), not {type(data).__name__}"):
+        kind(data)
+
+
+def test_text_is_str_and_binary_is_bytes():
+    with pytest.raises(TypeError, match="data must be str, not bytes"):
+        Text(b"a")
+    with pytest.raises(TypeError, match="data must be bytes, not str"):
+        Binary("a")
