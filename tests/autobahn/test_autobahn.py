@@ -6,7 +6,7 @@ hand, with any sections:
     python tests/autobahn/test_autobahn.py 1 2 3 4 5 6 7 9 10
     python tests/autobahn/test_autobahn.py --side "aio servers"
 
-It prints a row of the table in docs/autobahn.md for each side; `make autobahn` prints all of it.
+It prints a row for each side; `make autobahn` prints the table of both builds.
 
 `wstest` runs on Python 2.7: `virtualenv .venv-autobahn`, `.venv-autobahn/bin/pip install autobahntestsuite`.
 """
