@@ -45,6 +45,7 @@ from wsframe import (
     handshake,
     parse_uri,
     prepare,
+    testing,
 )
 from wsframe.connection import join_pieces
 
@@ -189,16 +190,6 @@ EITHER_FAULT = {
     (1007, "compressed message is cut short"),
     (1009, "message is too big"),
 }
-FIELDS: dict[type, tuple[Any, ...]] = {
-    Request: (str, tuple, tuple, (str, type(None)), bool),
-    Response: (int, tuple, bytes, (str, type(None))),
-    Text: (str, bool),
-    Binary: (bytes, bool),
-    Ping: (bytes,),
-    Pong: (bytes,),
-    Close: (int, str),
-    Fail: (int, str),
-}
 
 
 class Speaker:
@@ -319,25 +310,12 @@ class Heard(NamedTuple):
 
 
 def check_grammar(events: list[Event], conn: Connection) -> None:
-    """Events = opening *( Text / Binary / Ping / Pong ) ( Close / Fail )."""
-    for event in events:
-        for name, kind in zip(event.__match_args__, FIELDS[type(event)], strict=True):
-            assert isinstance(getattr(event, name), kind)
-    kinds = [type(event) for event in events]
-    opening = None
-    if isinstance(conn, (ServerConnection, ClientConnection)):
-        opening = Request if conn.role is Role.SERVER else Response
-    if opening and kinds and kinds[0] is not Fail:
-        assert kinds.pop(0) is opening
-    if kinds and kinds[-1] in (Close, Fail):
-        kinds.pop()
-    assert set(kinds) <= {Text, Binary, Ping, Pong}
-    within, size = None, 0
+    """Check the grammar, and the limits."""
+    testing.check_grammar(events, conn)
+    size = 0
     for event in events:
         if isinstance(event, (Text, Binary)):
-            assert within in (None, type(event))
             assert event.data or event.final
-            within = None if event.final else type(event)
             size += len(event.data.encode() if isinstance(event, Text) else event.data)
             assert size <= LIMIT
             size = 0 if event.final else size
