@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import trustme
+from octets import MASK
 
 import wsframe.aio
 import wsframe.sync
@@ -35,7 +36,6 @@ except ImportError:
 MIB = 2**20
 TIMEOUT = 60
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
-MASK = b"\x01\x02\x03\x04"
 
 LOOPS = {"asyncio": asyncio.new_event_loop}
 if uvloop is not None:

@@ -11,6 +11,7 @@ import itertools
 import tracemalloc
 
 import pytest
+from octets import Memory, header, hear, hear_all, said
 
 from wsframe import (
     Binary,
@@ -26,11 +27,9 @@ from wsframe import (
     ServerConnection,
     State,
     Text,
-    encode_frame,
 )
 
 CLIENT, SERVER = Role.CLIENT, Role.SERVER
-KEY = bytes.fromhex("37fa213d")
 MEGABYTE = 2**20
 
 HEAD = 16_384  # octets of a head, at most
@@ -43,29 +42,6 @@ def role(request):
     return request.param
 
 
-def said(role, opcode, payload=b"", fin=True):
-    return encode_frame(opcode, payload, fin, mask=KEY if role is SERVER else None)
-
-
-def header(role, first, length):
-    """Return a header that announces 64 bits of length, and its masking key."""
-    mask = role is SERVER
-    return bytes([first, mask << 7 | 127]) + length.to_bytes(8, "big") + (KEY if mask else b"")
-
-
-def hear(conn, *chunks):
-    return hear_all(conn, chunks)
-
-
-def hear_all(conn, chunks):
-    events = []
-    for chunk in chunks:
-        conn.receive_data(chunk)
-        while event := conn.next_event():
-            events.append(event)
-    return events
-
-
 def by_octets(conn, octets, most):
     """Return the events of octets that come one by one; never do more than ``most`` wait to be read."""
     events = []
@@ -76,19 +52,6 @@ def by_octets(conn, octets, most):
             events.append(event)
         assert conn.unread <= most
     return events
-
-
-class Memory:
-    """Measure the most memory that was held within the block, in octets."""
-
-    def __enter__(self):
-        tracemalloc.start()
-        self._before = tracemalloc.get_traced_memory()[0]
-        return self
-
-    def __exit__(self, *_):
-        self.peak = tracemalloc.get_traced_memory()[1] - self._before
-        tracemalloc.stop()
 
 
 # Opening handshakes

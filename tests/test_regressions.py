@@ -30,14 +30,14 @@ import inspect
 import itertools
 import random
 import re
-import tracemalloc
 import zlib
 from contextlib import suppress
 from pathlib import Path
 
 import h11
 import pytest
-from adapters import KEY, MASK, TIMEOUT, key_of, opened, request, response
+from adapters import KEY, TIMEOUT, key_of, opened, request, response
+from octets import Memory, header, hear, hear_all, said
 
 import wsframe.aio
 import wsframe.sync
@@ -95,45 +95,8 @@ def end(request):
     return request.param
 
 
-def said(end, opcode, payload=b"", fin=True, rsv=0):
-    """Return a frame that an endpoint hears."""
-    return encode_frame(opcode, payload, fin, rsv, MASK if end is SERVER else None)
-
-
-def header(end, first, length):
-    """Return a header that announces 64 bits of length, and its masking key."""
-    is_masked = end is SERVER
-    return bytes([first, is_masked << 7 | 127]) + length.to_bytes(8, "big") + (MASK if is_masked else b"")
-
-
-def hear(conn, *chunks):
-    return hear_all(conn, chunks)
-
-
-def hear_all(conn, chunks):
-    events = []
-    for chunk in chunks:
-        conn.receive_data(chunk)
-        while event := conn.next_event():
-            events.append(event)
-    return events
-
-
 def kinds(events):
     return [type(event) for event in events]
-
-
-class Memory:
-    """Measure the most memory that was held within the block, in octets, and what is held at its end."""
-
-    def __enter__(self):
-        tracemalloc.start()
-        self._before = tracemalloc.get_traced_memory()[0]
-        return self
-
-    def __exit__(self, *_):
-        self.held, self.peak = (octets - self._before for octets in tracemalloc.get_traced_memory())
-        tracemalloc.stop()
 
 
 def deflated(*messages, bits=15):
