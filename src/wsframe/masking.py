@@ -79,10 +79,6 @@ def apply_mask(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
         key = bytes(memoryview(key))
     if len(key) != 4:
         raise ValueError(f"masking key must be 4 octets long, not {len(key)}")
-    return _xor(data, key)
-
-
-def _xor(data: bytes | bytearray, key: bytes | bytearray) -> bytes:
     length = len(data)
     if length <= _LONGEST_INTEGER:
         number = _number(data, "little") ^ _number(key, "little") * _repunits[length]
@@ -117,7 +113,7 @@ def unmask(buffer: bytes | bytearray, start: int, stop: int, key: bytes | None) 
     """
     if key == b"":
         return bytes(memoryview(buffer)[start:stop])
-    return _xor(buffer[start:stop], buffer[start - 4 : start] if key is None else key)
+    return pure_apply_mask(buffer[start:stop], buffer[start - 4 : start] if key is None else key)
 
 
 def unmask_text(buffer: bytes | bytearray, start: int, stop: int, key: bytes | None) -> str:
@@ -164,7 +160,7 @@ def append_frame(output: list[bytes], first: int, payload: str | bytes, masked: 
     if masked:
         key = pure_new_masking_key()
         header = encode_header(first, length, 0x80) + key
-        payload = _xor(payload, key)
+        payload = pure_apply_mask(payload, key)
     else:
         header = encode_header(first, length, 0)
     if length < _LARGE:
