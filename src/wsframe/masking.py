@@ -113,7 +113,7 @@ def unmask(buffer: bytes | bytearray, start: int, stop: int, key: bytes | None) 
     """
     if key == b"":
         return bytes(memoryview(buffer)[start:stop])
-    return pure_apply_mask(buffer[start:stop], buffer[start - 4 : start] if key is None else key)
+    return pure_apply_mask(buffer[start:stop], bytes(buffer[start - 4 : start]) if key is None else key)
 
 
 def unmask_text(buffer: bytes | bytearray, start: int, stop: int, key: bytes | None) -> str:
