@@ -27,8 +27,12 @@ async def in_thread(function, *args):
 
 def receive(websocket, octets):
     """Let a WebSocket receive octets, as the event loop does it."""
-    websocket.get_buffer(-1)[: len(octets)] = octets
-    websocket.buffer_updated(len(octets))
+    while octets:
+        buffer = websocket.get_buffer(-1)
+        count = min(len(octets), len(buffer))
+        buffer[:count] = octets[:count]
+        websocket.buffer_updated(count)
+        octets = octets[count:]
 
 
 def open_peer(port, *octets) -> Peer:
@@ -316,6 +320,26 @@ async def test_cancelling_a_recv_that_was_woken_loses_no_message():
             with pytest.raises(asyncio.CancelledError):
                 await receiving
             assert [await websocket.recv(), await websocket.recv()] == ["a", "b"]
+            await in_thread(peer.send, peer.close())
+            held.is_over.set()
+
+
+@asynchronous
+async def test_recv_begins_while_most_of_a_large_message_is_there():
+    """What came was looked at ahead of recv, as far as that goes: now recv wants the rest."""
+    held = Held()
+    async with serve(held, "127.0.0.1", 0, max_message_size=None) as server:
+        with await in_thread(open_peer, server.port) as peer:
+            websocket = await held.websockets.get()
+            octets = peer.encode(Opcode.BINARY, bytes(2 * MIB))
+            receive(websocket, octets[: MIB - 1000])
+            await asyncio.sleep(0)
+            receiving = asyncio.create_task(websocket.recv())
+            receive(websocket, octets[MIB - 1000 : MIB + 65536])
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await in_thread(peer.send, octets[MIB + 65536 :])
+            assert await receiving == bytes(2 * MIB)
             await in_thread(peer.send, peer.close())
             held.is_over.set()
 

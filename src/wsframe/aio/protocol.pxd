@@ -69,7 +69,6 @@ cdef class Protocol:
     cpdef _wait(self)
     cpdef _check_reader(self)
     cdef _pull(self)
-    cdef _wake_reader(self)
     cdef _schedule_look_ahead(self)
     cdef _drop(self, message)
     cpdef _pause_reading(self)

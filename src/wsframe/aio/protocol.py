@@ -310,10 +310,6 @@ class Protocol:
                 self._start_close_timer()
         return None
 
-    def _wake_reader(self) -> None:
-        if self._reader is not None:
-            self._reader.wake()
-
     def _schedule_look_ahead(self) -> None:
         if not self._is_looking_ahead:
             self._is_looking_ahead = True
@@ -322,9 +318,14 @@ class Protocol:
     def _look_ahead(self) -> None:
         """Read events ahead of ``recv``, until the queue is full."""
         self._is_looking_ahead = False
-        if self._reader is not None and self._reader.is_woken:
+        reader = self._reader
+        if reader is not None and reader.is_woken:
             # The task that waits in recv was woken, and has not had its turn yet.
             self._schedule_look_ahead()
+            return
+        if reader is not None and reader.is_waiting:
+            # It has read all that is there, and wants the rest of its message, however large.
+            self._flush()
             return
         connection = self._connection
         while (
@@ -344,8 +345,6 @@ class Protocol:
                 self._queued += len(message.data)
         else:
             self._pause_reading()
-        if self._messages or self._end:
-            self._wake_reader()
         self._flush()
 
     def _discard(self) -> None:
