@@ -76,7 +76,6 @@ cdef class Connection:
     cdef _send_text(self, text, bint fin, compress)
     cdef _send_binary(self, data, bint fin, compress)
     cpdef bint has_unread(self)
-    cpdef bint is_within_frame(self)
     cpdef bint has_unsent(self)
     @cython.locals(first=cython.int)
     cdef _queue_message(self, int opcode, object payload, bint fin, object compress)

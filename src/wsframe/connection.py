@@ -430,9 +430,10 @@ class Connection:
         """Tell whether any have."""
         return self._decoder.has_unread()
 
-    def is_within_frame(self) -> bool:
-        """Tell whether some of a frame has come in, but not all: until then no Pong can come."""
-        return self._decoder._in_payload or self._decoder.has_unread()
+    @property
+    def frame_remaining(self) -> int:
+        """How many octets of a frame that is read in part are still to come: no Pong can, before them."""
+        return self._decoder.remaining if self._decoder._in_payload else 0
 
     # 2. Events out
 

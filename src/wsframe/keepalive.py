@@ -14,6 +14,8 @@ from .errors import LocalProtocolError
 
 __all__ = ["Pings", "check_keepalive"]
 
+_MOMENT = 0.01  # seconds
+
 
 def check_keepalive(interval: float | None, timeout: float | None) -> None:
     """Check the options of keepalive.
@@ -43,7 +45,19 @@ class Pings:
         latency: the last round trip, in seconds; None before the first.
     """
 
-    __slots__ = ("_deadline", "_interval", "_next", "_payload", "_sent", "_timeout", "due", "latency")
+    __slots__ = (
+        "_deadline",
+        "_interval",
+        "_is_last_look",
+        "_next",
+        "_payload",
+        "_read",
+        "_remaining",
+        "_sent",
+        "_timeout",
+        "due",
+        "latency",
+    )
 
     def __init__(self, interval: float | None, timeout: float | None, now: float) -> None:
         self._interval = interval
@@ -52,6 +66,8 @@ class Pings:
         self._payload: bytes | None = None  # of the Ping that the peer is judged by
         self._next = now if interval is None else now + interval
         self._deadline = now
+        self._is_last_look = False
+        self._read = self._remaining = 0  # at the last look
         self.due = None if interval is None else self._next
         self.latency: float | None = None
 
@@ -71,6 +87,11 @@ class Pings:
             raise LocalProtocolError("a ping with this payload is waiting for its pong already")
         self._sent[payload] = now
         return payload
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the peer has a Ping to answer that it is judged by."""
+        return self._payload is not None and self._timeout is not None
 
     def forget(self, payload: bytes) -> None:
         """Forget a Ping that nobody waits for any more.
@@ -101,26 +122,31 @@ class Pings:
             self.latency = answered[payload]
         return answered
 
-    def look(self, now: float, is_excused: bool = False) -> bytes | None:
+    def look(self, now: float, read: int, remaining: int, is_held_up: bool = False) -> bytes | None:
         """Return the payload of a Ping to send now, or None.
 
         Args:
             now: the time.
-            is_excused: whether a Pong could not have been read since the last look: then the peer is given
-                the whole timeout again.
+            read: how many octets the Connection has read so far.
+            remaining: its ``frame_remaining``.
+            is_held_up: whether it is our fault that a Pong cannot be read: then the peer has the whole
+                timeout again, as it has while it sends one long frame.
 
         Raises:
             TimeoutError: the peer has not answered in time, and is gone.
         """
-        interval, timeout = self._interval, self._timeout
-        if interval is None:
+        if self._interval is None:
             return None
-        if self._payload is not None and timeout is not None:
-            if is_excused:
-                self._deadline = now + timeout
-            if now >= self._deadline:
-                raise TimeoutError(f"no pong within {timeout:g} seconds")
-            self.due = min(self._deadline, now + interval)
+        progress = read - self._read
+        is_same_frame = 0 < progress == self._remaining - remaining and remaining > 0
+        self._read, self._remaining = read, remaining
+        if self._payload is not None and self._timeout is not None:
+            if is_held_up or is_same_frame:
+                self._deadline = now + self._timeout
+                self._is_last_look = False
+            elif now >= self._deadline:
+                self._judge(now, self._timeout)
+            self.due = min(self._deadline, now + self._interval)
             return None
         if now < self._next:
             self.due = self._next
@@ -128,8 +154,17 @@ class Pings:
         if self._payload is not None:
             self.forget(self._payload)  # it may take any time, and nobody waits for it
         self._payload = self.send(None, now)
-        self._next = self.due = now + interval
-        if timeout is not None:
-            self._deadline = now + timeout
+        self._next = self.due = now + self._interval
+        if self._timeout is not None:
+            self._deadline = now + self._timeout
+            self._is_last_look = False
             self.due = min(self._next, self._deadline)
         return self._payload
+
+    def _judge(self, now: float, timeout: float) -> None:
+        if self._is_last_look:
+            raise TimeoutError(f"no pong within {timeout:g} seconds")
+        # A long frame may have begun before the peer read our Ping. And a loop that was busy all the time has
+        # not read the Pong, which is there.
+        self._is_last_look = True
+        self._deadline = now + (timeout if self._remaining else _MOMENT)

@@ -61,8 +61,6 @@ cdef class Protocol:
     cdef object _ping_timer
     cdef public object _pings
     cdef public object _round_trips
-    cdef long long _seen
-    cdef bint _is_last_look
     # Octets out
     cdef Py_ssize_t _corked
     cdef public Py_ssize_t _burst
@@ -90,7 +88,6 @@ cdef class Protocol:
     cdef _drop(self, message)
     cpdef _pause_reading(self)
     cdef _resume_reading(self)
-    cdef bint _is_pong_held_up(self)
     cpdef _send_ping(self, bytes payload)
     cdef _receive_pong(self, payload)
     cdef _fail_pings(self)

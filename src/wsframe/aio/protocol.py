@@ -215,7 +215,6 @@ class Protocol:
         "_is_discarding",
         "_is_flush_scheduled",
         "_is_half_closed",
-        "_is_last_look",
         "_is_looking_ahead",
         "_is_lost",
         "_is_reading_paused",
@@ -240,7 +239,6 @@ class Protocol:
         "_reader",
         "_remote_address",
         "_round_trips",
-        "_seen",
         "_sender",
         "_sending",
         "_transport",
@@ -287,8 +285,6 @@ class Protocol:
             None  # of the pings that ping() waits for
         )
         self._ping_timer: asyncio.TimerHandle | None = None
-        self._seen = 0  # octets that had come when it was looked at last
-        self._is_last_look = False
         # Octets out
         self._corked = 0
         self._burst = 0
@@ -442,30 +438,20 @@ class Protocol:
         pings = self._pings
         if pings is None or self._is_lost or self._connection.state is not OPEN:
             return
+        connection = self._connection
         now = perf_counter()
+        # What the peer sent fills the queue, and is not received. That it does not read Pongs is its fault.
+        is_held_up = self._is_reading_paused and self._pongs < HIGH_WATER
+        read = self._octets_received - connection.unread
         try:
-            payload = pings.look(now, self._is_pong_held_up())
+            payload = pings.look(now, read, connection.frame_remaining, is_held_up)
         except TimeoutError as error:
-            if self._is_last_look:
-                self._fail(1011, str(error))
-                return
-            # If the loop was busy all the time, the Pong is there, and will be read in its next turn.
-            self._is_last_look = True
-            self._ping_timer = self._loop.call_later(0.01, self._keep_alive)
+            self._fail(1011, str(error))
             return
-        self._is_last_look = False
         if payload is not None:
             self._send_ping(payload)
         if pings.due is not None:
             self._ping_timer = self._loop.call_later(max(0, pings.due - now), self._keep_alive)
-
-    def _is_pong_held_up(self) -> bool:
-        """Tell whether a Pong cannot have been read, through no fault of the peer's."""
-        seen, self._seen = self._seen, self._octets_received
-        if self._octets_received != seen and self._connection.is_within_frame():
-            return True  # it is sending a long frame, which no Pong can interrupt
-        # What it sent fills the queue, and is not received. That it does not read our Pongs is its fault.
-        return self._is_reading_paused and self._pongs < HIGH_WATER
 
     def _send_ping(self, payload: bytes) -> None:
         self._connection.send_ping(payload)
@@ -782,9 +768,8 @@ class Protocol:
         self._fail_pings()
         if logger.isEnabledFor(logging.INFO) and not self._connection._in_handshake:
             closed = self._closed()
-            self.logger.info(
-                "%s: %d %a", "closed" if closed.clean else "lost or failed", closed.code, closed.reason
-            )
+            how = "closed" if closed.clean else "lost or failed"
+            self.logger.info("%s: %d %a", how, closed.code, closed.reason)
 
     def pause_writing(self) -> None:
         """Stop sending: more than 64 KiB are unsent (called by the event loop)."""

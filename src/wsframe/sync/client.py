@@ -15,6 +15,7 @@ from ..deflate import DEFAULT, Deflate
 from ..errors import HandshakeRejected
 from ..events import Fail
 from ..handshake import HeaderList
+from ..keepalive import check_keepalive
 from .connection import WebSocket
 from .stream import Stream, TLSStream, remaining
 
@@ -34,6 +35,8 @@ def connect(
     sock: socket.socket | None = None,
     open_timeout: float | None = 10,
     close_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
     max_message_size: int | None = 2**20,
 ) -> WebSocket:
     """Open a WebSocket connection.
@@ -52,6 +55,9 @@ def connect(
         sock: use this connected socket.
         open_timeout: how many seconds connecting and the opening handshake may take; None: no limit.
         close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
+        ping_interval: how many seconds there are between Pings that keep the connection alive, while a thread
+            is in ``recv``; None: none.
+        ping_timeout: how many seconds a Pong may take, before the connection fails with 1011; None: any time.
         max_message_size: the largest message to receive, in octets; None: no limit.
 
     Raises:
@@ -62,6 +68,7 @@ def connect(
         LocalProtocolError: a subprotocol or header cannot be sent.
         ValueError: arguments that exclude each other.
     """
+    check_keepalive(ping_interval, ping_timeout)
     connection = ClientConnection(
         uri,
         subprotocols=subprotocols,
@@ -86,7 +93,10 @@ def connect(
             sock = context.wrap_socket(
                 sock, server_hostname=server_hostname or address.host, do_handshake_on_connect=False
             )
-        websocket = _open(connection, sock, deadline, close_timeout)
+        stream = TLSStream(sock) if isinstance(sock, tls.SSLSocket) else Stream(sock)
+        stream.do_handshake(deadline)
+        websocket = WebSocket(connection, stream, close_timeout, ping_interval, ping_timeout)
+        _open(websocket, connection, deadline)
     except BaseException:
         sock.close()
         raise
@@ -113,12 +123,7 @@ def _dial(family: int, address: Any, deadline: float | None) -> socket.socket:
     return sock
 
 
-def _open(
-    connection: ClientConnection, sock: socket.socket, deadline: float | None, close_timeout: float | None
-) -> WebSocket:
-    stream = TLSStream(sock) if isinstance(sock, tls.SSLSocket) else Stream(sock)
-    stream.do_handshake(deadline)
-    websocket = WebSocket(connection, stream, close_timeout)
+def _open(websocket: WebSocket, connection: ClientConnection, deadline: float | None) -> None:
     websocket._flush(deadline)
     while connection.state is not State.OPEN:
         if websocket._next_event() is None:
@@ -126,4 +131,4 @@ def _open(
             websocket._receive(deadline)
         elif isinstance(websocket._end, Fail):
             raise HandshakeRejected(websocket._end.reason, connection.response)
-    return websocket
+    websocket._opened()

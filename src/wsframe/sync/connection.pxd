@@ -21,8 +21,16 @@ cdef class WebSocket:
     cdef Py_ssize_t _queued
     cdef public object _pieces
     cdef object _sender
-    cdef dict _pings
+    cdef readonly long long id
+    cdef object _pings
     cdef dict _round_trips
+    cdef long long _octets_received
+    cdef long long _octets_sent
+    cdef long long _messages_received
+    cdef long long _messages_sent
+    cdef long long _pings_received
+    cdef long long _pings_sent
+    cdef object _frame_log
     cdef object _remote_address
     cdef object _local_address
 
@@ -33,6 +41,7 @@ cdef class WebSocket:
     cdef _stop_reading(self)
     cpdef _next_event(self, deadline=*)
     cpdef _receive(self, deadline)
+    cdef _keep_alive(self)
     cdef bint _send(self, message, bint fin, compress, sender) except -1
     cdef _wait_to_send(self)
     cdef _send_fragments(self, fragments, compress)

@@ -11,12 +11,13 @@ came to the others. One thread reads at a time; many may send.
 
 from __future__ import annotations
 
-import os
+import itertools
+import logging
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from threading import Condition, Lock, get_ident
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Any
 
 from ..connection import (
@@ -24,16 +25,22 @@ from ..connection import (
     Connection,
     Fragment,
     Message,
+    Role,
     State,
     check_fragment,
     is_fragmented,
     join_pieces,
 )
-from ..errors import ConnectionClosed, LocalProtocolError
+from ..counters import Counters
+from ..errors import ConnectionClosed
 from ..events import Binary, Close, Event, Fail, Ping, Pong, Request, Response, Text
+from ..keepalive import Pings
+from ..log import ConnectionLogger, FrameLog
 from .stream import Stream, remaining
 
 __all__ = ["WebSocket"]
+
+logger = logging.getLogger("wsframe.sync")
 
 OPEN = State.OPEN
 MAX_QUEUED_MESSAGES = 16
@@ -42,6 +49,7 @@ HIGH_WATER = 65536  # octets of unsent output
 _MOMENT = 0.05  # seconds
 # Iteration ends silently after these: normal closure, going away, and a Close without a code.
 CLEAN_CODES = (1000, 1001, 1005)
+_ids = itertools.count(1)
 
 
 class WebSocket:
@@ -49,10 +57,21 @@ class WebSocket:
 
     Iterating over it gives its messages: text as ``str``, binary as ``bytes``. The iteration ends when the
     connection is closed with 1000, 1001 or no code, and raises ``ConnectionClosed`` when it is closed
-    otherwise or lost. Any thread may call anything; Pings are answered while one is in ``recv``.
+    otherwise or lost. Any thread may call anything; Pings are answered, and sent, while one is in ``recv``.
+
+    Attributes:
+        id: the number of the connection in this process, which it is logged under.
     """
 
-    def __init__(self, connection: Connection, stream: Stream, close_timeout: float | None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        stream: Stream,
+        close_timeout: float | None,
+        ping_interval: float | None = None,
+        ping_timeout: float | None = None,
+    ) -> None:
+        self.id = next(_ids)
         self._connection = connection
         self._stream = stream
         self._close_timeout = close_timeout
@@ -69,8 +88,15 @@ class WebSocket:
         self._queued = 0
         self._pieces: Pieces | None = None  # whose message is being received
         self._sender: int | None = None  # the thread that sends a fragmented message
-        self._pings: dict[bytes, float] = {}  # payload -> when it was sent
-        self._round_trips: dict[bytes, float] = {}  # payload -> seconds
+        self._pings = Pings(ping_interval, ping_timeout, monotonic())
+        # Of the pings that ping() waits for: payload -> seconds, once they are answered
+        self._round_trips: dict[bytes, float | None] = {}
+        self._octets_received = self._octets_sent = 0
+        self._messages_received = self._messages_sent = 0
+        self._pings_received = self._pings_sent = 0
+        self._frame_log: FrameLog | None = None
+        if logger.isEnabledFor(logging.DEBUG):
+            self._frame_log = FrameLog(self.logger.debug, is_client=connection.role is Role.CLIENT)
         self._remote_address: Any = stream.sock.getpeername()
         self._local_address: Any = stream.sock.getsockname()
 
@@ -124,6 +150,39 @@ class WebSocket:
     def close_reason(self) -> str | None:
         """The reason that the connection ended with; None before that (RFC 6455, 7.1.6)."""
         return None if self._end is None else self._end.reason
+
+    @property
+    def latency(self) -> float | None:
+        """The last round trip of a Ping, in seconds; None before the first."""
+        return self._pings.latency
+
+    @property
+    def buffered_amount(self) -> int:
+        """How many octets were sent, and not yet taken by the system."""
+        return len(self._unwritten) + self._connection.unsent
+
+    @property
+    def logger(self) -> ConnectionLogger:
+        """What logs under the connection's ``id``."""
+        return ConnectionLogger(logger, self.id)
+
+    @property
+    def counters(self) -> Counters:
+        """What happened on this connection so far, in numbers."""
+        connection = self._connection
+        is_opened = not connection._in_handshake
+        return Counters(
+            int(is_opened),
+            int(is_opened and self._is_closed and not self._closed().clean),
+            self._messages_received,
+            self._messages_sent,
+            self._octets_received,
+            self._octets_sent,
+            self._pings_received,
+            self._pings_sent,
+            connection.uncompressed,
+            connection.compressed,
+        )
 
     # Receiving
 
@@ -195,6 +254,7 @@ class WebSocket:
                     raise self._closed()
                 self._receive(deadline)
             elif type(event) is Text or type(event) is Binary:
+                self._messages_received += event.final
                 return event
             else:
                 remaining(deadline)  # a flood of Pings does not keep us here
@@ -267,7 +327,9 @@ class WebSocket:
             elif kind is Close or kind is Fail:
                 self._end = event  # type: ignore[assignment]
                 self._notify()
-            elif kind is not Ping:
+            elif kind is Ping:
+                self._pings_received += 1
+            else:
                 return event
         if self._end is None:
             self._flush(deadline)
@@ -278,15 +340,55 @@ class WebSocket:
 
     def _receive(self, deadline: float | None) -> None:
         """Read from the stream, as the thread that reads."""
+        until = deadline
+        due = self._pings.due
+        if due is not None and self._connection.state is OPEN:
+            if not self._pings.is_waiting and monotonic() >= due:
+                self._keep_alive()
+                due = self._pings.due
+            until = due if deadline is None else min(due, deadline)  # type: ignore[type-var]
         buffer = self._connection.get_buffer()
         try:
-            count = self._stream.receive_into(buffer, deadline)
+            count = self._stream.receive_into(buffer, until)
         except TimeoutError:
-            raise
+            if until == deadline:
+                raise
+            self._keep_alive()
+            return
         except OSError:
             count = 0  # the connection is broken
+        self._octets_received += count
+        if self._frame_log is not None:
+            self._frame_log.received(bytes(buffer[:count]))
         with self._lock:
             self._connection.buffer_updated(count)
+
+    # Keepalive
+
+    def _opened(self) -> None:
+        if logger.isEnabledFor(logging.INFO):
+            self.logger.info("opened: %s with %s", self.path.partition("?")[0], self._remote_address)
+
+    def _keep_alive(self) -> None:
+        """Send a Ping, or fail the connection because the last one was not answered."""
+        with self._lock:
+            read = self._octets_received - self._connection.unread
+            try:
+                payload = self._pings.look(monotonic(), read, self._connection.frame_remaining)
+            except TimeoutError as error:
+                if self._connection.state is not OPEN:
+                    return
+                self._end = self._connection.fail(1011, str(error))
+                self._notify()
+            else:
+                if payload is None or self._connection.state is not OPEN:
+                    return
+                self._connection.send_ping(payload)
+                self._pings_sent += 1
+        with suppress(TimeoutError):  # what cannot be written at once is written with the next message
+            self._flush(monotonic())
+        if self._end is not None:
+            self._stream.abort()
 
     # Sending
 
@@ -323,6 +425,7 @@ class WebSocket:
                     return False
                 self._check_open()
                 self._connection.send_message(message, fin, compress)
+                self._messages_sent += fin
             self._write(None)
         self._flush(None)
         if self._is_broken:
@@ -382,29 +485,32 @@ class WebSocket:
             RuntimeError: 16 messages or 1 MiB came before it, and nobody receives them.
         """
         deadline = None if timeout is None else monotonic() + timeout
-        payload = os.urandom(4) if payload is None else bytes(memoryview(payload))
+        if payload is not None:
+            payload = bytes(memoryview(payload))
         with self._lock:
             self._check_open()
-            if payload in self._pings:
-                raise LocalProtocolError("a ping with this payload is waiting for its pong already")
-            self._connection.send_ping(payload)
-            self._pings[payload] = perf_counter()
+            payload = self._pings.send(payload, monotonic())
+            self._round_trips[payload] = None
         try:
+            with self._lock:
+                self._check_open()
+                self._connection.send_ping(payload)
+                self._pings_sent += 1
             self._flush(deadline)
             while True:
                 with self._lock:
-                    while self._is_reading and payload not in self._round_trips and self._end is None:
+                    while self._is_reading and self._round_trips[payload] is None and self._end is None:
                         self._wait(deadline)
-                    if payload in self._round_trips:
-                        return self._round_trips[payload]
+                    if (seconds := self._round_trips[payload]) is not None:
+                        return seconds
                     if self._end is not None:
                         raise self._closed()
                     self._is_reading = True
                 self._read_ahead(deadline)
         finally:
             with self._lock:
-                self._pings.pop(payload, None)
-                self._round_trips.pop(payload, None)
+                self._pings.forget(payload)
+                del self._round_trips[payload]
 
     def _read_ahead(self, deadline: float | None) -> None:
         """Read one event ahead of ``recv``, or some more octets."""
@@ -414,6 +520,7 @@ class WebSocket:
                 raise RuntimeError("the receive queue is full: receive its messages first")
             event = self._next_event(deadline)
             if type(event) is Text or type(event) is Binary:
+                self._messages_received += event.final
                 self._messages.append(event)
                 self._queued += len(event.data)
             elif event is None and self._end is None:
@@ -422,14 +529,9 @@ class WebSocket:
             self._stop_reading()
 
     def _receive_pong(self, payload: bytes) -> None:
-        if payload not in self._pings:
-            return  # Section 5.5.3: "A response to an unsolicited Pong frame is not expected."
-        # The peer may answer only the latest of several Pings: that answers the earlier ones as well.
-        now = perf_counter()
-        for earlier in list(self._pings):
-            self._round_trips[earlier] = now - self._pings.pop(earlier)
-            if earlier == payload:
-                break
+        for answered, seconds in self._pings.answer(payload, monotonic()).items():
+            if answered in self._round_trips:
+                self._round_trips[answered] = seconds
         self._notify()
 
     def _check_open(self) -> None:
@@ -481,6 +583,9 @@ class WebSocket:
                     self._unwritten = memoryview(self._connection.data_to_send())
             try:
                 sent = self._stream.send(self._unwritten, deadline)
+                self._octets_sent += sent
+                if self._frame_log is not None:
+                    self._frame_log.sent(bytes(self._unwritten[:sent]))
                 self._unwritten = self._unwritten[sent:]
             except TimeoutError:
                 raise
@@ -595,6 +700,11 @@ class WebSocket:
                     self._end = event
             self._is_closed = True
             self._notify()
+        if logger.isEnabledFor(logging.INFO) and not self._connection._in_handshake:
+            closed = self._closed()
+            self.logger.info(
+                "%s: %d %a", "closed" if closed.clean else "lost or failed", closed.code, closed.reason
+            )
 
 
 class Pieces:

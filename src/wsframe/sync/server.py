@@ -16,9 +16,11 @@ from time import monotonic
 from typing import Any, TypeAlias
 
 from ..connection import Connection, Role
+from ..counters import Counters
 from ..deflate import DEFAULT, Deflate
 from ..errors import ConnectionClosed
 from ..events import Request, Response
+from ..keepalive import check_keepalive
 from ..server import ServerConnection
 from .connection import OPEN, WebSocket
 from .stream import Stream, TLSStream, remaining
@@ -45,6 +47,8 @@ def serve(
     sock: socket.socket | None = None,
     open_timeout: float | None = 10,
     close_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
     max_message_size: int | None = 2**20,
     max_connections: int = 1000,
 ) -> Server:
@@ -72,6 +76,9 @@ def serve(
         sock: listen on this bound socket.
         open_timeout: how many seconds the opening handshake may take; None: no limit.
         close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
+        ping_interval: how many seconds there are between Pings that keep the connection alive, while a thread
+            is in ``recv``; None: none.
+        ping_timeout: how many seconds a Pong may take, before the connection fails with 1011; None: any time.
         max_message_size: the largest message to receive, in octets; None: no limit.
         max_connections: how many connections are open at a time; more wait until one is closed.
 
@@ -80,6 +87,7 @@ def serve(
         LocalProtocolError: a subprotocol is not a token, or comes twice.
         ValueError: arguments that exclude each other.
     """
+    check_keepalive(ping_interval, ping_timeout)
     if [host is not None or port is not None, unix is not None, sock is not None].count(True) != 1:
         raise ValueError("give one of: host and port, unix, sock")
     if isinstance(origins, str):
@@ -110,7 +118,7 @@ def serve(
         connection_options,
         ssl,
         open_timeout,
-        close_timeout,
+        {"close_timeout": close_timeout, "ping_interval": ping_interval, "ping_timeout": ping_timeout},
         max_connections,
     )
 
@@ -167,7 +175,7 @@ class Server:
         connection_options: dict[str, Any],
         ssl: tls.SSLContext | None,
         open_timeout: float | None,
-        close_timeout: float | None,
+        timing: dict[str, float | None],
         max_connections: int,
     ) -> None:
         self.sockets = sockets
@@ -177,7 +185,9 @@ class Server:
         self._connection_options = connection_options
         self._ssl = ssl
         self._open_timeout = open_timeout
-        self._close_timeout = close_timeout
+        self._close_timeout = timing["close_timeout"]
+        self._timing = timing
+        self._past = Counters()  # of the connections that are over
         self._max_connections = max_connections
         self._lock = threading.RLock()  # shutdown() may be called by a signal handler
         self._threads: set[threading.Thread] = set()
@@ -198,6 +208,15 @@ class Server:
         if isinstance(name, str):
             raise ValueError("a Unix socket has no port")
         return int(name[1])
+
+    @property
+    def counters(self) -> Counters:
+        """What happened on all of its connections so far, in numbers that only grow."""
+        with self._lock:
+            total = self._past
+            for websocket in self.connections:
+                total = total.plus(websocket.counters)
+        return total
 
     def __enter__(self) -> Server:
         return self
@@ -337,7 +356,7 @@ class Server:
         try:
             stream.do_handshake(deadline)
             connection = ServerConnection(**self._connection_options)
-            websocket = WebSocket(connection, stream, self._close_timeout)
+            websocket = WebSocket(connection, stream, **self._timing)
             while connection.state is not OPEN:
                 event = websocket._next_event()
                 if isinstance(event, Request):
@@ -353,6 +372,7 @@ class Server:
                 if event is None:
                     remaining(deadline)
                     websocket._receive(deadline)
+            websocket._opened()
             return websocket
         finally:
             with self._lock:
@@ -385,8 +405,9 @@ class Server:
             code, reason = 1011, "internal error"
             if not isinstance(error, Exception):
                 raise
-            logger.exception("connection handler failed")
+            websocket.logger.exception("connection handler failed")
         finally:
             websocket.close(code, reason)
             with self._lock:
                 self.connections.discard(websocket)
+                self._past = self._past.plus(websocket.counters)

@@ -373,8 +373,9 @@ def connected_sync(
         "max_message_size": max_message_size,
     }
     ServerConnection(**options)  # wrong options are told here, and not in the thread
+    timing = {"close_timeout": close_timeout, "ping_interval": 20.0, "ping_timeout": 20.0}
     with sync.Server(
-        handler, (), process_request, options, None, open_timeout, close_timeout, max_connections=1
+        handler, (), process_request, options, None, open_timeout, timing, max_connections=1
     ) as server:
         ours, theirs = socket.socketpair()
         thread = threading.Thread(target=server._run, args=(theirs,), daemon=True, name="wsframe.testing")
