@@ -73,6 +73,7 @@ def test_pings_are_sent_while_messages_come(adapter, role, spawn):
             peer.send(peer.text("a"))
             sent += 1
         peer.send(pong(peer, next_ping(peer)), peer.close())
+        peer.end()
         assert receiving.result(TIMEOUT) == sent
         assert websocket.latency is not None
 
@@ -371,6 +372,7 @@ def test_what_is_logged(adapter, role, spawn, caplog):
             websocket.send(b"secret")
             peer.next_frame()
             peer.send(peer.encode(Opcode.CONTINUATION), peer.close(3000, "bye\n"))
+            peer.end()
             assert websocket.recv() == bytes(70000)
             with pytest.raises(ConnectionClosed):
                 websocket.recv()
@@ -414,6 +416,7 @@ def test_violations_are_logged(adapter, role, caplog):
     name = f"wsframe.{adapter.name}"
     with caplog.at_level(logging.DEBUG, name), opened(adapter, role, ping_interval=None) as (websocket, peer):
         peer.send(peer.violation)
+        peer.end()
         with pytest.raises(ConnectionClosed):
             websocket.recv()
     assert "< violation: frames must" in caplog.text
@@ -426,6 +429,7 @@ def test_a_logger_of_ones_own(adapter, role, caplog):
     with caplog.at_level(logging.INFO, name), opened(adapter, role) as (websocket, peer):
         websocket.logger.info("a user came: %s", "Ann")
         peer.send(peer.close())
+        peer.end()
         with pytest.raises(ConnectionClosed):
             websocket.recv()
     assert f"[{websocket.id}] a user came: Ann" in caplog.text
