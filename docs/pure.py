@@ -1,7 +1,7 @@
 """Let the reference show functions in Python where a compiled module may take their place.
 
-Griffe reads the sources. Where masking.py imports what ``_mask.pyx`` has, under the names of its own functions, it
-would see the names of a module that it cannot read.
+Griffe reads the sources. Where masking.py imports what ``_mask.pyx`` has, under the names of its own
+functions, it would see the names of a module that it cannot read.
 """
 
 from typing import Any

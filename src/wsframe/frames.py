@@ -398,10 +398,10 @@ class FrameDecoder:
     def advance(self) -> bool:
         """Read on, for a caller that wants no ``Frame`` objects.
 
-        When it returns True, ``first`` is the first octet of a frame (FIN, RSV1-3 and the opcode), and one of
-        ``read_payload``, ``read_text`` and ``collect`` may be called for its payload, if it ``is_whole``. With
-        ``partial``, it may be some of the payload of a data frame; then ``is_end`` tells whether it is the last
-        of it.
+        When it returns True, ``first`` is the first octet of a frame (FIN, RSV1-3 and the opcode), and one
+        of ``read_payload``, ``read_text`` and ``collect`` may be called for its payload, if it ``is_whole``.
+        With ``partial``, it may be some of the payload of a data frame; then ``is_end`` tells whether it is
+        the last of it.
 
         Returns:
             False when more octets are needed.
