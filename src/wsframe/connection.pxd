@@ -23,6 +23,8 @@ cdef class Connection:
     cdef public object deflate
     cdef public object close_sent
     cdef public object close_received
+    cdef public long long uncompressed
+    cdef public long long compressed
     # Octets in
     cdef public FrameDecoder _decoder
     cdef public bint _eof
@@ -74,6 +76,7 @@ cdef class Connection:
     cdef _send_text(self, text, bint fin, compress)
     cdef _send_binary(self, data, bint fin, compress)
     cpdef bint has_unread(self)
+    cpdef bint is_within_frame(self)
     cpdef bint has_unsent(self)
     @cython.locals(first=cython.int)
     cdef _queue_message(self, int opcode, object payload, bint fin, object compress)

@@ -107,6 +107,27 @@ def _is_sendable(code: int) -> bool:
     return code in _REGISTERED_CODES or 3000 <= code < 5000
 
 
+def _encode_close(code: int, reason: str) -> bytes:
+    """Return the payload of a Close (section 5.5.1)."""
+    if not isinstance(code, int) or isinstance(code, bool):
+        raise TypeError(f"code must be an int, not {type(code).__name__}")
+    if not isinstance(reason, str):
+        raise TypeError(f"reason must be a str, not {type(reason).__name__}")
+    if code == NO_STATUS_RECEIVED:
+        if reason:
+            raise LocalProtocolError("a Close without a status code has no reason")
+        return b""
+    if not _is_sendable(code):
+        raise LocalProtocolError(f"status code {code} must not be sent")
+    try:
+        octets = reason.encode()
+    except UnicodeEncodeError:
+        raise LocalProtocolError("reason contains a lone surrogate") from None
+    if len(octets) > 123:
+        raise LocalProtocolError(f"reason must be at most 123 octets long, not {len(octets)}")
+    return code.to_bytes(2, "big") + octets
+
+
 def is_fragmented(message: object) -> bool:
     """Tell whether a user gives a message as an iterable of its fragments.
 
@@ -202,6 +223,8 @@ class Connection:
         deflate: what is agreed on about compression, or None.
         close_sent: the ``Close`` that we sent, or None.
         close_received: the ``Close`` that the peer sent, or None.
+        uncompressed: how many octets the messages had that were sent compressed.
+        compressed: how many they had after that.
 
     Raises:
         TypeError: an argument has a wrong type.
@@ -235,11 +258,13 @@ class Connection:
         "_utf8",
         "close_received",
         "close_sent",
+        "compressed",
         "deflate",
         "role",
         "should_close",
         "state",
         "subprotocol",
+        "uncompressed",
     )
 
     def __init__(
@@ -295,6 +320,7 @@ class Connection:
         self._sent_utf8 = _TextDecoder()
         self._compressor: Compressor | None = None
         self._is_compressing = False
+        self.uncompressed = self.compressed = 0
 
         self.deflate: Deflate | None = None
         if deflate is not None:
@@ -403,6 +429,10 @@ class Connection:
     def has_unread(self) -> bool:
         """Tell whether octets have come in that ``next_event`` has not read yet."""
         return self._decoder.has_unread()
+
+    def is_within_frame(self) -> bool:
+        """Tell whether some of a frame has come in, but not all: until then no Pong can come."""
+        return self._decoder._in_payload or self._decoder.has_unread()
 
     # 2. Events out
 
@@ -732,6 +762,8 @@ class Connection:
         if first & RSV1 and self._compressor is not None:
             # The peer's window moves on by a message that our compressor has not seen.
             self._compressor.forget()
+            self.uncompressed += len(prepared.payload)
+            self.compressed += len(payload)
         if self._masks:
             self._queue_frame(first, payload)
         else:
@@ -776,27 +808,32 @@ class Connection:
             TypeError: the code is not an int, or the reason not a string.
         """
         self._check_open()
-        if not isinstance(code, int) or isinstance(code, bool):
-            raise TypeError(f"code must be an int, not {type(code).__name__}")
-        if not isinstance(reason, str):
-            raise TypeError(f"reason must be a str, not {type(reason).__name__}")
-        if code == NO_STATUS_RECEIVED:
-            if reason:
-                raise LocalProtocolError("a Close without a status code has no reason")
-            payload = b""
-        elif not _is_sendable(code):
-            raise LocalProtocolError(f"status code {code} must not be sent")
-        else:
-            try:
-                octets = reason.encode()
-            except UnicodeEncodeError:
-                raise LocalProtocolError("reason contains a lone surrogate") from None
-            if len(octets) > 123:
-                raise LocalProtocolError(f"reason must be at most 123 octets long, not {len(octets)}")
-            payload = code.to_bytes(2, "big") + octets
-        self._queue_frame(FIN | CLOSE, payload)
+        self._queue_frame(FIN | CLOSE, _encode_close(code, reason))
         self.close_sent = Close(int(code), reason)
         self.state = CLOSING
+
+    def fail(self, code: int, reason: str = "") -> Fail:
+        """Fail the connection for a reason of your own: no Pong comes, say (RFC 6455, section 7.1.7).
+
+        Nothing is read any more, and ``next_event`` returns no other event.
+
+        Args:
+            code: 1000 to 1003, 1007 to 1014, or 3000 to 4999.
+            reason: up to 123 octets of UTF-8.
+
+        Returns:
+            The last event.
+
+        Raises:
+            LocalProtocolError: the state is not OPEN, the code must not be sent, or the reason is too long or
+                has a lone surrogate.
+            TypeError: the code is not an int, or the reason not a string.
+        """
+        self._check_open()
+        if code == NO_STATUS_RECEIVED:
+            raise LocalProtocolError("a failure has a status code")
+        _encode_close(code, reason)
+        return self._fail(int(code), reason)
 
     def _check_open(self) -> None:
         if self.state is not OPEN:
@@ -829,7 +866,9 @@ class Connection:
                 if self._is_compressing:
                     first |= 0x40
             if self._is_compressing:
+                self.uncompressed += len(payload)
                 payload = compressor.compress(payload, fin)
+                self.compressed += len(payload)
         if fin:
             first |= 0x80
         # Then change something: this fails when text is not Unicode.

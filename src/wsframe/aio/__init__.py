@@ -1,11 +1,12 @@
-"""WebSockets on asyncio: ``connect`` and ``serve``.
+"""WebSockets on asyncio: ``connect``, ``serve`` and ``broadcast``.
 
 connection.py holds the ``WebSocket``, an asyncio protocol around a ``Connection``. client.py opens one;
-server.py accepts many.
+server.py accepts many; broadcast.py sends to many.
 """
 
+from .broadcast import broadcast
 from .client import Connecting, connect
 from .connection import WebSocket
 from .server import Server, Serving, serve
 
-__all__ = ["Connecting", "Server", "Serving", "WebSocket", "connect", "serve"]
+__all__ = ["Connecting", "Server", "Serving", "WebSocket", "broadcast", "connect", "serve"]

@@ -13,6 +13,7 @@ from ..deflate import DEFAULT, Deflate
 from ..errors import HandshakeRejected
 from ..events import Fail, Response
 from ..handshake import HeaderList
+from ..keepalive import check_keepalive
 from .connection import OPEN, WebSocket
 
 __all__ = ["Connecting", "connect"]
@@ -31,6 +32,8 @@ def connect(
     sock: socket.socket | None = None,
     open_timeout: float | None = 10,
     close_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
     max_message_size: int | None = 2**20,
 ) -> Connecting:
     """Open a WebSocket connection.
@@ -49,6 +52,8 @@ def connect(
         sock: use this connected socket.
         open_timeout: how many seconds connecting and the opening handshake may take; None: no limit.
         close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
+        ping_interval: how many seconds there are between Pings that keep the connection alive; None: none.
+        ping_timeout: how many seconds a Pong may take, before the connection fails with 1011; None: any time.
         max_message_size: the largest message to receive, in octets; None: no limit.
 
     Raises:
@@ -59,6 +64,7 @@ def connect(
         LocalProtocolError: a subprotocol or header cannot be sent.
         ValueError: arguments that exclude each other.
     """
+    check_keepalive(ping_interval, ping_timeout)
     connection = ClientConnection(
         uri,
         subprotocols=subprotocols,
@@ -84,7 +90,8 @@ def connect(
         options["sock"] = sock
     else:
         options["host"], options["port"] = address.host, address.port
-    return Connecting(connection, options, open_timeout, close_timeout)
+    timing = {"close_timeout": close_timeout, "ping_interval": ping_interval, "ping_timeout": ping_timeout}
+    return Connecting(connection, options, open_timeout, timing)
 
 
 class Connecting:
@@ -95,12 +102,12 @@ class Connecting:
         connection: ClientConnection,
         options: dict[str, Any],
         open_timeout: float | None,
-        close_timeout: float | None,
+        timing: dict[str, float | None],
     ) -> None:
         self._connection = connection
         self._options = options
         self._open_timeout = open_timeout
-        self._close_timeout = close_timeout
+        self._timing = timing
         self._websocket: _ClientWebSocket | None = None
 
     def __await__(self) -> Generator[Any, None, WebSocket]:
@@ -116,7 +123,7 @@ class Connecting:
     async def _connect(self) -> WebSocket:
         if self._websocket is not None:
             raise RuntimeError("this connect() was used already")
-        self._websocket = websocket = _ClientWebSocket(self._connection, self._close_timeout)
+        self._websocket = websocket = _ClientWebSocket(self._connection, **self._timing)
         loop = asyncio.get_running_loop()
         create = loop.create_unix_connection if "path" in self._options else loop.create_connection
         async with asyncio.timeout(self._open_timeout):
@@ -134,8 +141,8 @@ class _ClientWebSocket(WebSocket):
 
     _connection: ClientConnection
 
-    def __init__(self, connection: ClientConnection, close_timeout: float | None) -> None:
-        super().__init__(connection, close_timeout)
+    def __init__(self, connection: ClientConnection, **timing: float | None) -> None:
+        super().__init__(connection, **timing)
         self.opened: asyncio.Future[None] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -154,3 +161,4 @@ class _ClientWebSocket(WebSocket):
                 self.opened.set_exception(HandshakeRejected(event.reason, self._connection.response))
             elif isinstance(event, Response) and self._connection.state is OPEN:
                 self.opened.set_result(None)
+                self._opened()

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from asyncio import current_task
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from time import perf_counter
 from typing import Any
 
 from ..connection import ABANDONED, Fragment, Message, State, check_fragment, is_fragmented, join_pieces
-from ..errors import ConnectionClosed, LocalProtocolError
+from ..errors import ConnectionClosed
 from ..events import Binary, Request, Response, Text
 from ..frames import TEXT, as_octets
+from ..keepalive import Pings
 from ..prepared import Prepared, prepare
-from .protocol import CONNECTING, OPEN, Protocol
+from .protocol import BURST, CONNECTING, OPEN, Protocol
 
 __all__ = ["CLEAN_CODES", "CONNECTING", "OPEN", "WebSocket"]
 
@@ -86,6 +86,14 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
     def close_reason(self) -> str | None:
         """The reason that the connection ended with; None before that (RFC 6455, 7.1.6)."""
         return None if self._end is None else self._end.reason
+
+    @property
+    def latency(self) -> float | None:
+        """The last round trip of a Ping, in seconds; None before the first."""
+        return None if self._pings is None else self._pings.latency
+
+    def _what(self) -> tuple[str, object]:
+        return self.path.partition("?")[0], self.remote_address
 
     # Receiving
 
@@ -207,6 +215,10 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
             await self._send_slowly(message, compress)
         if self._is_writing_paused:
             await self._drain()
+        elif self._burst >= BURST:
+            # What is sent without ever waiting would keep everybody else from it.
+            self._burst = 0
+            await asyncio.sleep(0)
 
     async def _send_slowly(
         self, message: Message | Iterable[Fragment] | AsyncIterable[Fragment], compress: bool | None
@@ -226,6 +238,8 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
             await self._send_slices(prepare(message), compress)  # type: ignore[arg-type]
             return
         self._connection.send_message(message, True, compress)
+        self._messages_sent += 1
+        self._burst += size
         self._cork(size)
 
     def _is_compressed_slowly(self, message: Message, compress: bool | None) -> bool:
@@ -253,6 +267,7 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
             if last is not None:
                 self._check_open()
                 self._connection.send_message(last[:0])
+                self._messages_sent += 1
                 self._cork(0)
         except BaseException as error:
             if last is not None:
@@ -267,6 +282,7 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
         send = self._connection.send_text if is_text else self._connection.send_binary
         octets = memoryview(message.payload)
         self._start_sending()
+        self._messages_sent += 1
         try:
             while octets:
                 self._check_open()
@@ -291,13 +307,12 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
         assert self._sending is not None
         self._sending.set_result(None)
         self._sending = self._sender = None
+        self._post_outbox()
 
     def _abandon(self, error: BaseException) -> None:
         """Close the connection, because a message cannot be completed."""
         if self._connection.state is OPEN and not self._is_lost:
-            self._connection.send_close(1011, ABANDONED)
-            self._start_close_timer()
-            self._flush_now()
+            self._start_close(1011, ABANDONED)
             error.add_note(f"wsframe closed the connection with 1011: {ABANDONED}")
 
     async def _yield(self) -> None:
@@ -335,18 +350,23 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
             TimeoutError: it did not come in time.
         """
         self._check_open()
-        payload = os.urandom(4) if payload is None else bytes(memoryview(payload))
-        if payload in self._pings:
-            raise LocalProtocolError("a ping with this payload is waiting for its pong already")
-        self._connection.send_ping(payload)
+        if payload is not None:
+            payload = bytes(memoryview(payload))
+        if self._pings is None:
+            self._pings = Pings(None, None, 0)
+        payload = self._pings.send(payload, perf_counter())
+        if self._round_trips is None:
+            self._round_trips = {}
         pong: asyncio.Future[float] = self._loop.create_future()
-        self._pings[payload] = (pong, perf_counter())
-        self._flush_now()
+        self._round_trips[payload] = pong
         try:
+            self._send_ping(payload)
             async with asyncio.timeout(timeout):
                 return await pong
         finally:
-            self._pings.pop(payload, None)
+            self._pings.forget(payload)
+            if self._round_trips is not None:
+                self._round_trips.pop(payload, None)
 
     # Closing
 
@@ -365,9 +385,7 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
             LocalProtocolError: the code or the reason cannot be sent.
             TypeError: the code is not an int, or the reason not a string.
         """
-        if self._connection.state is OPEN and not self._is_lost:
-            self._connection.send_close(code, reason)
-            self._start_close_timer()
+        self._start_close(code, reason)
         self._discard()
         await self.wait_closed()
 

@@ -31,6 +31,7 @@ cdef class Wakeup:
 cdef class Protocol:
     cdef object __weakref__
     cdef public Connection _connection
+    cdef readonly long long id
     cdef public object _close_timeout
     cdef public object _loop
     cdef public object _transport
@@ -50,9 +51,25 @@ cdef class Protocol:
     cdef bint _is_looking_ahead
     cdef bint _is_reading_paused
     cdef bint _is_discarding
-    cdef public dict _pings
+    cdef long long _octets_received
+    cdef long long _messages_received
+    cdef long long _pings_received
+    cdef object _frame_log
+    # Keepalive
+    cdef object _ping_interval
+    cdef object _ping_timeout
+    cdef object _ping_timer
+    cdef public object _pings
+    cdef public object _round_trips
+    cdef long long _seen
+    cdef bint _is_last_look
     # Octets out
     cdef Py_ssize_t _corked
+    cdef public Py_ssize_t _burst
+    cdef long long _octets_sent
+    cdef public long long _messages_sent
+    cdef long long _pings_sent
+    cdef public list _outbox
     cdef public object _sending
     cdef public object _sender
     cdef Py_ssize_t _pongs
@@ -73,16 +90,23 @@ cdef class Protocol:
     cdef _drop(self, message)
     cpdef _pause_reading(self)
     cdef _resume_reading(self)
+    cdef bint _is_pong_held_up(self)
+    cpdef _send_ping(self, bytes payload)
     cdef _receive_pong(self, payload)
+    cdef _fail_pings(self)
+    cdef _fail(self, int code, reason)
     @cython.locals(reader=Wakeup)
     cdef _read_on(self)
     cpdef bint _send_at_once(self, message, compress) except -1
+    cpdef bint _post(self, message, Py_ssize_t max_buffered) except -1
+    cpdef _post_outbox(self)
     cpdef _check_open(self)
     cpdef _closed(self)
     cpdef _cork(self, Py_ssize_t size)
     cdef _schedule_flush(self)
-    @cython.locals(connection=Connection, chunks=list)
+    @cython.locals(connection=Connection, chunks=list, size=Py_ssize_t)
     cdef _flush(self)
     cdef _close_transport(self)
     cdef _forget_duplicate(self)
+    cpdef _start_close(self, code, reason)
     cpdef _start_close_timer(self)

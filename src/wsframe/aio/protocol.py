@@ -23,6 +23,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import itertools
+import logging
 import socket
 import threading
 from asyncio import current_task
@@ -31,12 +33,17 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Any, cast
 
-from ..connection import Connection, State
+from ..connection import Connection, Role, State
+from ..counters import Counters
 from ..errors import ConnectionClosed
 from ..events import Binary, Close, Fail, Ping, Pong, Text
+from ..keepalive import Pings
+from ..log import ConnectionLogger, FrameLog
 from ..prepared import Prepared
 
 __all__ = ["Protocol", "Wakeup"]
+
+logger = logging.getLogger("wsframe.aio")
 
 OPEN, CONNECTING = State.OPEN, State.CONNECTING
 MAX_QUEUED_MESSAGES = 16
@@ -46,7 +53,11 @@ MAX_QUEUED_SIZE = 2**20  # octets
 LARGE = 262144
 READ_SIZE = 262144
 HIGH_WATER = 65536  # octets of unsent output
+# A task that sends and sends lets others have a turn after that many octets; a message counts as some more.
+BURST = 262144
+MESSAGE_COST = 2048
 NOBODY = object()
+_ids = itertools.count(1)
 
 
 class Input:
@@ -189,6 +200,7 @@ class Protocol:
 
     __slots__ = (
         "__weakref__",
+        "_burst",
         "_close_timeout",
         "_close_timer",
         "_closers",
@@ -198,10 +210,12 @@ class Protocol:
         "_duplicate",
         "_end",
         "_eof",
+        "_frame_log",
         "_input",
         "_is_discarding",
         "_is_flush_scheduled",
         "_is_half_closed",
+        "_is_last_look",
         "_is_looking_ahead",
         "_is_lost",
         "_is_reading_paused",
@@ -209,20 +223,42 @@ class Protocol:
         "_local_address",
         "_loop",
         "_messages",
+        "_messages_received",
+        "_messages_sent",
+        "_octets_received",
+        "_octets_sent",
+        "_outbox",
         "_pieces",
+        "_ping_interval",
+        "_ping_timeout",
+        "_ping_timer",
         "_pings",
+        "_pings_received",
+        "_pings_sent",
         "_pongs",
         "_queued",
         "_reader",
         "_remote_address",
+        "_round_trips",
+        "_seen",
         "_sender",
         "_sending",
         "_transport",
+        "id",
     )
 
-    def __init__(self, connection: Connection, close_timeout: float | None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        close_timeout: float | None,
+        ping_interval: float | None = None,
+        ping_timeout: float | None = None,
+    ) -> None:
         self._connection = connection
         self._close_timeout = close_timeout
+        self._ping_interval = ping_interval
+        self._ping_timeout = ping_timeout
+        self.id = next(_ids)
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # until connection_made
         self._remote_address: Any = None
@@ -241,9 +277,25 @@ class Protocol:
         self._is_looking_ahead = False
         self._is_reading_paused = False
         self._is_discarding = False
-        self._pings: dict[bytes, tuple[asyncio.Future[float], float]] = {}
+        self._octets_received = 0
+        self._messages_received = 0
+        self._pings_received = 0
+        self._frame_log: FrameLog | None = None
+        # Keepalive
+        self._pings: Pings | None = None  # until there are any
+        self._round_trips: dict[bytes, asyncio.Future[float]] | None = (
+            None  # of the pings that ping() waits for
+        )
+        self._ping_timer: asyncio.TimerHandle | None = None
+        self._seen = 0  # octets that had come when it was looked at last
+        self._is_last_look = False
         # Octets out
         self._corked = 0
+        self._burst = 0
+        self._octets_sent = 0
+        self._messages_sent = 0
+        self._pings_sent = 0
+        self._outbox: list[Prepared] = []  # what is broadcast while a fragmented message is sent
         self._sending: asyncio.Future[None] | None = None  # done when a fragmented message is sent
         self._sender: asyncio.Task[Any] | None = None  # the task that sends it
         self._pongs = 0
@@ -290,6 +342,7 @@ class Protocol:
         # Everything that came in was read: now write the answers, and read on.
         self._flush()
         self._resume_reading()
+        self._burst = 0
         self._reader = Wakeup(self._loop)
         return self._reader
 
@@ -298,8 +351,10 @@ class Protocol:
         while event := self._connection.next_event():
             kind = type(event)
             if kind is Text or kind is Binary:
+                self._messages_received += event.final  # type: ignore[union-attr]
                 return event  # type: ignore[return-value]
             if kind is Ping:
+                self._pings_received += 1
                 self._schedule_flush()
                 if self._is_writing_paused:
                     self._pongs += len(event.payload) + 2  # type: ignore[union-attr]
@@ -372,17 +427,76 @@ class Protocol:
             if not self._transport.is_closing():
                 self._transport.resume_reading()
 
-    def _receive_pong(self, payload: bytes) -> None:
-        if payload not in self._pings:
-            return  # Section 5.5.3: "A response to an unsolicited Pong frame is not expected."
-        # The peer may answer only the latest of several Pings: that answers the earlier ones as well.
+    # Keepalive
+
+    def _opened(self) -> None:
+        """Begin what there is to do on an open connection."""
+        if logger.isEnabledFor(logging.INFO):
+            self.logger.info("opened: %s with %s", *self._what())
+        if self._ping_interval is not None:
+            self._pings = Pings(self._ping_interval, self._ping_timeout, perf_counter())
+            self._ping_timer = self._loop.call_later(self._ping_interval, self._keep_alive)
+
+    def _keep_alive(self) -> None:
+        """Send a Ping, or fail the connection because the last one was not answered."""
+        pings = self._pings
+        if pings is None or self._is_lost or self._connection.state is not OPEN:
+            return
         now = perf_counter()
-        for earlier in list(self._pings):
-            pong, sent = self._pings.pop(earlier)
-            if not pong.done():
-                pong.set_result(now - sent)
-            if earlier == payload:
-                break
+        try:
+            payload = pings.look(now, self._is_pong_held_up())
+        except TimeoutError as error:
+            if self._is_last_look:
+                self._fail(1011, str(error))
+                return
+            # If the loop was busy all the time, the Pong is there, and will be read in its next turn.
+            self._is_last_look = True
+            self._ping_timer = self._loop.call_later(0.01, self._keep_alive)
+            return
+        self._is_last_look = False
+        if payload is not None:
+            self._send_ping(payload)
+        if pings.due is not None:
+            self._ping_timer = self._loop.call_later(max(0, pings.due - now), self._keep_alive)
+
+    def _is_pong_held_up(self) -> bool:
+        """Tell whether a Pong cannot have been read, through no fault of the peer's."""
+        seen, self._seen = self._seen, self._octets_received
+        if self._octets_received != seen and self._connection.is_within_frame():
+            return True  # it is sending a long frame, which no Pong can interrupt
+        # What it sent fills the queue, and is not received. That it does not read our Pongs is its fault.
+        return self._is_reading_paused and self._pongs < HIGH_WATER
+
+    def _send_ping(self, payload: bytes) -> None:
+        self._connection.send_ping(payload)
+        self._pings_sent += 1
+        self._flush()
+
+    def _receive_pong(self, payload: bytes) -> None:
+        if self._pings is None:
+            return  # Section 5.5.3: "A response to an unsolicited Pong frame is not expected."
+        for answered, seconds in self._pings.answer(payload, perf_counter()).items():
+            waiter = (self._round_trips or {}).pop(answered, None)
+            if waiter is not None and not waiter.done():
+                waiter.set_result(seconds)
+
+    def _what(self) -> tuple[str, object]:
+        """Return what a connection is logged as: its path, without the query, and the peer's address."""
+        raise NotImplementedError
+
+    def _fail_pings(self) -> None:
+        for waiter in (self._round_trips or {}).values():
+            if not waiter.done():
+                waiter.set_exception(self._closed())
+        self._round_trips = None
+
+    def _fail(self, code: int, reason: str) -> None:
+        """Fail the connection for a reason of ours."""
+        self._end = self._connection.fail(code, reason)
+        if self._reader is not None:
+            self._reader.wake()
+        self._fail_pings()
+        self._flush()
 
     def _read_on(self) -> None:
         """Read what came in: see the rules above."""
@@ -411,6 +525,29 @@ class Protocol:
         self._resume_reading()
         self._read_on()
 
+    @property
+    def logger(self) -> ConnectionLogger:
+        """What logs under the connection's ``id``."""
+        return ConnectionLogger(logger, self.id)
+
+    @property
+    def counters(self) -> Counters:
+        """What happened on this connection so far, in numbers."""
+        connection = self._connection
+        is_opened = not connection._in_handshake
+        return Counters(
+            int(is_opened),
+            int(is_opened and self._is_lost and not self._closed().clean),
+            self._messages_received,
+            self._messages_sent,
+            self._octets_received,
+            self._octets_sent,
+            self._pings_received,
+            self._pings_sent,
+            connection.uncompressed,
+            connection.compressed,
+        )
+
     def _read_handshake(self) -> None:
         """Go on with the opening handshake. The client and the server say how."""
         raise NotImplementedError
@@ -429,8 +566,43 @@ class Protocol:
             return False
         self._check_open()
         self._connection.send_message(message, True, compress)  # type: ignore[arg-type]
+        self._messages_sent += 1
+        self._burst += size + MESSAGE_COST
         self._cork(size)
         return True
+
+    def _post(self, message: Prepared, max_buffered: int) -> bool:
+        """Send a message without waiting; False: too much waits already."""
+        if self._connection.state is not OPEN or self._is_lost:
+            return True
+        # As long as writing is not paused, less than HIGH_WATER waits.
+        if (self._is_writing_paused or self._outbox or max_buffered < HIGH_WATER) and (
+            self.buffered_amount >= max_buffered
+        ):
+            return False
+        self._messages_sent += 1
+        if self._sending is not None:
+            self._outbox.append(message)
+        else:
+            self._connection.send_prepared(message)
+            self._cork(len(message))
+        return True
+
+    def _post_outbox(self) -> None:
+        """Send what was posted while a fragmented message was being sent."""
+        outbox, self._outbox = self._outbox, []
+        for message in outbox:
+            if self._connection.state is OPEN and not self._is_lost:
+                self._connection.send_prepared(message)
+                self._cork(len(message))
+
+    @property
+    def buffered_amount(self) -> int:
+        """How many octets were sent, and not yet taken by the system, as far as the event loop knows."""
+        if self._is_lost:
+            return 0
+        waiting = sum(map(len, self._outbox)) + self._connection.unsent
+        return waiting + self._transport.get_write_buffer_size()
 
     def _check_open(self) -> None:
         if self._connection.state is not OPEN or self._is_lost:
@@ -467,12 +639,17 @@ class Protocol:
         if connection.has_unsent():
             chunks = connection.chunks_to_send()
             transport = self._transport
+            size = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
+            self._octets_sent += size
+            if self._frame_log is not None:
+                for chunk in chunks:
+                    self._frame_log.sent(chunk)
             if transport.is_closing():
                 # Nobody reads it. Who sends must wait, or there is no next turn, which tells of the loss.
                 self._is_writing_paused = not self._is_lost
             elif len(chunks) == 1:
                 transport.write(chunks[0])
-            elif max(map(len, chunks)) < LARGE:
+            elif size < LARGE or max(map(len, chunks)) < LARGE:
                 transport.write(b"".join(chunks))
             else:
                 # Not writelines(), which on some versions of Python never calls pause_writing().
@@ -531,6 +708,13 @@ class Protocol:
             self._duplicate.close()
             self._duplicate = None
 
+    def _start_close(self, code: int, reason: str) -> None:
+        """Begin to close the connection, if it is open."""
+        if self._connection.state is OPEN and not self._is_lost:
+            self._connection.send_close(code, reason)
+            self._start_close_timer()
+            self._flush()
+
     def _start_close_timer(self) -> None:
         if self._close_timer is None and self._close_timeout is not None and not self._is_lost:
             self._close_timer = self._loop.call_later(self._close_timeout, self._transport.abort)
@@ -544,6 +728,9 @@ class Protocol:
         # A closed transport does not always know them.
         self._remote_address = transport.get_extra_info("peername")
         self._local_address = transport.get_extra_info("sockname")
+        if logger.isEnabledFor(logging.DEBUG):
+            is_client = self._connection.role is Role.CLIENT
+            self._frame_log = FrameLog(self.logger.debug, is_client=is_client)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where octets off the network go (called by the event loop)."""
@@ -556,6 +743,9 @@ class Protocol:
     def buffer_updated(self, nbytes: int) -> None:
         """Take octets off the network (called by the event loop)."""
         source = self._input
+        self._octets_received += nbytes
+        if self._frame_log is not None:
+            self._frame_log.received(bytes(source.buffer[:nbytes]))
         source.is_borrowed = True
         self._connection.borrow(source.octets, nbytes)
         self._read_on()
@@ -576,8 +766,9 @@ class Protocol:
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """End (called by the event loop)."""
-        if self._close_timer is not None:
-            self._close_timer.cancel()
+        for timer in (self._close_timer, self._ping_timer):
+            if timer is not None:
+                timer.cancel()
         self._forget_duplicate()
         if not self._eof:
             self._eof = True
@@ -588,10 +779,12 @@ class Protocol:
                 closer.set_result(None)
         self.resume_writing()
         self._read_on()
-        for pong, _ in self._pings.values():
-            if not pong.done():
-                pong.set_exception(self._closed())
-        self._pings.clear()
+        self._fail_pings()
+        if logger.isEnabledFor(logging.INFO) and not self._connection._in_handshake:
+            closed = self._closed()
+            self.logger.info(
+                "%s: %d %a", "closed" if closed.clean else "lost or failed", closed.code, closed.reason
+            )
 
     def pause_writing(self) -> None:
         """Stop sending: more than 64 KiB are unsent (called by the event loop)."""

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import socket
 import ssl as tls
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from ..connection import Connection, Role
+from ..counters import Counters
 from ..deflate import DEFAULT, Deflate
 from ..errors import ConnectionClosed
 from ..events import Fail, Request, Response
+from ..keepalive import check_keepalive
 from ..server import ServerConnection
 from .connection import CONNECTING, OPEN, WebSocket
 
 __all__ = ["Handler", "ProcessRequest", "Server", "Serving", "serve"]
-
-logger = logging.getLogger("wsframe.aio")
 
 Handler: TypeAlias = Callable[[WebSocket], Awaitable[None]]
 ProcessRequest: TypeAlias = Callable[[Request], "Response | Awaitable[Response | None] | None"]
@@ -39,6 +38,8 @@ def serve(
     sock: socket.socket | None = None,
     open_timeout: float | None = 10,
     close_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
     max_message_size: int | None = 2**20,
 ) -> Serving:
     """Accept WebSocket connections, and run a handler for each.
@@ -64,6 +65,8 @@ def serve(
         sock: listen on this bound socket.
         open_timeout: how many seconds the opening handshake may take; None: no limit.
         close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
+        ping_interval: how many seconds there are between Pings that keep the connection alive; None: none.
+        ping_timeout: how many seconds a Pong may take, before the connection fails with 1011; None: any time.
         max_message_size: the largest message to receive, in octets; None: no limit.
 
     Raises:
@@ -71,6 +74,7 @@ def serve(
         LocalProtocolError: a subprotocol is not a token, or comes twice.
         ValueError: arguments that exclude each other.
     """
+    check_keepalive(ping_interval, ping_timeout)
     if [host is not None or port is not None, unix is not None, sock is not None].count(True) != 1:
         raise ValueError("give one of: host and port, unix, sock")
     connection_options: dict[str, Any] = {
@@ -93,7 +97,8 @@ def serve(
         options["ssl"] = ssl
         options["ssl_handshake_timeout"] = open_timeout
         options["ssl_shutdown_timeout"] = close_timeout
-    server = Server(handler, process_request, connection_options, open_timeout, close_timeout)
+    timing = {"close_timeout": close_timeout, "ping_interval": ping_interval, "ping_timeout": ping_timeout}
+    server = Server(handler, process_request, connection_options, open_timeout, timing)
     return Serving(server, options)
 
 
@@ -127,14 +132,16 @@ class Server:
         process_request: ProcessRequest | None,
         connection_options: dict[str, Any],
         open_timeout: float | None,
-        close_timeout: float | None,
+        timing: dict[str, float | None],
     ) -> None:
         self.connections: set[WebSocket] = set()
         self._handler = handler
         self._process_request = process_request
         self._connection_options = connection_options
         self._open_timeout = open_timeout
-        self._close_timeout = close_timeout
+        self._close_timeout = timing["close_timeout"]
+        self._timing = timing
+        self._past = Counters()  # of the connections that are lost
         self._protocols: set[_ServerWebSocket] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -153,6 +160,14 @@ class Server:
         if isinstance(name, str):
             raise ValueError("a Unix socket has no port")
         return int(name[1])
+
+    @property
+    def counters(self) -> Counters:
+        """What happened on all of its connections so far, in numbers that only grow."""
+        total = self._past
+        for protocol in self._protocols:
+            total = total.plus(protocol.counters)
+        return total
 
     async def __aenter__(self) -> Server:
         return self
@@ -239,7 +254,7 @@ class Server:
                 response = await response
             websocket.answer(response)
         except Exception:
-            logger.exception("process_request failed")
+            websocket.logger.exception("process_request failed")
             websocket.answer(Response(500, body=b"internal server error\n"))
         return websocket.state is OPEN
 
@@ -251,7 +266,7 @@ class Server:
         except ConnectionClosed:
             pass
         except Exception:
-            logger.exception("connection handler failed")
+            websocket.logger.exception("connection handler failed")
             code, reason = 1011, "internal error"
         finally:
             self.connections.discard(websocket)
@@ -264,7 +279,7 @@ class _ServerWebSocket(WebSocket):
     _connection: ServerConnection
 
     def __init__(self, server: Server) -> None:
-        super().__init__(ServerConnection(**server._connection_options), server._close_timeout)
+        super().__init__(ServerConnection(**server._connection_options), **server._timing)
         self._server = server
         self._open_timer: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
@@ -283,6 +298,7 @@ class _ServerWebSocket(WebSocket):
         if self._connection.state is CONNECTING and self.task is not None:
             self.task.cancel()  # nobody waits for its answer
         super().connection_lost(exc)
+        self._server._past = self._server._past.plus(self.counters)
 
     def abort(self) -> None:
         self._transport.abort()
@@ -315,4 +331,6 @@ class _ServerWebSocket(WebSocket):
         else:
             connection.reject(response.status, response.headers, response.body)
         self._stop_timer()
+        if connection.state is OPEN:
+            self._opened()
         self.start()

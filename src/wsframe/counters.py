@@ -1,0 +1,52 @@
+"""What happened on one connection, or on all of a server's, in numbers that only grow.
+
+for name, value in server.counters._asdict().items():
+    print(f"wsframe_{name}_total {value}")        # as Prometheus reads it
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["Counters"]
+
+
+class Counters(NamedTuple):
+    """Count what passed.
+
+    Fields:
+        connections: how many were opened.
+        failures: how many of them ended without a closing handshake.
+        messages_received: messages that the peer sent, as far as they were read.
+        messages_sent: messages that ``send`` and ``broadcast`` accepted.
+        octets_received: octets off the network, of all kinds; with TLS, what was in it.
+        octets_sent: octets that were written.
+        pings_received: Pings, which were answered.
+        pings_sent: Pings, those of keepalive among them.
+        uncompressed: octets of messages that were sent compressed, before that.
+        compressed: and after it.
+    """
+
+    connections: int = 0
+    failures: int = 0
+    messages_received: int = 0
+    messages_sent: int = 0
+    octets_received: int = 0
+    octets_sent: int = 0
+    pings_received: int = 0
+    pings_sent: int = 0
+    uncompressed: int = 0
+    compressed: int = 0
+
+    def plus(self, other: Counters) -> Counters:
+        """Return the sums of these and others.
+
+        Args:
+            other: the others.
+        """
+        return Counters(*map(sum, zip(self, other, strict=True)))
+
+    @property
+    def compression_ratio(self) -> float | None:
+        """What compression left of an octet; None if nothing was compressed."""
+        return self.compressed / self.uncompressed if self.uncompressed else None

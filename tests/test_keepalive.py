@@ -1,0 +1,145 @@
+"""Pings, and what their Pongs tell, by a clock that the tests move."""
+
+from __future__ import annotations
+
+import pytest
+
+from wsframe import LocalProtocolError
+from wsframe.keepalive import Pings, check_keepalive
+
+
+def pings(interval=20.0, timeout=20.0, now=100.0) -> Pings:
+    return Pings(interval, timeout, now)
+
+
+def test_a_ping_is_due_after_the_interval():
+    keeper = pings()
+    assert keeper.due == 120
+    assert keeper.look(119.9) is None
+    assert keeper.due == 120
+    payload = keeper.look(120)
+    assert len(payload) == 4
+
+
+def test_the_payload_is_another_one_each_time():
+    keeper = pings()
+    first = keeper.look(120)
+    keeper.answer(first, 121)
+    second = keeper.look(140)
+    assert second is not None
+    assert second != first
+
+
+def test_a_pong_tells_the_round_trip():
+    keeper = pings()
+    assert keeper.latency is None
+    payload = keeper.look(120)
+    assert keeper.answer(payload, 120.25) == {payload: 0.25}
+    assert keeper.latency == 0.25
+    assert keeper.look(140) is not None
+
+
+def test_pings_are_sent_at_intervals_and_not_at_their_pongs():
+    keeper = pings()
+    keeper.answer(keeper.look(120), 135)
+    assert keeper.look(139) is None
+    assert keeper.due == 140
+    assert keeper.look(140) is not None
+    assert keeper.due == 160
+
+
+def test_no_pong_in_time():
+    keeper = pings(20, 5)
+    keeper.look(120)
+    assert keeper.due == 125
+    assert keeper.look(124.9) is None
+    with pytest.raises(TimeoutError, match="no pong within 5 seconds"):
+        keeper.look(125)
+
+
+def test_a_timeout_longer_than_the_interval_is_looked_at_in_between():
+    keeper = pings(5, 20)
+    payload = keeper.look(105)
+    assert keeper.due == 110
+    assert keeper.look(110) is None  # one at a time
+    assert keeper.due == 115
+    keeper.answer(payload, 111)
+    assert keeper.look(115) is not None
+    assert keeper.due == 120
+
+
+def test_a_short_timeout_does_not_bring_the_next_ping_forward():
+    keeper = pings(20, 5)
+    keeper.answer(keeper.look(120), 121)
+    assert keeper.look(125) is None
+    assert keeper.due == 140
+
+
+def test_who_could_not_answer_has_the_whole_timeout_again():
+    keeper = pings(20, 20)
+    payload = keeper.look(120)
+    assert keeper.look(140, is_excused=True) is None
+    assert keeper.due == 160
+    assert keeper.answer(payload, 150) == {payload: 30}
+    assert keeper.look(160) is not None
+    with pytest.raises(TimeoutError):
+        keeper.look(180)
+
+
+def test_without_a_timeout_the_peer_is_never_given_up():
+    keeper = pings(20, None)
+    first = keeper.look(120)
+    second = keeper.look(140)
+    assert second not in (None, first)
+    assert keeper.due == 160
+    assert keeper.answer(first, 141) == {}
+    assert keeper.answer(second, 141) == {second: 1}
+
+
+def test_without_an_interval_there_is_nothing_to_look_at():
+    keeper = pings(None)
+    assert keeper.due is None
+    assert keeper.look(1e9) is None
+    payload = keeper.send(None, 100)
+    assert keeper.answer(payload, 101) == {payload: 1}
+    assert keeper.latency == 1
+
+
+def test_a_pong_answers_the_earlier_pings_as_well():
+    keeper = pings()
+    mine = keeper.look(120)
+    keeper.send(b"a", 121)
+    keeper.send(b"b", 122)
+    keeper.send(b"c", 123)
+    assert keeper.answer(b"b", 124) == {mine: 4, b"a": 3, b"b": 2}
+    assert keeper.latency == 2
+    assert keeper.look(140) is not None  # the keepalive's was answered too
+    assert keeper.answer(b"a", 141) == {}
+    assert keeper.answer(b"c", 141) == {b"c": 18}
+
+
+def test_an_unsolicited_pong_is_ignored():
+    keeper = pings()
+    assert keeper.answer(b"?", 101) == {}
+    assert keeper.latency is None
+
+
+def test_a_payload_is_waited_for_once():
+    keeper = pings()
+    keeper.send(b"a", 100)
+    with pytest.raises(LocalProtocolError, match="waiting for its pong"):
+        keeper.send(b"a", 101)
+    keeper.forget(b"a")
+    keeper.forget(b"a")
+    assert keeper.send(b"a", 102) == b"a"
+    assert keeper.answer(b"a", 103) == {b"a": 1}
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_wrong_options(seconds):
+    check_keepalive(None, None)
+    check_keepalive(0.1, 5)
+    with pytest.raises(ValueError, match="ping_interval must be positive, or None to switch it off, not"):
+        check_keepalive(seconds, 20)
+    with pytest.raises(ValueError, match="ping_timeout must be positive"):
+        check_keepalive(20, seconds)
