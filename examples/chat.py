@@ -4,7 +4,7 @@ import asyncio
 from urllib.parse import unquote
 
 from wsframe import Response
-from wsframe.aio import serve
+from wsframe.aio import broadcast, serve
 
 PAGE = b"""<!doctype html>
 <title>Chat</title>
@@ -25,8 +25,8 @@ def page(request):
     return Response(200, [("Content-Type", "text/html; charset=utf-8")], PAGE) if is_page else None
 
 
-async def tell(text):
-    await asyncio.gather(*[ws.send(text) for ws in people.values()], return_exceptions=True)
+def tell(text):
+    broadcast(people.values(), text, slow="close")
 
 
 async def chat(ws):
@@ -36,12 +36,12 @@ async def chat(ws):
         return
     people[name] = ws
     try:
-        await tell(f"{name} is here")
+        tell(f"{name} is here")
         async for message in ws:
-            await tell(f"{name}: {message}")
+            tell(f"{name}: {message}")
     finally:
         del people[name]
-        await tell(f"{name} has left")
+        tell(f"{name} has left")
 
 
 async def main():
