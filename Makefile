@@ -2,6 +2,7 @@
 # make test    runs the tests
 # make check   runs ruff, mypy, and the tests on the compiled and on the pure build
 # make autobahn, make coverage and make bench do what they say
+# make docs    builds the manual, in site/index.html
 # make fuzz    looks for what breaks the core, for SECONDS=600; make fuzz-asan, for what breaks the compiled one
 #
 # Each makes its own virtual environment. They need Python 3.11 or newer, and make.
@@ -11,7 +12,7 @@ PIP = -m pip --disable-pip-version-check --quiet
 # Editable, so that what you change is what runs. What is compiled is compiled again when it was changed.
 SOURCES = pyproject.toml setup.py $(wildcard src/wsframe/*.p[yx]* src/wsframe/aio/protocol.p*)
 
-.PHONY: serve test check lint test-compiled test-pure autobahn bench coverage fuzz fuzz-asan load dist clean
+.PHONY: serve test check lint test-compiled test-pure autobahn bench coverage fuzz fuzz-asan load docs dist clean
 
 serve: .venv/serve
 	.venv/bin/python -m wsframe serve
@@ -83,6 +84,10 @@ load: .venv/test
 	.venv/bin/python tests/load.py --loop uvloop
 	.venv/bin/python tests/load.py --adapter sync
 
+# What MkDocs warns of is an error; its own future is not what it should warn of.
+docs: .venv-docs/docs
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
 dist: .venv/check
 	.venv/bin/python $(PIP) install build
 	WSFRAME_EXTENSION=no .venv/bin/python -m build
@@ -119,7 +124,14 @@ dist: .venv/check
 	$(@D)/bin/python $(PIP) install .
 	@touch $@
 
+# It reads the sources of wsframe, and does not import them.
+.venv-docs/docs: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) install --upgrade 'pip>=25.1'
+	$(@D)/bin/python $(PIP) install --group $(@F)
+	@touch $@
+
 clean:
-	rm -rf .venv* build dist reports src/*.egg-info
+	rm -rf .venv* build dist reports site src/*.egg-info
 	find src -name '*.so' -o -name '*.c' | xargs rm -f
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -41,7 +41,8 @@ class ClientConnection(Connection):
         origin: the value of an Origin header, or None.
         headers: more headers for the request.
         deflate: the compression to offer (RFC 7692); None: none. By default it takes little memory.
-        max_message_size, fragments: as for ``Connection``.
+        max_message_size: as for ``Connection``.
+        fragments: as for ``Connection``.
 
     Attributes:
         uri: the parts of the address.

@@ -412,7 +412,7 @@ class Connection:
             self._decoder.borrow(buffer, count)
 
     def give_back(self) -> None:
-        """Need the buffer no longer that was borrowed."""
+        """Return the buffer that was borrowed: a copy is kept of what was not read of it."""
         self._decoder.give_back()
 
     def _receive_eof(self) -> None:
@@ -427,7 +427,7 @@ class Connection:
         return self._decoder.unread
 
     def has_unread(self) -> bool:
-        """Tell whether any have."""
+        """Tell whether octets have come in that ``next_event`` has not read yet."""
         return self._decoder.has_unread()
 
     @property
@@ -887,9 +887,9 @@ class Connection:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def chunks_to_send(self) -> list[bytes]:
-        """Return the same in pieces, so that a long payload goes out without being copied.
+        """Return the octets to put on the network in pieces, and forget them.
 
-        For ``transport.writelines`` or ``socket.sendmsg``.
+        So a long payload goes out without being copied. For ``transport.writelines`` or ``socket.sendmsg``.
         """
         output = self._output
         self._output = []

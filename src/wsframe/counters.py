@@ -14,7 +14,7 @@ __all__ = ["Counters"]
 class Counters(NamedTuple):
     """Count what passed.
 
-    Fields:
+    Attributes:
         connections: how many were opened.
         failures: how many of them ended without a closing handshake.
         messages_received: messages that the peer sent, as far as they were read.

@@ -479,3 +479,4 @@ class Decompressor:
 
 
 DEFAULT = Deflate()
+"""What connections wish by default."""

@@ -239,3 +239,4 @@ class Fail(_Event):
 
 
 Event: TypeAlias = Request | Response | Text | Binary | Ping | Pong | Close | Fail
+"""What ``next_event`` returns."""

@@ -366,7 +366,7 @@ class FrameDecoder:
         return self._end - self._position
 
     def has_unread(self) -> bool:
-        """Tell whether any have."""
+        """Tell whether octets have come in that were not read yet."""
         return self._position < self._end
 
     def take_all(self) -> bytes:
@@ -398,12 +398,13 @@ class FrameDecoder:
     def advance(self) -> bool:
         """Read on, for a caller that wants no ``Frame`` objects.
 
+        When it returns True, ``first`` is the first octet of a frame (FIN, RSV1-3 and the opcode), and one
+        of ``read_payload``, ``read_text`` and ``collect`` may be called for its payload, if it ``is_whole``.
+        With ``partial``, it may be some of the payload of a data frame; then ``is_end`` tells whether it is
+        the last of it.
+
         Returns:
-            True: ``first`` is the first octet of a frame (FIN, RSV1-3 and the opcode), and one of
-            ``read_payload``, ``read_text`` and ``collect`` may be called for its payload, if it ``is_whole``.
-            With ``partial``, it may be some of the payload of a data frame; then ``is_end`` tells whether it
-            is the last of it.
-            False: more octets are needed.
+            False when more octets are needed.
 
         Raises:
             RemoteProtocolError: what came is not a frame, or too large.
@@ -508,7 +509,7 @@ class FrameDecoder:
         return masking.unmask(self._buffer, self._start, self._position, self._key)
 
     def read_text(self) -> str:
-        """Return the same as text.
+        """Return the payload, or the part of it, that ``advance`` found, as text.
 
         Raises:
             UnicodeDecodeError: it is not UTF-8.
@@ -516,7 +517,7 @@ class FrameDecoder:
         return masking.unmask_text(self._buffer, self._start, self._position, self._key)
 
     def collect(self, message: masking.Collector) -> None:
-        """Append the same to a message.
+        """Append the payload, or the part of it, that ``advance`` found to a message.
 
         Args:
             message: what came of it before.

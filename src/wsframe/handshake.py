@@ -55,6 +55,7 @@ UPGRADE_REQUIRED = (
 )
 
 HeaderList: TypeAlias = Iterable[tuple[str, str]] | Mapping[str, str]
+"""Headers to send: pairs, or a mapping, of names and values."""
 
 # RFC 7230, section 3.2.6
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")

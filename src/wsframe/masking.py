@@ -117,7 +117,7 @@ def unmask(buffer: bytes | bytearray, start: int, stop: int, key: bytes | None) 
 
 
 def unmask_text(buffer: bytes | bytearray, start: int, stop: int, key: bytes | None) -> str:
-    """Return the same as text.
+    """Return what ``unmask`` does, as text.
 
     Raises:
         UnicodeDecodeError: it is not UTF-8.
@@ -234,7 +234,7 @@ class Collector:
         return octets
 
     def take_text(self) -> str:
-        """Return the same as text, and forget it.
+        """Return what came as text, and forget it.
 
         Raises:
             UnicodeDecodeError: it is not UTF-8.
@@ -292,3 +292,4 @@ except ImportError:
     compiled = False
 else:
     compiled = True
+"""Whether what touches every octet runs in C."""

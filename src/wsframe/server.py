@@ -35,7 +35,8 @@ class ServerConnection(Connection):
             None in the list allows requests without an Origin. By default all may.
         deflate: the compression to agree on with clients that offer it (RFC 7692); None: none. By default
             it takes little memory.
-        max_message_size, fragments: as for ``Connection``.
+        max_message_size: as for ``Connection``.
+        fragments: as for ``Connection``.
 
     Attributes:
         request: the client's ``Request``, or None.

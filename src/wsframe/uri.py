@@ -27,7 +27,7 @@ _LONGEST = 8192  # RFC 7230, section 3.1.1, asks for request lines of at least 8
 class URI(NamedTuple):
     """Hold the parts of a WebSocket address.
 
-    Fields:
+    Attributes:
         secure: whether it is ``wss://``.
         host: the host name or address, without brackets, in ASCII; an IPv6 address with its zone.
         port: the TCP port.

@@ -44,8 +44,8 @@ __all__ = [
 
 T = TypeVar("T")
 
-# The key of section 1.3
 SAMPLE_KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+"""The key of section 1.3, which ``handshakes`` has in its requests."""
 
 _MAX_SIZE = 1000  # octets: more find nothing more, and take longer
 _BOUNDARIES = (124, 125, 126, 127, 128, 255, 256, 65535, 65536)  # where the length changes its form
