@@ -261,7 +261,7 @@ MALFORMED = "malformed HTTP response: "
         (
             b"HTTP/1.1 101 Switching Protocols",
             b"ICY 200 OK",
-            MALFORMED + "illegal status line: bytearray(b'ICY 200 OK')",
+            "server does not speak HTTP, but says b'ICY 200 OK'",
         ),
         *(
             (b"Upgrade: ", b"Upgrade: " + bytes([octet]), f"octet 0x{octet:02x} is not allowed in a head")

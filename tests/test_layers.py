@@ -17,7 +17,8 @@ PACKAGE = Path(wsframe.__file__).parent
 SOURCES = Path(__file__).parents[1] / "src/wsframe"  # an installed package has no .pyx
 
 # From bottom to top. sync, aio and cli are one layer each, also where they are packages; __init__, which the
-# core does not know, is what the adapters may take the public names from.
+# core does not know, is what the adapters may take the public names from. proxy and establish are what
+# connect() of both has in common: no I/O, but they know its errors, python-socks and the environment.
 LAYERS = (
     "errors",
     "events",
@@ -32,6 +33,8 @@ LAYERS = (
     "client",
     "server",
     "__init__",
+    "proxy",
+    "establish",
     "sync",
     "aio",
     "asgi",
@@ -53,8 +56,8 @@ STRANGERS = {
     "connection": {"uri", "handshake"},
     "server": {"client"},
     "aio": {"sync"},
-    "asgi": {"sync", "client"},
-    "hub": {"sync", "client", "server", "asgi"},
+    "asgi": {"proxy", "establish", "sync", "client"},
+    "hub": {"proxy", "establish", "sync", "client", "server", "asgi"},
     "testing": {"asgi", "hub"},
 }
 NETWORK = {"_socket", "_ssl", "asyncio", "concurrent", "select", "selectors", "socket", "ssl", "threading"}
