@@ -235,14 +235,14 @@ def describe(response: Response) -> str:
         response: what was answered.
     """
     try:
-        phrase = f" {HTTPStatus(response.status).phrase}"
+        phrase = HTTPStatus(response.status).phrase
     except ValueError:
         phrase = ""
-    text = f"status {response.status}{phrase}"
+    text = f"status {response.status} {phrase}".rstrip()
     if 200 <= response.status < 300:
         text += ", so there is no WebSocket at this address"
     excerpt = _excerpt(response)
-    return f"{text}: {excerpt}" if excerpt else text
+    return text if excerpt in ("", phrase) else f"{text}: {excerpt}"
 
 
 def _excerpt(response: Response) -> str:

@@ -214,8 +214,12 @@ class Connecting:
             return await race([(socket.AF_UNIX, self._unix)])
         route.enter("lookup")
         # As octets: socket would encode a str by IDNA, and raise errors of that.
-        host = route.next_hop.host.encode()
-        found = await loop.getaddrinfo(host, route.next_hop.port, type=socket.SOCK_STREAM)
+        host, port = route.next_hop.host.encode(), route.next_hop.port
+        try:
+            # An address needs no thread that looks it up.
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        except socket.gaierror:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         route.enter("connection")
         sock = await race([(family, address) for family, _, _, _, address in found])
         try:
