@@ -1,4 +1,4 @@
-"""How a client gets to a server: redirects, proxies, several addresses, again; and what it says when it fails."""
+"""How a client gets to a server: redirects, proxies, several addresses, trying again; and its errors."""
 
 from __future__ import annotations
 

@@ -232,8 +232,8 @@ def _reason(error: OSError) -> str:
         return f"certificate verify failed: {error.verify_message}"
     if isinstance(error, ssl.SSLEOFError) or not str(error):
         return "server closed the connection"
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.replace("_", " ").lower()
+    if isinstance(error, ssl.SSLError) and (reason := getattr(error, "reason", None)):
+        return str(reason).replace("_", " ").lower()
     return error.strerror or str(error)
 
 

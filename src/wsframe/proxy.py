@@ -77,13 +77,13 @@ def parse_proxy(proxy: str) -> Proxy:
     """
     if not isinstance(proxy, str):
         raise TypeError(f"proxy must be a str, a bool or None, not {type(proxy).__name__}")
-    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         host, port = parts.hostname, parts.port
+        is_right = parts.scheme in _PORTS and parts.path in ("", "/") and not (parts.query or parts.fragment)
     except ValueError:
-        host, port = None, None
-    is_right = host and parts.scheme in _PORTS and parts.path in ("", "/") and not parts.query
-    if not host or not is_right or parts.fragment:
+        host, is_right = None, False
+    if not host or not is_right:
         shown = re.sub(r"(//)?.*@", r"\1...@", proxy)
         schemes = ", ".join(f"{scheme}://" for scheme in _PORTS)
         raise ValueError(f"proxy must be one of {schemes}, with host and port, not {shown!r}")
