@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import gc
 import socket
 import ssl
 import subprocess
@@ -828,7 +829,8 @@ async def test_connections_follow_each_other():
             if len(heard) == 3:
                 break
         assert heard == ["1", "2", "3"]
-        # Who goes on closes the connection, and does not wait; nor does who leaves.
+        # Who goes on closes the connection, and does not wait; who leaves closes it, too.
+        gc.collect()
         assert [await server.ends.get() for _ in range(3)] == [1000, 1000, 1000]
         assert delays.taken == []
 
@@ -884,6 +886,24 @@ async def test_a_server_that_comes_up_is_connected_to(spawn):
         answering[0].result(TIMEOUT)
 
 
+@asynchronous
+async def test_a_server_says_when_to_come_back(caplog):
+    async def connect_again() -> None:
+        async for _ in connect(server.uri, backoff=Delays()):
+            pass
+
+    async with Server(Response(503, [("Retry-After", "20")])) as server:
+        with caplog.at_level("INFO", "wsframe.aio"):
+            connecting = asyncio.create_task(connect_again())
+            while not caplog.records:
+                await asyncio.sleep(0)
+            connecting.cancel()
+            with suppress(asyncio.CancelledError):
+                await connecting
+    assert "status 503 Service Unavailable; connecting again in 20.0 s" in caplog.text
+    caplog.clear()
+
+
 @pytest.mark.parametrize("status", [401, 404, 429, 501])
 @asynchronous
 async def test_what_does_not_pass_is_raised(status):
@@ -926,6 +946,7 @@ async def test_a_body_that_raises_closes_the_connection():
             async for websocket in connect(server.uri):
                 await websocket.recv()
                 raise ZeroDivisionError
+        gc.collect()
         assert await server.ends.get() == 1000
 
 

@@ -97,7 +97,8 @@ def connect(
         max_redirects=max_redirects,
         open_timeout=open_timeout,
     )
-    return Connecting(route, ssl, unix, sock, open_timeout, close_timeout, backoff, is_fatal)
+    timing = {"close_timeout": close_timeout}
+    return Connecting(route, ssl, unix, sock, open_timeout, timing, backoff, is_fatal)
 
 
 class Connecting:
@@ -110,7 +111,7 @@ class Connecting:
         unix: str | None,
         sock: socket.socket | None,
         open_timeout: float | None,
-        close_timeout: float | None,
+        timing: dict[str, float | None],
         backoff: Iterable[float],
         is_fatal: Callable[[Exception], bool],
     ) -> None:
@@ -119,7 +120,7 @@ class Connecting:
         self._unix = unix
         self._sock = sock
         self._open_timeout = open_timeout
-        self._close_timeout = close_timeout
+        self._timing = timing
         self._backoff = backoff
         self._is_fatal = is_fatal
         self._is_used = False
@@ -190,13 +191,13 @@ class Connecting:
             options["ssl"] = self._ssl or tls.create_default_context()
             options["server_hostname"] = route.server_hostname
             options["ssl_handshake_timeout"] = self._open_timeout
-            options["ssl_shutdown_timeout"] = self._close_timeout
+            options["ssl_shutdown_timeout"] = self._timing["close_timeout"]
         sock = self._sock or await self._dial()
         if options:
             route.enter("TLS handshake")
         is_unix = sock.family == getattr(socket, "AF_UNIX", None)
         create = loop.create_unix_connection if is_unix else loop.create_connection
-        websocket = _ClientWebSocket(route.connection, self._close_timeout)
+        websocket = _ClientWebSocket(route.connection, **self._timing)
         try:
             await create(lambda: websocket, sock=sock, **options)
             route.enter("opening handshake")
@@ -302,8 +303,8 @@ class _ClientWebSocket(WebSocket):
 
     _connection: ClientConnection
 
-    def __init__(self, connection: ClientConnection, close_timeout: float | None) -> None:
-        super().__init__(connection, close_timeout)
+    def __init__(self, connection: ClientConnection, **timing: float | None) -> None:
+        super().__init__(connection, **timing)
         self.opened: asyncio.Future[None] = self._loop.create_future()
         self._lost: OSError | None = None
 

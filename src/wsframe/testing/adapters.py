@@ -306,7 +306,7 @@ async def connected(
         proxy=None,
         **options,
     )._route.connection
-    websocket = _ClientWebSocket(connection, close_timeout)
+    websocket = _ClientWebSocket(connection, close_timeout=close_timeout)
     served = _ServerWebSocket(server)
     to_server, to_client = _transports(websocket, served, read_size=read_size)
     served.connection_made(to_client)
