@@ -143,15 +143,20 @@ def join_uri(uri: str, location: str) -> str:
     Raises:
         InvalidURI: that is not an address.
     """
+    base = urlsplit(uri)
+    userinfo, at, netloc = base.netloc.rpartition("@")
     try:
         # Octets that should have been percent-encoded; a fragment is for who shows a page.
-        target = urldefrag(urljoin(uri, quote(location, safe=_PRINTABLE, encoding="latin-1"))).url
+        location = quote(location, safe=_PRINTABLE, encoding="latin-1")
+        target = urldefrag(urljoin(base._replace(netloc=netloc).geturl(), location)).url
+        has_user = "@" in urlsplit(target).netloc
     except ValueError:
         raise _invalid("location is malformed", location) from None
+    if has_user:
+        # RFC 9110, section 4.2.4: "it is likely being used to obscure the authority"
+        raise _invalid("location has a user name", location)
     scheme, colon, rest = target.partition(":")
     target = {"http": "ws", "https": "wss"}.get(scheme.lower(), scheme) + colon + rest
-    is_same_origin = parse_uri(target)[:3] == parse_uri(uri)[:3]
-    userinfo, at, _ = urlsplit(uri).netloc.rpartition("@")
-    if is_same_origin and "@" not in urlsplit(target).netloc:
+    if parse_uri(target)[:3] == parse_uri(uri)[:3]:  # scheme, host and port
         target = target.replace("//", f"//{userinfo}{at}", 1)
     return target
