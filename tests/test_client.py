@@ -16,6 +16,7 @@ from wsframe import (
     Text,
     parse_uri,
 )
+from wsframe.client import describe
 
 URI = "ws://server.example.com/chat"
 # RFC 6455, section 1.2
@@ -260,8 +261,13 @@ MALFORMED = "malformed HTTP response: "
         ),
         (
             b"HTTP/1.1 101 Switching Protocols",
+            b"HTTP/1.1 1O1 OK",
+            MALFORMED + "illegal status line: bytearray(b'HTTP/1.1 1O1 OK')",
+        ),
+        (
+            b"HTTP/1.1 101 Switching Protocols",
             b"ICY 200 OK",
-            MALFORMED + "illegal status line: bytearray(b'ICY 200 OK')",
+            "server does not speak HTTP, but says b'ICY 200 OK'",
         ),
         *(
             (b"Upgrade: ", b"Upgrade: " + bytes([octet]), f"octet 0x{octet:02x} is not allowed in a head")
@@ -440,3 +446,73 @@ def test_the_arguments_are_those_of_connection():
     conn.receive_data(b"d\x82\x05")
     assert conn.next_event() == Binary(b"d")
     assert conn.next_event() == Fail(1009, "message is too big")
+
+
+# What is no response
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"SSH-2.0-OpenSSH_9.0\r\n", "server does not speak HTTP, but says b'SSH-2.0-OpenSSH_9.0'"),
+        (b"220 mail\n", "server does not speak HTTP, but says b'220 mail'"),
+        (b"H\n", "server does not speak HTTP, but says b'H'"),
+        (b"HTTP 1.1 200\r\n", "server does not speak HTTP, but says b'HTTP 1.1 200'"),
+        (b"\xff\xfe" * 12, f"server does not speak HTTP, but says {bytes([255, 254]) * 12!r}"),
+        (b"\x15\x03\x03\x00\x02\x02\x16", "server speaks TLS, as for a wss address"),
+    ],
+)
+def test_who_speaks_something_else_is_not_waited_for(said, reason, reading):
+    conn = connecting()
+    assert receive(conn, said, reading, trailing=RESPONSE) == Fail(1002, reason)
+    assert conn.response is None
+    check_over(conn, RESPONSE + HELLO, b"")
+
+
+@pytest.mark.parametrize(
+    ("said", "end"),
+    [
+        (b"H", LOST),
+        (b"HTTP", LOST),
+        (b"HTTP/", LOST),
+        (b"\x15", Fail(1002, "server does not speak HTTP, but says b'\\x15'")),
+        (b"hello", Fail(1002, "server does not speak HTTP, but says b'hello'")),
+        (b"HTTP:", Fail(1002, "server does not speak HTTP, but says b'HTTP:'")),
+    ],
+)
+def test_the_stream_may_end_before_it_is_known_what_it_speaks(said, end, reading):
+    conn = connecting()
+    assert receive(conn, said, reading) is None
+    conn.receive_data(b"")
+    assert conn.next_event() == end
+    check_over(conn)
+
+
+# A response in a line
+
+
+@pytest.mark.parametrize(
+    ("response", "text"),
+    [
+        (Response(404), "status 404 Not Found"),
+        (Response(499), "status 499"),
+        (Response(404, body=b"Not Found"), "status 404 Not Found"),
+        (Response(404, body=b"\r\n no\tsuch\n\nroom "), "status 404 Not Found: no such room"),
+        (Response(200), "status 200 OK, so there is no WebSocket at this address"),
+        # Nothing in it is written to a terminal that means something to it
+        (Response(499, body="\x1b[2J\x07\x9b\u202e\u2028\ufffe\xe9".encode()), "status 499: [2J \xe9"),
+        (Response(499, body=b"\xff"), "status 499: \ufffd"),
+        (Response(499, body=b"x" * 100), "status 499: " + "x" * 100),
+        (Response(499, body=b"x" * 101), "status 499: " + "x" * 100 + "..."),
+        (Response(499, [("content-type", "image/png")], b"PNG"), "status 499"),
+        (Response(499, [("content-type", "Text/Plain; charset=x")], b"text"), "status 499: text"),
+        (Response(499, [("content-type", "application/json")], b"{}"), "status 499: {}"),
+        (
+            Response(499, [("content-type", "text/html")], b"<b>a</b>&lt;<script>b</script>c"),
+            "status 499: a &lt; c",
+        ),
+        (Response(499, [("content-type", "text/html")], b"<STYLE a=b>\nb</style\n"), "status 499: b</style"),
+    ],
+)
+def test_a_response_in_a_line(response, text):
+    assert describe(response) == text

@@ -17,7 +17,8 @@ PACKAGE = Path(wsframe.__file__).parent
 SOURCES = Path(__file__).parents[1] / "src/wsframe"  # an installed package has no .pyx
 
 # From bottom to top. sync, aio and cli are one layer each, also where they are packages; __init__, which the
-# core does not know, is what the adapters may take the public names from.
+# core does not know, is what the adapters may take the public names from. proxy and establish are what
+# connect() of both has in common: no I/O, but they know its errors, python-socks and the environment.
 LAYERS = (
     "errors",
     "events",
@@ -35,6 +36,8 @@ LAYERS = (
     "counters",
     "keepalive",
     "log",
+    "proxy",
+    "establish",
     "sync",
     "aio",
     "asgi",
@@ -59,8 +62,10 @@ STRANGERS = {
     "keepalive": set(LAYERS[: LAYERS.index("keepalive")]) - {"errors"},
     "log": set(LAYERS[: LAYERS.index("log")]) - {"errors", "frames"},
     "aio": {"sync"},
-    "asgi": {"sync", "client"},
-    "hub": {"sync", "client", "server", "asgi"},
+    "proxy": {"counters", "keepalive", "log"},
+    "establish": {"counters", "keepalive", "log"},
+    "asgi": {"proxy", "establish", "sync", "client"},
+    "hub": {"proxy", "establish", "sync", "client", "server", "asgi"},
     "testing": {"asgi", "hub"},
 }
 NETWORK = {"_socket", "_ssl", "asyncio", "concurrent", "select", "selectors", "socket", "ssl", "threading"}

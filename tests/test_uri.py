@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from wsframe.errors import InvalidURI
-from wsframe.uri import URI, parse_uri
+from wsframe.uri import URI, join_uri, parse_uri
 
 
 @pytest.mark.parametrize(
@@ -128,3 +128,75 @@ def test_an_error_does_not_tell_the_password(uri):
         parse_uri(uri)
     assert "secret" not in str(error.value)
     assert "//...@" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "secret", ["ws://user:sec#ret@h/", "ws://user:sec/ret@h:x/", "http://a:sec?ret@b@h/"]
+)
+def test_a_password_is_not_shown_even_when_it_should_have_been_encoded(secret):
+    with pytest.raises(InvalidURI) as caught:
+        parse_uri(secret)
+    assert "sec" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "location", "target"),
+    [
+        # RFC 3986, section 5.4: relative to the address
+        ("ws://h/a/b?q", "c", "ws://h/a/c"),
+        ("ws://h/a/b?q", "/c?r", "ws://h/c?r"),
+        ("ws://h/a/b?q", "?r", "ws://h/a/b?r"),
+        ("ws://h/a/b?q", "../c", "ws://h/c"),
+        ("ws://h/a/b?q", "", "ws://h/a/b?q"),
+        ("wss://h/a", "//i:9/b", "wss://i:9/b"),
+        # Another address
+        ("ws://h/", "wss://i/b", "wss://i/b"),
+        ("ws://h/", "http://h/b", "ws://h/b"),
+        ("ws://h/", "HTTPS://h/b", "wss://h/b"),
+        ("ws://h/", "https://[::1]:9/b", "wss://[::1]:9/b"),
+        # A fragment is for who shows a page
+        ("ws://h/", "http://h/b#top", "ws://h/b"),
+        ("ws://h/", "#top", "ws://h/"),
+        # Octets that should have been encoded
+        ("ws://h/", "/\xc3\xbc b", "ws://h/%C3%BC%20b"),
+        ("ws://h/", "/%C3%BC%2f", "ws://h/%C3%BC%2f"),
+        # User name and password are for the same scheme, host and port
+        ("ws://u%40:p@h/a", "b", "ws://u%40:p@h/b"),
+        ("ws://u:p@h/a", "/http://x@y/", "ws://u:p@h/http://x@y/"),
+        ("ws://u:p@h/a", "//H:80/b", "ws://u:p@H:80/b"),
+        ("ws://u:p@h/a", "http://h/b", "ws://u:p@h/b"),
+        ("ws://u:p@h/a", "https://h/b", "wss://h/b"),
+        ("ws://u:p@h/a", "//h:81/b", "ws://h:81/b"),
+        ("ws://u:p@h/a", "//i/b", "ws://i/b"),
+    ],
+)
+def test_where_a_redirect_leads_to_rfc9110_10_2_2(uri, location, target):
+    assert join_uri(uri, location) == target
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "ftp://h/",
+        "http://v:w@h/",
+        "//v@h/",
+        "http://@h/",
+        "mailto:a@b",
+        "http://",
+        "http://h:x/",
+        "http://[::1",
+        "http://h\u20ac/",
+        "x" * 9000,
+    ],
+)
+def test_where_no_redirect_leads_to(location):
+    with pytest.raises(InvalidURI):
+        join_uri("ws://h/", location)
+
+
+@pytest.mark.parametrize(
+    ("uri", "authority"),
+    [("ws://h/", "h:80"), ("wss://h/", "h:443"), ("ws://[::1]:9/", "[::1]:9")],
+)
+def test_host_and_port(uri, authority):
+    assert parse_uri(uri).authority == authority

@@ -12,4 +12,5 @@ cdef class ClientConnection(Connection):
     cdef object _key
     cdef object _offered
     cdef object _parser
+    cdef object _start
     cdef object _subprotocols

@@ -10,7 +10,9 @@ client                                  server
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from . import handshake
@@ -23,10 +25,12 @@ from .uri import parse_uri
 if TYPE_CHECKING:
     import h11
 
-__all__ = ["ClientConnection"]
+__all__ = ["ClientConnection", "describe"]
 
 _MAX_BODY_SIZE = 65536  # octets of a refusal that are kept
 _MAX_INFORMATIONAL = 10  # responses of 100 to 199 before the one that counts
+_SHOWN = 24  # octets of what is not HTTP
+_EXCERPT = 100  # characters of a body
 
 
 class ClientConnection(Connection):
@@ -61,6 +65,7 @@ class ClientConnection(Connection):
         "_key",
         "_offered",
         "_parser",
+        "_start",
         "_subprotocols",
         "response",
         "uri",
@@ -84,6 +89,7 @@ class ClientConnection(Connection):
         self._in_handshake = True
         self._head_reader = handshake.HeadReader()
         self._parser: h11.Connection | None = None
+        self._start: bytes | None = b""
         self._body = bytearray()
         self._informational = 0
         self._key = handshake.new_key()
@@ -121,7 +127,7 @@ class ClientConnection(Connection):
             assert self.response is not None
             return self._fail(1006, f"server answered with status {self.response.status}")
         while self._parser is None:
-            parts = self._head_reader.feed(self._decoder.take_all())
+            parts = self._head_reader.feed(self._take_head())
             if parts is None:
                 return None
             head, rest = parts
@@ -135,6 +141,25 @@ class ClientConnection(Connection):
                     raise RemoteProtocolError(1002, "too many informational responses")
                 self._parser = self.response = None
         return self._read_body(self._parser)
+
+    def _take_head(self) -> bytes:
+        """Take octets of the head, once it is known to be one.
+
+        Who speaks something else may say a line, and then wait for us: its blank line would never come.
+        """
+        if self._start is None:
+            return self._decoder.take_all()
+        octets = self._start + self._decoder.take_all()
+        if octets.startswith(b"HTTP/"):
+            self._start = None
+            return octets
+        if octets.startswith(b"\x15\x03"):  # an alert, which answers our "GET"
+            raise RemoteProtocolError(1002, "server speaks TLS, as for a wss address")
+        line, is_line, _ = octets[:_SHOWN].partition(b"\n")
+        if not b"HTTP/".startswith(octets) and (is_line or len(octets) >= _SHOWN or self._eof):
+            raise RemoteProtocolError(1002, f"server does not speak HTTP, but says {line.rstrip()!r}")
+        self._start = octets
+        return b""
 
     def _read_head(self, head: bytes) -> int:
         if plain := handshake.read_plain_head(head):
@@ -202,3 +227,32 @@ class ClientConnection(Connection):
         self.state = CLOSED
         self.should_close = True
         return self.response
+
+
+def describe(response: Response) -> str:
+    """Describe a response in a line: its status, and the beginning of its body when that is text.
+
+    Args:
+        response: what was answered.
+    """
+    try:
+        phrase = HTTPStatus(response.status).phrase
+    except ValueError:
+        phrase = ""
+    text = f"status {response.status} {phrase}".rstrip()
+    if 200 <= response.status < 300:
+        text += ", so there is no WebSocket at this address"
+    excerpt = _excerpt(response)
+    return text if excerpt in ("", phrase) else f"{text}: {excerpt}"
+
+
+def _excerpt(response: Response) -> str:
+    kind = response.headers.get("content-type", "text/plain").lower()
+    if not kind.startswith(("text/", "application/json", "application/problem+json")):
+        return ""
+    text = response.body[: _EXCERPT * 40].decode("utf-8", "replace")
+    if "html" in kind:
+        text = re.sub(r"<(script|style)\b.*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE)
+    text = "".join(character if character.isprintable() else " " for character in text)
+    text = " ".join(text.split())
+    return text if len(text) <= _EXCERPT else text[:_EXCERPT] + "..."

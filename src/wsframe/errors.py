@@ -79,11 +79,11 @@ class InvalidURI(WebSocketError, ValueError):
 
 
 class HandshakeRejected(WebSocketError):
-    """Say that the server did not open the connection.
+    """Say that the server did not open the connection, or that a proxy did not let us reach it.
 
     Args:
         message: what was wrong.
-        response: the server's HTTP response with its headers and body, or None if it sent none.
+        response: its HTTP response with its headers and body, or None if it sent none.
     """
 
     def __init__(self, message: str, response: Response | None = None) -> None:

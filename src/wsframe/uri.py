@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urldefrag, urljoin, urlsplit
 
 from .errors import InvalidURI
 
-__all__ = ["URI", "parse_uri"]
+__all__ = ["URI", "authority", "join_uri", "parse_uri"]
 
 _DEFAULT_PORTS = {False: 80, True: 443}
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]")
@@ -20,7 +20,9 @@ _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]")
 _AUTHORITY = re.compile(r"(?:[^\\\[\]]*@)?(?:\[[^\[\]]*:[^\[\]]*\]|[^\\\[\]:@]*)(?::[0-9]*)?")
 # Section 3.2.2, reg-name or IPv6address, with the zone of RFC 6874.
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+|[0-9A-Fa-f:.]+(?:%25[A-Za-z0-9._~-]+)?")
-_USERINFO = re.compile(r"//[^/?#]*@")
+# Up to the last "@": a password that should have been encoded may hold anything.
+_USERINFO = re.compile(r"//.*@")
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 _LONGEST = 8192  # RFC 7230, section 3.1.1, asks for request lines of at least 8000 octets
 
 
@@ -44,11 +46,26 @@ class URI(NamedTuple):
     password: str | None = None
 
     @property
+    def authority(self) -> str:
+        """Return host and port."""
+        return authority(self.host, self.port)
+
+    @property
     def host_header(self) -> str:
         """Return the value of the Host header: the port is left out when it is the default one."""
         # RFC 6874, section 4: a client "MUST remove any ZoneID attached to an outgoing URI".
         host = f"[{self.host.partition('%')[0]}]" if ":" in self.host else self.host
         return host if self.port == _DEFAULT_PORTS[self.secure] else f"{host}:{self.port}"
+
+
+def authority(host: str, port: int) -> str:
+    """Return host and port, as RFC 3986, section 3.2, writes them.
+
+    Args:
+        host: a name or an address; one of IPv6 without brackets.
+        port: the TCP port.
+    """
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _invalid(problem: str, uri: str) -> InvalidURI:
@@ -110,3 +127,36 @@ def parse_uri(uri: str) -> URI:
     username = None if parts.username is None else unquote(parts.username)
     password = None if parts.password is None else unquote(parts.password)
     return URI(secure, host, port, resource_name, username, password)
+
+
+def join_uri(uri: str, location: str) -> str:
+    """Return the address that a redirect leads to (RFC 6455, section 4.1; RFC 9110, section 10.2.2).
+
+    Args:
+        uri: the address that was asked.
+        location: the value of the Location header: an address, or one that is relative to ``uri``.
+            ``http://`` stands for ``ws://``, and ``https://`` for ``wss://``.
+
+    Returns:
+        An address. It has the user name and password of ``uri`` when scheme, host and port are the same.
+
+    Raises:
+        InvalidURI: that is not an address.
+    """
+    base = urlsplit(uri)
+    userinfo, at, netloc = base.netloc.rpartition("@")
+    try:
+        # Octets that should have been percent-encoded; a fragment is for who shows a page.
+        location = quote(location, safe=_PRINTABLE, encoding="latin-1")
+        target = urldefrag(urljoin(base._replace(netloc=netloc).geturl(), location)).url
+        has_user = "@" in urlsplit(target).netloc
+    except ValueError:
+        raise _invalid("location is malformed", location) from None
+    if has_user:
+        # RFC 9110, section 4.2.4: "it is likely being used to obscure the authority"
+        raise _invalid("location has a user name", location)
+    scheme, colon, rest = target.partition(":")
+    target = {"http": "ws", "https": "wss"}.get(scheme.lower(), scheme) + colon + rest
+    if parse_uri(target)[:3] == parse_uri(uri)[:3]:  # scheme, host and port
+        target = target.replace("//", f"//{userinfo}{at}", 1)
+    return target

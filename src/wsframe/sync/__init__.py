@@ -4,8 +4,9 @@ connection.py holds the ``WebSocket``, a ``Connection`` and a stream. client.py 
 many, with a thread for each. stream.py hides whether a socket speaks TLS.
 """
 
+from ..establish import Backoff, is_fatal
 from .client import connect
 from .connection import WebSocket
 from .server import Server, serve
 
-__all__ = ["Server", "WebSocket", "connect", "serve"]
+__all__ = ["Backoff", "Server", "WebSocket", "connect", "is_fatal", "serve"]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import selectors
 import socket
 import ssl as tls
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
-from ..client import ClientConnection
 from ..connection import State
 from ..deflate import DEFAULT, Deflate
 from ..errors import HandshakeRejected
+from ..establish import ATTEMPT_DELAY, Route, interleave, rejection, unreachable
 from ..events import Fail
 from ..handshake import HeaderList
 from ..keepalive import check_keepalive
+from ..proxy import Proxy, Tunnel, socks
 from .connection import WebSocket
 from .stream import Stream, TLSStream, remaining
 
@@ -33,6 +36,8 @@ def connect(
     server_hostname: str | None = None,
     unix: str | None = None,
     sock: socket.socket | None = None,
+    proxy: str | bool | None = True,
+    max_redirects: int = 10,
     open_timeout: float | None = 10,
     close_timeout: float | None = 10,
     ping_interval: float | None = 20,
@@ -53,7 +58,13 @@ def connect(
         server_hostname: the name that the server's certificate must have; by default the host.
         unix: connect to the Unix socket at this path.
         sock: use this connected socket.
-        open_timeout: how many seconds connecting and the opening handshake may take; None: no limit.
+        proxy: the proxy to go through: ``http://``, ``socks4://``, ``socks4a://``, ``socks5://`` or
+            ``socks5h://user:password@host:port``; True: the one that the environment has; None: none.
+            Not with ``unix`` or ``sock``. SOCKS needs ``pip install 'wsframe[proxy]'``.
+        max_redirects: how many redirects to follow; 0: none. They never lead from TLS to none. To another
+            scheme, host or port they take no user name, password, Authorization or Cookie along.
+        open_timeout: how many seconds it may take until it is open, redirects and all; None: no limit.
+            It does not interrupt the system when that looks up a name.
         close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
         ping_interval: how many seconds there are between Pings that keep the connection alive, while a thread
             is in ``recv``; None: none.
@@ -62,73 +73,170 @@ def connect(
 
     Raises:
         InvalidURI: the address is not one.
-        HandshakeRejected: the server did not open the connection; the error has its response.
+        HandshakeRejected: the server, or the proxy, did not open the connection; the error has its response.
         OSError: the TCP connection or TLS failed.
         TimeoutError: it took longer than ``open_timeout``.
         LocalProtocolError: a subprotocol or header cannot be sent.
-        ValueError: arguments that exclude each other.
+        ValueError: arguments that exclude each other, or a proxy that is not one.
+        ImportError: python-socks is not installed.
     """
     check_keepalive(ping_interval, ping_timeout)
-    connection = ClientConnection(
+    route = Route(
         uri,
         subprotocols=subprotocols,
         origin=origin,
-        headers=additional_headers,
+        additional_headers=additional_headers,
         deflate=deflate,
         max_message_size=max_message_size,
+        ssl=ssl,
+        server_hostname=server_hostname,
+        unix=unix,
+        sock=sock,
+        proxy=proxy,
+        max_redirects=max_redirects,
+        open_timeout=open_timeout,
     )
-    address = connection.uri
-    if not address.secure and (ssl is not None or server_hostname is not None):
-        raise ValueError("ssl and server_hostname go with wss:// addresses")
-    if unix is not None and sock is not None:
-        raise ValueError("unix and sock exclude each other")
     deadline = None if open_timeout is None else monotonic() + open_timeout
-    if unix is not None:
-        sock = _dial(socket.AF_UNIX, unix, deadline)
-    elif sock is None:
-        sock = _dial_host(address.host, address.port, deadline)
+    timing = {"close_timeout": close_timeout, "ping_interval": ping_interval, "ping_timeout": ping_timeout}
+    with route.explained():
+        while True:
+            connected = sock or _dial(route, unix, deadline)
+            try:
+                return _open(route, connected, ssl, deadline, timing)
+            except HandshakeRejected as rejected:
+                route.follow(rejected)
+
+
+def _open(
+    route: Route,
+    sock: socket.socket,
+    ssl: tls.SSLContext | None,
+    deadline: float | None,
+    timing: dict[str, float | None],
+) -> WebSocket:
+    """Do the opening handshake with where the route leads to."""
+    connection = route.connection
     try:
-        if address.secure:
+        if connection.uri.secure:
+            route.enter("TLS handshake")
             context = ssl or tls.create_default_context()
             sock = context.wrap_socket(
-                sock, server_hostname=server_hostname or address.host, do_handshake_on_connect=False
+                sock, server_hostname=route.server_hostname, do_handshake_on_connect=False
             )
         stream = TLSStream(sock) if isinstance(sock, tls.SSLSocket) else Stream(sock)
         stream.do_handshake(deadline)
-        websocket = WebSocket(connection, stream, close_timeout, ping_interval, ping_timeout)
-        _open(websocket, connection, deadline)
+        route.enter("opening handshake")
+        websocket = WebSocket(connection, stream, **timing)
+        websocket._flush(deadline)
+        while connection.state is not State.OPEN:
+            if websocket._next_event() is None:
+                remaining(deadline)
+                websocket._receive(deadline)
+            elif isinstance(websocket._end, Fail):
+                raise rejection(connection, websocket._end, websocket._lost)
+        websocket._opened()
     except BaseException:
         sock.close()
         raise
     return websocket
 
 
-def _dial_host(host: str, port: int, deadline: float | None) -> socket.socket:
-    """Connect to the first address of a host that answers."""
-    *others, last = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    for family, _, _, _, address in others:
-        with suppress(OSError):  # the next one may answer
-            return _dial(family, address, deadline)
-    return _dial(last[0], last[4], deadline)
-
-
-def _dial(family: int, address: Any, deadline: float | None) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
+def _dial(route: Route, unix: str | None, deadline: float | None) -> socket.socket:
+    """Connect to the server, or to the proxy and through it."""
+    if unix is not None:
+        route.enter("connection")
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(remaining(deadline))
+            sock.connect(unix)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    route.enter("lookup")
+    # As octets: socket would encode a str by IDNA, and raise errors of that.
+    found = socket.getaddrinfo(route.next_hop.host.encode(), route.next_hop.port, type=socket.SOCK_STREAM)
+    route.enter("connection")
+    sock = race([(family, address) for family, _, _, _, address in found], deadline)
     try:
-        sock.settimeout(remaining(deadline))
-        sock.connect(address)
+        if route.proxy is not None:
+            route.enter("tunnel")
+            _pass(route, route.proxy, sock, deadline)
     except BaseException:
         sock.close()
         raise
     return sock
 
 
-def _open(websocket: WebSocket, connection: ClientConnection, deadline: float | None) -> None:
-    websocket._flush(deadline)
-    while connection.state is not State.OPEN:
-        if websocket._next_event() is None:
+def _pass(route: Route, proxy: Proxy, sock: socket.socket, deadline: float | None) -> None:
+    """Have a proxy connect to the server."""
+    uri = route.connection.uri
+    if proxy.scheme == "http":
+        stream, tunnel = Stream(sock), Tunnel(proxy, uri)
+        octets, buffer = memoryview(tunnel.request), memoryview(bytearray(65536))
+        while octets:
+            octets = octets[stream.send(octets, deadline) :]
+        while not tunnel.receive(bytes(buffer[: stream.receive_into(buffer, deadline)])):
             remaining(deadline)
-            websocket._receive(deadline)
-        elif isinstance(websocket._end, Fail):
-            raise HandshakeRejected(websocket._end.reason, connection.response)
-    websocket._opened()
+        return
+    with socks(proxy, uri) as options:
+        from python_socks.sync import Proxy as SOCKSProxy
+
+        # "The proxy before the proxy" is that we have connected to it.
+        forward: Any = SimpleNamespace(connect=lambda **_: sock)
+        sock.settimeout(remaining(deadline))
+        SOCKSProxy(**options, forward=forward).connect(uri.host, uri.port)
+
+
+def race(addresses: Iterable[tuple[Any, Any]], deadline: float | None) -> socket.socket:
+    """Connect to the first address that answers: each has a moment before the next joins (RFC 8305).
+
+    Args:
+        addresses: pairs of an address family and an address, the best first.
+        deadline: when to give up; None: never.
+
+    Raises:
+        OSError: none answers.
+        TimeoutError: none answers in time.
+    """
+    waiting = interleave(addresses)
+    attempts = selectors.DefaultSelector()
+    failures: list[tuple[Any, OSError]] = []
+    try:
+        while waiting or attempts.get_map():
+            if waiting:
+                family, address = waiting.pop(0)
+                try:
+                    attempts.register(_begin(family, address), selectors.EVENT_WRITE, address)
+                except OSError as error:
+                    failures.append((address, error))
+                    continue
+            delay = remaining(deadline)
+            if waiting:
+                delay = ATTEMPT_DELAY if delay is None else min(delay, ATTEMPT_DELAY)
+            for attempt, _ in attempts.select(delay):
+                sock = cast(socket.socket, attempt.fileobj)
+                attempts.unregister(sock)
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if code == 0:
+                    return sock
+                sock.close()
+                failures.append((attempt.data, OSError(code, "")))
+    finally:
+        for attempt in list(attempts.get_map().values()):
+            cast(socket.socket, attempt.fileobj).close()
+        attempts.close()
+    raise unreachable(failures)
+
+
+def _begin(family: int, address: Any) -> socket.socket:
+    """Begin to connect to an address."""
+    sock = socket.socket(family, socket.SOCK_STREAM)  # or this machine has not that family
+    try:
+        sock.setblocking(False)
+        with suppress(BlockingIOError):
+            sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -15,6 +15,7 @@ cdef class WebSocket:
     cdef bint _is_reading
     cdef object _unwritten
     cdef public bint _is_broken
+    cdef public object _lost
     cdef public bint _is_closed
     cdef public object _end
     cdef object _messages

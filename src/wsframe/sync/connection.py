@@ -82,6 +82,7 @@ class WebSocket:
         self._is_reading = False
         self._unwritten = memoryview(b"")  # taken from the Connection, and not by the stream
         self._is_broken = False  # writing failed
+        self._lost: OSError | None = None  # why reading did
         self._is_closed = False
         self._end: Close | Fail | None = None
         self._messages: deque[Text | Binary] = deque()
@@ -355,8 +356,8 @@ class WebSocket:
                 raise
             self._keep_alive()
             return
-        except OSError:
-            count = 0  # the connection is broken
+        except OSError as error:
+            count, self._lost = 0, error
         self._octets_received += count
         if self._frame_log is not None:
             self._frame_log.received(bytes(buffer[:count]))

@@ -303,8 +303,9 @@ async def connected(
         subprotocols=subprotocols if offered_subprotocols is None else offered_subprotocols,
         origin=origin,
         additional_headers=headers,
+        proxy=None,
         **options,
-    )._connection
+    )._route.connection
     websocket = _ClientWebSocket(connection, close_timeout=close_timeout)
     served = _ServerWebSocket(server)
     to_server, to_client = _transports(websocket, served, read_size=read_size)

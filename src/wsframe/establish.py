@@ -1,0 +1,322 @@
+"""Establish a WebSocket connection (RFC 6455, sections 4.1 and 7.2.3): what both adapters know about it.
+
+    +--> address --> proxy --> TCP --> TLS --> opening handshake --> open
+    |       ^                                          |
+    |       +----------------- redirect ---------------+
+    +-- backoff -- failed, or lost
+
+Nothing here waits, and nothing touches the network. An adapter asks its ``Route`` where to connect, tells it
+what it does next, and lets it follow redirects and say what failed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import socket
+import ssl
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain, zip_longest
+from typing import Any, TypeVar
+
+from .client import ClientConnection, describe
+from .errors import HandshakeRejected, InvalidURI
+from .events import Fail
+from .handshake import HeaderList, check_headers
+from .proxy import Proxy, environment_proxy, parse_proxy
+from .uri import URI, join_uri, parse_uri
+
+__all__ = ["Backoff", "Route", "interleave", "is_fatal", "rejection", "retry_after", "unreachable"]
+
+# RFC 8305, section 5: "One recommended value for a default delay is 250 milliseconds."
+ATTEMPT_DELAY = 0.25  # seconds
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_TEMPORARY = frozenset({500, 502, 503, 504})
+_CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization"})
+_LONGEST_DELAY = 90.0  # seconds
+
+T = TypeVar("T", bound=tuple[Any, ...])
+
+
+# Where to connect
+
+
+def interleave(addresses: Iterable[T]) -> list[T]:
+    """Order what ``getaddrinfo`` returns so that address families alternate (RFC 8305, section 4).
+
+    Args:
+        addresses: tuples that begin with an address family, the best first.
+    """
+    families: dict[Any, list[T]] = {}
+    for address in addresses:
+        families.setdefault(address[0], []).append(address)
+    return [address for address in chain(*zip_longest(*families.values())) if address is not None]
+
+
+def unreachable(failures: list[tuple[Any, OSError]]) -> OSError:
+    """Return the error that says why none of a host's addresses could be connected to.
+
+    Args:
+        failures: the addresses and their errors.
+    """
+    reasons = [_strerror(error.errno) if error.errno else str(error) for _, error in failures]
+    if len(set(reasons)) > 1:
+        reasons = [f"{reason} ({address[0]})" for reason, (address, _) in zip(reasons, failures, strict=True)]
+    return OSError(failures[-1][1].errno, ", ".join(dict.fromkeys(reasons)))
+
+
+class Route:
+    """Lead from an address to its server, over proxies and redirects.
+
+    Args:
+        uri: the address.
+        additional_headers: more headers for the request.
+        ssl, server_hostname, unix, sock, max_redirects, proxy, open_timeout: as for ``connect``.
+        options: more arguments of the ``ClientConnection``.
+
+    Attributes:
+        connection: a ClientConnection for the address that it leads to now.
+        proxy: the proxy to connect to instead of the server, or None.
+        phase: what is being done, for messages: ``connection to localhost:8001``.
+
+    Raises:
+        ValueError: the arguments exclude each other, or the proxy is not one.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        additional_headers: HeaderList = (),
+        ssl: object = None,
+        server_hostname: str | None = None,
+        unix: str | None = None,
+        sock: socket.socket | None = None,
+        max_redirects: int = 10,
+        proxy: str | bool | None = True,
+        open_timeout: float | None = 10,
+        **options: Any,
+    ) -> None:
+        self._start = uri, check_headers(additional_headers), server_hostname
+        self._options = options
+        self._proxy = None
+        self._is_proxy_chosen = proxy is True
+        if unix is not None and sock is not None:
+            raise ValueError("unix and sock exclude each other")
+        self._unix = unix
+        self._fixed = "unix" if unix is not None else "sock" if sock is not None else None
+        if proxy is not None and not isinstance(proxy, bool):
+            if self._fixed:
+                raise ValueError(f"proxy and {self._fixed} exclude each other")
+            self._proxy = parse_proxy(proxy)
+        self._max_redirects = max_redirects
+        self._open_timeout = open_timeout
+        self.restart()
+        if not self.connection.uri.secure and (ssl is not None or server_hostname is not None):
+            raise ValueError("ssl and server_hostname go with wss:// addresses")
+
+    def restart(self) -> None:
+        """Begin again, at the first address."""
+        self._uri, self._headers, self._server_hostname = self._start
+        self._redirects = 0
+        self._lead_to(self._uri)
+
+    def _lead_to(self, uri: str) -> None:
+        self._uri = uri
+        self.connection = ClientConnection(uri, headers=self._headers, **self._options)
+        self.proxy = self._proxy
+        if self._is_proxy_chosen and not self._fixed:
+            self.proxy = environment_proxy(self.connection.uri)
+        self.phase = f"connection to {self.connection.uri.authority}"
+
+    @property
+    def server_hostname(self) -> str:
+        """The name that the server's certificate must have."""
+        return self._server_hostname or self.connection.uri.host
+
+    @property
+    def next_hop(self) -> URI | Proxy:
+        """What to connect to: the proxy, or the server."""
+        return self.proxy or self.connection.uri
+
+    def enter(self, phase: str) -> None:
+        """Say what is done next.
+
+        Args:
+            phase: ``lookup``, ``connection``, ``tunnel``, ``TLS handshake`` or ``opening handshake``.
+        """
+        uri, proxy = self.connection.uri, self.proxy
+        if phase == "lookup":
+            self.phase = f"lookup of {self.next_hop.host}"
+        elif phase == "connection":
+            hop = uri.authority if proxy is None else f"proxy {proxy.authority}"
+            self.phase = f"connection to {self._unix or hop}"
+        elif phase == "tunnel":
+            assert proxy is not None
+            self.phase = proxy.tunnel_to(uri)
+        else:
+            self.phase = f"{phase} with {uri.authority}"
+
+    def follow(self, rejected: HandshakeRejected) -> None:
+        """Go where a redirect leads to.
+
+        Args:
+            rejected: the error for the server's response.
+
+        Raises:
+            HandshakeRejected: the same if it is not a redirect; else the redirect may not be followed.
+        """
+        response = rejected.response
+        if response is None or response is not self.connection.response or not self._max_redirects:
+            raise rejected  # it may be a proxy's
+        locations = response.headers.get_all("location")
+        if response.status not in _REDIRECTS or len(locations) != 1:
+            raise rejected
+        old = self.connection.uri
+        try:
+            target = join_uri(self._uri, locations[0])
+            new = parse_uri(target)
+        except InvalidURI as error:
+            raise HandshakeRejected(
+                f"redirect from {_shown(old)} is not followed: {error}", response
+            ) from None
+        is_same_origin = new[:3] == old[:3]
+        problem = None
+        if self._redirects == self._max_redirects:
+            problem = f"there were {self._redirects} redirects before it, which is the limit"
+        elif old.secure and not new.secure:
+            problem = "it leads from TLS to none"
+        elif self._fixed == "sock" or (self._fixed and not is_same_origin):
+            problem = f"{self._fixed} leads to one server only"
+        if problem:
+            message = f"redirect from {_shown(old)} to {_shown(new)} is not followed: {problem}"
+            raise HandshakeRejected(message, response)
+        self._redirects += 1
+        if not is_same_origin:
+            self._headers = [pair for pair in self._headers if pair[0].lower() not in _CREDENTIALS]
+            self._server_hostname = None
+        self._lead_to(target)
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Make the errors of the network within the block say what failed, and where."""
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, TimeoutError) and error.errno is None:
+                seconds = "" if self._open_timeout is None else f" after {self._open_timeout:g} s"
+                raise TimeoutError(f"{self.phase} timed out{seconds}") from error
+            message = f"{self.phase} failed: {_reason(error)}"
+            if error.errno is None:
+                raise type(error)(message) from error
+            error.strerror = message
+            raise
+
+
+# What went wrong
+
+
+def _shown(uri: URI) -> str:
+    return f"{'wss' if uri.secure else 'ws'}://{uri.authority}"
+
+
+def _strerror(code: int) -> str:
+    # The event loops have texts of their own. Windows has its in the table.
+    return str(getattr(socket, "errorTab", {}).get(code) or os.strerror(code))
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {error.verify_message}"
+    if isinstance(error, ssl.SSLEOFError) or not str(error):
+        return "server closed the connection"
+    if isinstance(error, ssl.SSLError) and (reason := getattr(error, "reason", None)):
+        return str(reason).replace("_", " ").lower()
+    return error.strerror or str(error)
+
+
+def rejection(connection: ClientConnection, fail: Fail, lost: OSError | None = None) -> HandshakeRejected:
+    """Return the error that says why the opening handshake failed.
+
+    Args:
+        connection: the connection.
+        fail: its last event.
+        lost: what the network said when the connection was lost.
+    """
+    response, problem = connection.response, fail.reason
+    cause: Exception | None = None
+    if fail.code == 1006 and response is None:
+        problem = "connection was lost before the server answered"
+        cause = lost or EOFError("the stream ended")
+        if lost is not None:
+            problem += f": {_reason(lost)}"
+    elif fail.code == 1006 and response is not None:
+        problem = f"server answered with {describe(response)}"
+    message = f"opening handshake with {connection.uri.authority} failed: {problem}"
+    rejected = HandshakeRejected(message, response)
+    rejected.__cause__ = cause
+    return rejected
+
+
+# Again
+
+
+def is_fatal(error: Exception) -> bool:
+    """Tell whether trying again would be of no use.
+
+    It may be of use when the network failed, when the connection was lost before the server answered, and
+    when it answered with status 500, 502, 503 or 504. All else is fatal: other responses, a server's
+    certificate that is not valid, an address that is not one.
+
+    Args:
+        error: what ``connect`` raised.
+    """
+    if isinstance(error, HandshakeRejected):
+        if error.response is None:
+            return not isinstance(error.__cause__, (EOFError, OSError))
+        return error.response.status not in _TEMPORARY
+    return not isinstance(error, OSError) or isinstance(error, ssl.SSLCertVerificationError)
+
+
+def retry_after(error: Exception) -> float:
+    """Return how many seconds the server wants us to wait (RFC 9110, section 10.2.3), at most 90.
+
+    Args:
+        error: what ``connect`` raised.
+    """
+    if isinstance(error, HandshakeRejected) and error.response is not None and error.response.status == 503:
+        value = error.response.headers.get("retry-after").strip(" \t")
+        if re.fullmatch("[0-9]{1,9}", value):
+            return min(float(value), _LONGEST_DELAY)
+    return 0.0
+
+
+class Backoff:
+    """Be the seconds to wait before each attempt to connect again (RFC 6455, section 7.2.3).
+
+    Each is random, from 0 to a limit that grows. So the clients of a server that went down do not come back
+    all at once, and not too often.
+
+    Args:
+        first: the first limit, in seconds.
+        factor: by how much it grows.
+        longest: the last limit, in seconds.
+    """
+
+    def __init__(self, first: float = 5.0, factor: float = 1.6, longest: float = _LONGEST_DELAY) -> None:
+        if not (0 <= first <= longest and factor >= 1):
+            raise ValueError("backoff needs 0 <= first <= longest, and factor >= 1")
+        self.first = first
+        self.factor = factor
+        self.longest = longest
+
+    def __repr__(self) -> str:
+        return f"Backoff({self.first:g}, {self.factor:g}, {self.longest:g})"
+
+    def __iter__(self) -> Iterator[float]:
+        limit = self.first
+        while True:
+            yield random.uniform(0, limit)  # noqa: S311
+            limit = min(limit * self.factor, self.longest)

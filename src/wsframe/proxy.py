@@ -1,0 +1,224 @@
+"""Proxies between a client and its server (RFC 6455, section 4.1, item 3).
+
+client                  proxy                    server
+  | CONNECT server:443 -->| TCP                    |      or the same in SOCKS
+  | <-- 200               |<---------------------->|
+  | TLS, then the opening handshake -------------->|
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from .client import describe
+from .errors import HandshakeRejected
+from .events import Response
+from .uri import URI, authority
+
+__all__ = ["Proxy", "Tunnel", "environment_proxy", "parse_proxy", "socks"]
+
+_MAX_BODY_SIZE = 65536  # octets of a refusal that are kept
+_PORTS = {"http": 80, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
+# RFC 1928, section 6: what may be better next time. SOCKS 4 does not say more than that it failed, 91.
+_TEMPORARY = frozenset({1, 3, 4, 5, 6, 91})
+
+
+class Proxy(NamedTuple):
+    """Hold the parts of a proxy's address.
+
+    Fields:
+        scheme: ``http``, ``socks4``, ``socks4a``, ``socks5`` or ``socks5h``.
+        host: the host name or address, without brackets.
+        port: the TCP port.
+        username: the user name, decoded, or None.
+        password: the password, decoded, or None.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    username: str | None = None
+    password: str | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<Proxy {self.scheme}://{self.authority}>"  # a password is nobody's business who reads the log
+        )
+
+    @property
+    def authority(self) -> str:
+        """Return host and port."""
+        return authority(self.host, self.port)
+
+    def tunnel_to(self, uri: URI) -> str:
+        """Return what messages call the way through it.
+
+        Args:
+            uri: the server's address.
+        """
+        return f"tunnel through proxy {self.authority} to {uri.authority}"
+
+
+def parse_proxy(proxy: str) -> Proxy:
+    """Take a proxy's address apart.
+
+    Args:
+        proxy: an address such as ``http://user:password@localhost:3128`` or ``socks5h://localhost``. Without
+            a scheme it is an HTTP proxy; without a port, the port is 80 for HTTP and 1080 for SOCKS.
+
+    Raises:
+        ValueError: it is not such an address.
+        TypeError: it is not a string.
+    """
+    if not isinstance(proxy, str):
+        raise TypeError(f"proxy must be a str, a bool or None, not {type(proxy).__name__}")
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        host, port = parts.hostname, parts.port
+        is_right = parts.scheme in _PORTS and parts.path in ("", "/") and not (parts.query or parts.fragment)
+    except ValueError:
+        host, is_right = None, False
+    if not host or not is_right:
+        shown = re.sub(r"(//)?.*@", r"\1...@", proxy)
+        schemes = ", ".join(f"{scheme}://" for scheme in _PORTS)
+        raise ValueError(f"proxy must be one of {schemes}, with host and port, not {shown!r}")
+    username = None if parts.username is None else unquote(parts.username)
+    password = None if parts.password is None else unquote(parts.password)
+    if username is not None and ":" in username and parts.scheme == "http":
+        raise ValueError("user name for a proxy must not contain a colon")  # RFC 7617, section 2
+    return Proxy(parts.scheme, host, port or _PORTS[parts.scheme], username, password)
+
+
+def environment_proxy(uri: URI) -> Proxy | None:
+    """Return the proxy that the environment, or the system, has for an address; None: it has none.
+
+    Args:
+        uri: the address. For ``ws://`` the first is taken of ``ws_proxy``, ``socks_proxy``, ``http_proxy``
+            and ``all_proxy``; for ``wss://``, of ``wss_proxy``, ``socks_proxy``, ``https_proxy`` and
+            ``all_proxy``. ``no_proxy`` lists the hosts that need none.
+
+    Raises:
+        ValueError: what it has is not a proxy's address.
+    """
+    from urllib.request import getproxies, proxy_bypass  # it takes as long to import as all the rest
+
+    proxies = getproxies()
+    own = ("wss", "socks", "https", "all") if uri.secure else ("ws", "socks", "http", "all")
+    name = next((name for name in own if proxies.get(name)), None)
+    if name is None or proxy_bypass(uri.authority):
+        return None
+    proxy = proxies[name]
+    scheme, _, rest = proxy.rpartition("://")
+    if scheme == "socks" or (name == "socks" and scheme in ("", "http")):
+        # RFC 6455, section 4.1, asks for SOCKS5; systems and desktops do not tell.
+        proxy = f"socks5h://{rest}"
+    try:
+        return parse_proxy(proxy)
+    except ValueError as error:
+        raise ValueError(f"in the environment, {name}_proxy is wrong: {error}") from None
+
+
+class Tunnel:
+    """Ask an HTTP proxy for a connection to a server (RFC 9110, section 9.3.6).
+
+    Args:
+        proxy: the proxy.
+        uri: the server's address.
+
+    Attributes:
+        request: the octets to send to the proxy.
+    """
+
+    def __init__(self, proxy: Proxy, uri: URI) -> None:
+        import h11  # as in client.py
+
+        headers = [("Host", uri.authority)]
+        if proxy.username is not None:
+            credentials = f"{proxy.username}:{proxy.password or ''}".encode()
+            headers.append(("Proxy-Authorization", "Basic " + base64.b64encode(credentials).decode()))
+        self._name = proxy.tunnel_to(uri)
+        self._parser = h11.Connection(h11.CLIENT)
+        request = h11.Request(method="CONNECT", target=uri.authority, headers=headers)
+        self.request = (self._parser.send(request) or b"") + (self._parser.send(h11.EndOfMessage()) or b"")
+        self._response: Response | None = None
+
+    def receive(self, octets: bytes) -> bool:
+        """Take octets from the proxy, and tell whether the tunnel is open.
+
+        Args:
+            octets: what it said; ``b""`` is the end of the stream.
+
+        Raises:
+            HandshakeRejected: it does not open one.
+        """
+        import h11
+
+        parser = self._parser
+        try:
+            parser.receive_data(octets)
+            while (event := parser.next_event()) is not h11.NEED_DATA:
+                if event is h11.PAUSED:
+                    # The server has nothing to say before our request.
+                    if parser.trailing_data[0]:
+                        raise self._rejected("server speaks first")
+                    return True
+                if isinstance(event, h11.Response):
+                    headers = ((name.decode(), value.decode("latin-1")) for name, value in event.headers)
+                    self._response = Response(event.status_code, headers)
+                elif isinstance(event, h11.Data):
+                    assert self._response is not None
+                    self._response.body += event.data
+                if isinstance(event, h11.EndOfMessage) or self._is_enough():
+                    break
+            else:
+                return False
+        except h11.RemoteProtocolError as error:
+            if self._response is None:
+                problem = f"malformed HTTP response: {error}" if octets else "proxy closed the connection"
+                raise self._rejected(problem) from (None if octets else EOFError())
+        assert self._response is not None
+        raise self._rejected(f"proxy answered with {describe(self._response)}")
+
+    def _is_enough(self) -> bool:
+        return self._response is not None and len(self._response.body) >= _MAX_BODY_SIZE
+
+    def _rejected(self, problem: str) -> HandshakeRejected:
+        return HandshakeRejected(f"{self._name} failed: {problem}", self._response)
+
+
+@contextmanager
+def socks(proxy: Proxy, uri: URI) -> Iterator[dict[str, Any]]:
+    """Give what python-socks needs to know of a SOCKS proxy, and take its errors.
+
+    Args:
+        proxy: the proxy.
+        uri: the server's address.
+
+    Raises:
+        ImportError: python-socks is not installed.
+        HandshakeRejected: the proxy does not let us through.
+        ConnectionError: the proxy cannot reach the server.
+    """
+    try:
+        from python_socks import ProxyError, ProxyType
+    except ImportError as error:
+        raise ImportError("SOCKS proxies need python-socks: pip install 'wsframe[proxy]'") from error
+    try:
+        yield {
+            "proxy_type": ProxyType[proxy.scheme[:6].upper()],
+            "host": proxy.host,
+            "port": proxy.port,
+            "username": proxy.username,
+            "password": proxy.password if proxy.username is None else proxy.password or "",
+            "rdns": proxy.scheme in ("socks4a", "socks5h"),
+        }
+    except ProxyError as error:
+        # Without a code for anything, the proxy has closed the connection.
+        if error.error_code in _TEMPORARY or not hasattr(error.__cause__, "error_code"):
+            raise ConnectionError(str(error)) from error
+        raise HandshakeRejected(f"{proxy.tunnel_to(uri)} failed: {error}") from error

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import errno
+import ssl
+from itertools import islice
+
+import pytest
+
+from wsframe import ConnectionClosed, Fail, HandshakeRejected, InvalidURI, LocalProtocolError, Response
+from wsframe.establish import Backoff, Route, interleave, is_fatal, rejection, retry_after, unreachable
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "fatal"),
+    [
+        (OSError("down"), False),
+        (ConnectionRefusedError(111, "refused"), False),
+        (TimeoutError("late"), False),
+        (ssl.SSLError(1, "handshake failure"), False),
+        (ssl.SSLCertVerificationError(1, "expired"), True),
+        *((HandshakeRejected("no", Response(status)), False) for status in (500, 502, 503, 504)),
+        *(
+            (HandshakeRejected("no", Response(status)), True)
+            for status in (101, 200, 302, 401, 404, 429, 501)
+        ),
+        (HandshakeRejected("malformed"), True),
+        (caused(HandshakeRejected("lost"), EOFError()), False),
+        (caused(HandshakeRejected("lost"), ConnectionResetError()), False),
+        (caused(HandshakeRejected("no", Response(404)), ConnectionResetError()), True),
+        (InvalidURI("scheme"), True),
+        (LocalProtocolError("header"), True),
+        (ConnectionClosed(1006), True),
+        (ImportError("python-socks"), True),
+        (ValueError("proxy"), True),
+    ],
+    ids=lambda value: repr(value)[:50],
+)
+def test_what_is_fatal(error, fatal):
+    assert is_fatal(error) is fatal
+
+
+@pytest.mark.parametrize(
+    ("status", "value", "seconds"),
+    [
+        (503, "7", 7),
+        (503, "0", 0),
+        (503, "090", 90),
+        (503, "91", 90),
+        (503, "9" * 9, 90),
+        (503, "9" * 99, 0),
+        (503, "-1", 0),
+        (503, "1.5", 0),
+        (503, "\u0663", 0),
+        (503, "Fri, 31 Dec 1999 23:59:59 GMT", 0),
+        (503, "", 0),
+        (502, "7", 0),
+    ],
+)
+def test_the_server_says_when_rfc9110_10_2_3(status, value, seconds):
+    assert retry_after(HandshakeRejected("no", Response(status, [("Retry-After", value)]))) == seconds
+
+
+def test_nobody_says_when():
+    assert retry_after(HandshakeRejected("no", Response(503))) == 0
+    assert retry_after(HandshakeRejected("no")) == 0
+    assert retry_after(OSError()) == 0
+
+
+def test_delays_are_random_and_grow_rfc6455_7_2_3():
+    delays = [list(islice(Backoff(), 20)) for _ in range(500)]
+    limits = [min(5 * 1.6**number, 90) for number in range(20)]
+    for number, limit in enumerate(limits):
+        drawn = [run[number] for run in delays]
+        assert 0 <= min(drawn) < limit * 0.1
+        assert limit * 0.9 < max(drawn) <= limit
+
+
+def test_delays_are_what_they_are_told_to_be():
+    backoff = Backoff(first=0, factor=1, longest=0)
+    assert list(islice(backoff, 3)) == [0, 0, 0]
+    assert repr(Backoff()) == "Backoff(5, 1.6, 90)"
+
+
+@pytest.mark.parametrize("options", [{"first": -1}, {"first": 91}, {"factor": 0.9}, {"longest": 1}])
+def test_delays_that_cannot_be(options):
+    with pytest.raises(ValueError, match="backoff needs"):
+        Backoff(**options)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "order"),
+    [
+        ([], []),
+        ([(6, "a"), (6, "b"), (6, "c"), (4, "d"), (4, "e")], "adbec"),
+        ([(4, "a"), (6, "b"), (6, "c")], "abc"),
+        ([(4, "a"), (4, "b")], "ab"),
+    ],
+)
+def test_families_alternate_rfc8305_4(addresses, order):
+    assert [address for _, address in interleave(addresses)] == list(order)
+
+
+@pytest.mark.parametrize(
+    ("failures", "error", "text"),
+    [
+        ([(("::1", 9), errno.ECONNREFUSED)], ConnectionRefusedError, "Connection refused"),
+        (
+            [(("::1", 9), errno.ECONNREFUSED), (("127.0.0.1", 9), errno.ECONNREFUSED)],
+            ConnectionRefusedError,
+            "Connection refused",
+        ),
+        (
+            [(("::1", 9), errno.ENETUNREACH), (("127.0.0.1", 9), errno.ECONNREFUSED)],
+            ConnectionRefusedError,
+            "Network is unreachable (::1), Connection refused (127.0.0.1)",
+        ),
+    ],
+)
+def test_no_address_answers(failures, error, text):
+    unreached = unreachable([(address, OSError(code, "Connect call failed")) for address, code in failures])
+    assert type(unreached) is error
+    assert unreached.strerror == text
+
+
+def rejected(route: Route, location: str) -> HandshakeRejected:
+    route.connection.response = response = Response(302, [("Location", location)])
+    return HandshakeRejected("status 302", response)
+
+
+def test_a_route_begins_again():
+    route = Route("ws://u:p@h/a", additional_headers={"Cookie": "a=b"}, proxy=None)
+    first = route.connection.data_to_send()
+    assert b"Cookie: a=b" in first
+    route.follow(rejected(route, "wss://i/b"))
+    second = route.connection.data_to_send()
+    assert second.startswith(b"GET /b HTTP/1.1\r\nHost: i\r\n")
+    assert b"Cookie" not in second
+    assert b"Authorization" not in second
+    assert route.server_hostname == "i"
+    route.restart()
+    assert route.server_hostname == "h"
+    third = route.connection.data_to_send()
+    assert (third.split(b"\r\n")[0], b"Cookie: a=b" in third, b"Authorization" in third) == (
+        b"GET /a HTTP/1.1",
+        True,
+        True,
+    )
+
+
+def test_what_is_not_the_servers_redirect_is_not_followed():
+    route = Route("ws://h/", proxy=None)
+    for error in (
+        HandshakeRejected("lost"),
+        HandshakeRejected("a proxy's", Response(302, [("Location", "/b")])),
+    ):
+        with pytest.raises(HandshakeRejected) as caught:
+            route.follow(error)
+        assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            ConnectionResetError(104, "Connection reset by peer"),
+            "[Errno 104] connection to h:80 failed: Connection reset by peer",
+        ),
+        (ConnectionResetError(), "connection to h:80 failed: server closed the connection"),
+        (ConnectionAbortedError("aborted"), "connection to h:80 failed: aborted"),
+        (
+            TimeoutError(110, "Connection timed out"),
+            "[Errno 110] connection to h:80 failed: Connection timed out",
+        ),
+        (TimeoutError(), "connection to h:80 timed out after 2.5 s"),
+        (TimeoutError("timed out"), "connection to h:80 timed out after 2.5 s"),
+        (ssl.SSLEOFError(8, "EOF"), "connection to h:80 failed: server closed the connection"),
+        (ssl.SSLError(1, "[SSL] what"), "connection to h:80 failed: [SSL] what"),
+    ],
+)
+def test_errors_stay_what_they_are(error, text):
+    route = Route("ws://h/", proxy=None, open_timeout=2.5)
+    with pytest.raises(type(error)) as caught, route.explained():
+        raise error
+    assert type(caught.value) is type(error)
+    assert str(caught.value) == text
+    assert caught.value.errno == error.errno
+
+
+def test_what_is_no_error_of_the_network_is_left_alone():
+    error = ValueError("x")
+    with pytest.raises(ValueError, match="x") as caught, Route("ws://h/", proxy=None).explained():
+        raise error
+    assert caught.value is error
+
+
+def test_a_rejection_says_what_the_network_said():
+    connection = Route("ws://h/", proxy=None).connection
+    lost = ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert")
+    lost.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+    error = rejection(connection, Fail(1006, "connection was lost"), lost)
+    problem = "connection was lost before the server answered: tlsv13 alert certificate required"
+    assert str(error) == f"opening handshake with h:80 failed: {problem}"
+    assert error.__cause__ is lost

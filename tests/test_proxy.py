@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import pytest
+
+from wsframe import HandshakeRejected, Response, parse_uri
+from wsframe.proxy import Proxy, Tunnel, environment_proxy, parse_proxy
+
+
+@pytest.mark.parametrize(
+    ("address", "proxy"),
+    [
+        ("http://localhost:3128", Proxy("http", "localhost", 3128)),
+        ("HTTP://Localhost/", Proxy("http", "localhost", 80)),
+        ("localhost:3128", Proxy("http", "localhost", 3128)),
+        ("localhost", Proxy("http", "localhost", 80)),
+        ("us%40er:p%3Ass%23@[::1]:9", Proxy("http", "::1", 9, "us@er", "p:ss#")),
+        ("socks4://h", Proxy("socks4", "h", 1080)),
+        ("socks4a://user@h", Proxy("socks4a", "h", 1080, "user")),
+        ("socks5://a%3Ab:@h:1", Proxy("socks5", "h", 1, "a:b", "")),
+        ("socks5h://a:b@c@h:1", Proxy("socks5h", "h", 1, "a", "b@c")),
+    ],
+)
+def test_an_address_is_taken_apart(address, proxy):
+    assert parse_proxy(address) == proxy
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "http://",
+        "https://u:secret@h",
+        "socks://u:secret@h",
+        "ws://u:secret@h",
+        "http://u:secret@:1",
+        "http://u:secret@h:x",
+        "http://u:secret@h:65536",
+        "http://u:secret@[::1",
+        "http://u:secret@h/path",
+        "http://u:secret@h?query",
+        "http://u:secret@h#fragment",
+        "http://u:sec#secret@h",
+        "http://u:sec/secret@h:1",
+        "u:sec?secret@h:1",
+        "http://a%3Ab:secret@h",
+    ],
+)
+def test_what_is_not_an_address_is_refused_without_its_password(address):
+    with pytest.raises(ValueError, match=r"proxy must") as caught:
+        parse_proxy(address)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", [b"http://h", 3128])
+def test_an_address_is_a_str(address):
+    with pytest.raises(TypeError, match="must be a str"):
+        parse_proxy(address)
+
+
+def test_a_password_is_not_shown():
+    proxy = Proxy("http", "h", 1, "user", "secret")
+    assert "secret" not in f"{proxy} {proxy!r}"
+
+
+@pytest.mark.parametrize(
+    ("uri", "environment", "expected"),
+    [
+        ("ws://h/", {}, None),
+        ("ws://h/", {"http_proxy": "http://p"}, "p"),
+        ("ws://h/", {"HTTP_PROXY": "p:3128"}, "p"),
+        ("ws://h/", {"https_proxy": "http://p"}, None),
+        ("wss://h/", {"https_proxy": "http://p"}, "p"),
+        ("wss://h/", {"http_proxy": "http://p"}, None),
+        ("ws://h/", {"all_proxy": "socks5://p"}, "p"),
+        ("wss://h/", {"all_proxy": "socks5://p", "https_proxy": "http://q"}, "q"),
+        ("ws://h/", {"http_proxy": "http://p", "socks_proxy": "q"}, "q"),
+        ("ws://h/", {"http_proxy": "http://p", "socks_proxy": "q", "ws_proxy": "r"}, "r"),
+        ("wss://h/", {"https_proxy": "http://p", "socks_proxy": "q", "wss_proxy": "r"}, "r"),
+        ("ws://h/", {"http_proxy": "http://p", "no_proxy": "h"}, None),
+        ("ws://h:9/", {"http_proxy": "http://p", "no_proxy": "h:9"}, None),
+        ("ws://h:8/", {"http_proxy": "http://p", "no_proxy": "h:9"}, "p"),
+        ("ws://a.b.example/", {"http_proxy": "http://p", "no_proxy": "x, .b.example"}, None),
+        ("ws://h/", {"http_proxy": "http://p", "no_proxy": "*"}, None),
+        ("ws://h/", {"http_proxy": ""}, None),
+    ],
+)
+def test_the_proxy_of_the_environment(monkeypatch, uri, environment, expected):
+    for name in ("ws", "wss", "socks", "http", "https", "all", "no"):
+        monkeypatch.delenv(f"{name}_proxy", raising=False)
+        monkeypatch.delenv(f"{name}_PROXY".upper(), raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    proxy = environment_proxy(parse_uri(uri))
+    assert (proxy and proxy.host) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "scheme"),
+    [
+        ("socks_proxy", "http://h:1", "socks5h"),  # as macOS has it
+        ("socks_proxy", "h:1", "socks5h"),
+        ("socks_proxy", "socks4://h:1", "socks4"),
+        ("all_proxy", "socks://h:1/", "socks5h"),  # as GNOME has it
+        ("all_proxy", "http://h:1", "http"),
+    ],
+)
+def test_what_the_environment_does_not_say_is_socks_5(monkeypatch, name, address, scheme):
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv(name, address)
+    assert environment_proxy(parse_uri("wss://example.com/")) == Proxy(scheme, "h", 1)
+
+
+def test_the_environment_is_wrong(monkeypatch):
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("wss_proxy", "https://user:secret@h")
+    with pytest.raises(
+        ValueError, match=r"^in the environment, wss_proxy is wrong: proxy must be one of"
+    ) as caught:
+        environment_proxy(parse_uri("wss://example.com/"))
+    assert "secret" not in str(caught.value)
+
+
+# Tunnels (RFC 9110, section 9.3.6)
+
+URI = parse_uri("wss://[::1]/chat")
+ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+
+def tunnel() -> Tunnel:
+    return Tunnel(Proxy("http", "proxy", 3128, "user", "pass"), URI)
+
+
+def test_what_is_asked():
+    head = b"CONNECT [::1]:443 HTTP/1.1\r\nHost: [::1]:443\r\n"
+    assert tunnel().request == head + b"Proxy-Authorization: Basic dXNlcjpwYXNz\r\n\r\n"
+    assert Tunnel(Proxy("http", "proxy", 3128), URI).request == head + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ESTABLISHED,
+        b"HTTP/1.0 200 \r\n\r\n",
+        b"HTTP/1.1 102 Processing\r\n\r\n" + ESTABLISHED,
+        b"HTTP/1.1 299 Fine\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("size", [1, 1000])
+def test_it_is_open(answer, size):
+    *pieces, last = [answer[start : start + size] for start in range(0, len(answer), size)]
+    asking = tunnel()
+    assert [asking.receive(piece) for piece in pieces] == [False] * len(pieces)
+    assert asking.receive(last)
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem", "response"),
+    [
+        (
+            b"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno",
+            "proxy answered with status 403 Forbidden: no",
+            Response(403, [("content-length", "2")], b"no"),
+        ),
+        (
+            b"HTTP/1.1 407 \r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n",
+            "proxy answered with status 407 Proxy Authentication Required: no",
+            Response(407, [("transfer-encoding", "chunked")], b"no"),
+        ),
+        (b"HTTP/1.0 200\r\n\r\n220 mail\r\n", "server speaks first", Response(200)),
+        (b"SSH-2.0-x\r\n\r\n", "malformed HTTP response: illegal status line: bytearray(b'SSH-2.0-x')", None),
+    ],
+)
+def test_it_is_refused(answer, problem, response):
+    with pytest.raises(HandshakeRejected) as caught:
+        tunnel().receive(answer)
+    assert str(caught.value) == f"tunnel through proxy proxy:3128 to [::1]:443 failed: {problem}"
+    assert caught.value.response == response
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem", "body"),
+    [
+        (b"", "proxy closed the connection", None),
+        (b"HTTP/1.1 40", "proxy closed the connection", None),
+        (b"HTTP/1.1 502 \r\n\r\nbad", "proxy answered with status 502 Bad Gateway: bad", b"bad"),
+        (
+            b"HTTP/1.1 502 \r\nContent-Length: 9\r\n\r\nbad",
+            "proxy answered with status 502 Bad Gateway: bad",
+            b"bad",
+        ),
+    ],
+)
+def test_the_stream_ends(answer, problem, body):
+    asking = tunnel()
+    if answer:
+        assert not asking.receive(answer)
+    with pytest.raises(HandshakeRejected) as caught:
+        asking.receive(b"")
+    assert str(caught.value).endswith(f" failed: {problem}")
+    assert (caught.value.response and caught.value.response.body) == body
+    assert isinstance(caught.value.__cause__, EOFError) == (body is None)
+
+
+def test_a_body_is_not_waited_for_for_ever():
+    asking = tunnel()
+    assert not asking.receive(b"HTTP/1.1 502 \r\n\r\n")
+    for _ in range(63):
+        assert not asking.receive(bytes(1024))
+    with pytest.raises(HandshakeRejected):
+        asking.receive(bytes(1024))
