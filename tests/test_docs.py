@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import http.client
 import importlib
@@ -15,12 +16,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded
 
-from wsframe import Close, Connection, ConnectionClosed, Deflate, Role, Text, sync
+import wsframe.aio
+from wsframe import Close, Connection, ConnectionClosed, Deflate, HandshakeRejected, Role, Text, sync
 from wsframe.sync import WebSocket, connect
 
 ROOT = Path(__file__).parents[1]
@@ -87,6 +90,39 @@ def test_a_program_passes_its_own_tests(number: int, tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider", file.name]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_production(caplog: pytest.LogCaptureFixture) -> None:
+    names: dict[str, Any] = {}
+    for program in programs("production.md"):
+        exec(program, names)
+
+    async def main() -> None:
+        options = {"process_request": names["metrics"], "ping_interval": None}
+        async with wsframe.aio.serve(names["handler"], "localhost", 0, **options) as server:
+            names["server"] = server
+            uri = f"ws://localhost:{server.port}/"
+            async with wsframe.aio.connect(uri) as one, wsframe.aio.connect(uri) as other:
+                await one.send("hello")
+                assert await one.recv() == await other.recv() == "hello"
+                with pytest.raises(HandshakeRejected) as caught:
+                    await wsframe.aio.connect(uri + "metrics")
+                assert caught.value.response is not None
+                lines = caught.value.response.body.decode().splitlines()
+                assert "wsframe_connections_total 2" in lines
+                assert "wsframe_messages_sent_total 2" in lines
+                assert "wsframe_open_connections 2" in lines
+        async with (
+            wsframe.aio.serve(names["chat"], "localhost", 0) as server,
+            wsframe.aio.connect(f"ws://localhost:{server.port}/") as one,
+        ):
+            await one.send("hello")
+            assert await one.recv() == "hello"
+
+    with caplog.at_level("INFO", "wsframe.aio"):
+        asyncio.run(main())
+    assert "a user came" in caplog.text
+    assert "opened: / with" in caplog.text
 
 
 # Programs that serve
@@ -354,7 +390,11 @@ def test_the_reference_has_every_public_name_once() -> None:
 
 def test_every_program_is_known_here() -> None:
     pages = {page.name for page in DOCS.rglob("*.md") if "```python\n" in page.read_text()}
-    assert pages == {"fuzzing.md", "index.md", "limits.md", "sansio.md", "tutorial.md"}
+    elsewhere = {"client.md"}  # in tests/test_docs_client.py
+    assert (
+        pages
+        == {"fuzzing.md", "index.md", "limits.md", "production.md", "sansio.md", "tutorial.md"} | elsewhere
+    )
 
 
 def test_every_page_is_in_the_nav() -> None:

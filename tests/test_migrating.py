@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import inspect
 import re
+import sys
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,12 +37,19 @@ def look_up(path: str, places: list[Any]) -> object:
             found = getattr(found, name)
         else:  # an attribute of its objects
             assert isinstance(found, type), path
-            sources = "".join(
-                inspect.getsource(each) for each in found.__mro__ if each.__module__ != "builtins"
-            )
+            sources = "".join(source(each) for each in found.__mro__ if each.__module__ != "builtins")
             assert re.search(rf"\bself\.{name}(?::[^=\n]+)? = |^    {name}: ", sources, re.MULTILINE), path
             found = None
     return found
+
+
+def source(cls: type) -> str:
+    """Return the text of a class; of a compiled one, that of its module, which stands beside it."""
+    try:
+        return inspect.getsource(cls)
+    except OSError:
+        file = Path(str(sys.modules[cls.__module__].__file__))
+        return file.with_name(file.name.partition(".")[0] + ".py").read_text()
 
 
 def check(span: str, places: list[Any]) -> None:
@@ -49,7 +57,12 @@ def check(span: str, places: list[Any]) -> None:
     assert match, f"`{span}` is not a name"
     function = look_up(match["path"], places)
     if parameter := match["parameter"]:
-        parameters = inspect.signature(function).parameters  # type: ignore[arg-type]
+        try:
+            parameters = inspect.signature(function).parameters  # type: ignore[arg-type]
+        except ValueError:  # of a compiled class
+            assert isinstance(function, type)
+            assert f"        {parameter}: " in source(function), span
+            return
         if parameter not in parameters:
             # What they take by **kwargs is asyncio's.
             kinds = [each.kind for each in parameters.values()]
