@@ -139,7 +139,7 @@ PingPong = Callable[[bytes, int], bytes]
 def wsframe_client(stack: ExitStack, uri: str) -> PingPong:
     from wsframe.sync import connect
 
-    websocket = stack.enter_context(connect(uri, deflate=None))
+    websocket = stack.enter_context(connect(uri, deflate=None, ping_interval=None))
     return lambda message, rounds: ping_pong(websocket.send, websocket.recv, message, rounds)
 
 

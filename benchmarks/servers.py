@@ -45,9 +45,7 @@ def without_keepalive(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 async def wsframe(mode: str, deflate: bool) -> None:
-    from wsframe import Deflate, aio, prepare
-
-    broadcast: Any = getattr(aio, "broadcast", None)
+    from wsframe import Deflate, aio
 
     async def echo(websocket: aio.WebSocket) -> None:
         async for message in websocket:
@@ -55,12 +53,7 @@ async def wsframe(mode: str, deflate: bool) -> None:
 
     async def to_all(websocket: aio.WebSocket) -> None:
         async for message in websocket:
-            if broadcast is not None:
-                broadcast(server.connections, message)
-                continue
-            prepared = prepare(message)
-            for connection in server.connections:
-                await connection.send(prepared)
+            aio.broadcast(server.connections, message)
 
     handler = echo if mode == "echo" else to_all
     compression = Deflate() if deflate else None

@@ -6,6 +6,7 @@ for name, value in server.counters._asdict().items():
 
 from __future__ import annotations
 
+from operator import add
 from typing import NamedTuple
 
 __all__ = ["Counters"]
@@ -44,7 +45,7 @@ class Counters(NamedTuple):
         Args:
             other: the others.
         """
-        return Counters(*map(sum, zip(self, other, strict=True)))
+        return Counters._make(map(add, self, other))
 
     @property
     def compression_ratio(self) -> float | None:
