@@ -101,6 +101,7 @@ cdef class Protocol:
     cpdef _closed(self)
     cpdef _cork(self, Py_ssize_t size)
     cdef _schedule_flush(self)
+    cpdef _forget_pongs(self)
     @cython.locals(connection=Connection, chunks=list, size=Py_ssize_t)
     cdef _flush(self)
     cdef _close_transport(self)

@@ -352,8 +352,7 @@ class Protocol:
             if kind is Ping:
                 self._pings_received += 1
                 self._schedule_flush()
-                if self._is_writing_paused:
-                    self._pongs += len(event.payload) + 2  # type: ignore[union-attr]
+                self._pongs += len(event.payload) + 2  # type: ignore[union-attr]
             elif kind is Pong:
                 self._receive_pong(event.payload)  # type: ignore[union-attr]
             elif kind is Close or kind is Fail:
@@ -618,6 +617,13 @@ class Protocol:
         self._is_flush_scheduled = False
         self._flush()
 
+    def _forget_pongs(self) -> None:
+        """Read on, if it was paused because of Pongs, and they are written."""
+        if self._pongs >= HIGH_WATER and not self._is_writing_paused:
+            self._pongs = 0
+            if not self._messages:
+                self._resume_reading()
+
     def _flush(self) -> None:
         """Write what the Connection has to send, and close when it says so."""
         connection = self._connection
@@ -644,8 +650,10 @@ class Protocol:
         if connection.should_close:
             self._close_transport()
         elif self._pongs >= HIGH_WATER:
-            # The peer sends Pings, and does not read our Pongs.
+            # Perhaps the peer sends Pings, and does not read our Pongs. asyncio has told so when they were
+            # written; uvloop writes at the end of its turn, and tells in the next.
             self._pause_reading()
+            self._loop.call_soon(self._loop.call_soon, self._forget_pongs)
 
     def _flush_now(self) -> None:
         self._flush()
@@ -741,6 +749,8 @@ class Protocol:
             # Some loops read on and on before anybody else has a turn. Not while closing: uvloop drops what
             # it holds of a paused TLS connection, perhaps the Close, when TCP ends without a close_notify.
             self._pause_reading()
+        elif self._pongs >= HIGH_WATER:
+            self._flush()
 
     def eof_received(self) -> bool:
         """Take the end of the stream (called by the event loop)."""
@@ -781,7 +791,4 @@ class Protocol:
         for waiter in self._drained:
             if not waiter.done():
                 waiter.set_result(None)
-        if self._pongs:
-            self._pongs = 0
-            if not self._messages:
-                self._resume_reading()
+        self._forget_pongs()
