@@ -4,8 +4,8 @@
     basic_auth({"ada": "secret"})             a process_request: 401 for whom it does not know
 
 A module of its own in the core, where no socket is: ``serve`` of both adapters takes what these return, and
-so can anybody who answers a ``ServerConnection``. ``wsframe.server`` has the same names; it is compiled, which
-coroutines gain nothing from.
+so can anybody who answers a ``ServerConnection``. ``wsframe.server``, which is compiled, has the same names;
+coroutines gain nothing from that.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from ..aio.client import _ClientWebSocket
 from ..aio.server import Handler, ProcessRequest, _ServerWebSocket
 from ..deflate import DEFAULT, Deflate
 from ..handshake import HeaderList
+from ..listeners import Listeners
 from ..server import ServerConnection
 from ..sync.server import Handler as SyncHandler
 from ..sync.server import ProcessRequest as SyncProcessRequest
@@ -322,7 +323,7 @@ async def connected(
         finally:
             await websocket.close()
     finally:
-        await server._close_connections(1001, "")
+        await server.close()
 
 
 @contextmanager
@@ -374,7 +375,7 @@ def connected_sync(
     }
     ServerConnection(**options)  # wrong options are told here, and not in the thread
     with sync.Server(
-        handler, (), process_request, options, None, open_timeout, close_timeout, max_connections=1
+        handler, Listeners(), process_request, options, None, open_timeout, close_timeout, max_connections=1
     ) as server:
         ours, theirs = socket.socketpair()
         thread = threading.Thread(target=server._run, args=(theirs,), daemon=True, name="wsframe.testing")
