@@ -150,7 +150,7 @@ class Server:
         # Its end
         self._closing: asyncio.Task[None] | None = None
         self._closers: set[asyncio.Task[Any]] = set()  # handlers that close the server
-        self._changed = asyncio.Event()  # of these four
+        self._changed = asyncio.Event()  # is set when there is less of all these to wait for
         self._is_over_for_closers = asyncio.Event()
         self._is_closed = asyncio.Event()
 
@@ -212,7 +212,7 @@ class Server:
             self._call_later(grace, self._cut)
         task = current_task()
         if task in self._tasks:
-            # Those that have all but ended: two of them must not wait for each other.
+            # It is as good as over: two of them must not wait for each other.
             self._closers.add(task)
             self._changed.set()
             await self._is_over_for_closers.wait()

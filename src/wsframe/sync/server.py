@@ -121,6 +121,10 @@ def serve(
     )
 
 
+def _earlier(one: float | None, other: float | None) -> float | None:
+    return min((time for time in (one, other) if time is not None), default=None)
+
+
 class Server:
     """Be a server that listens."""
 
@@ -153,7 +157,8 @@ class Server:
         self._is_shutting_down = False  # whether serve_forever() closes all, when it is done
         self._closers: set[threading.Thread] = set()  # handlers that shut the server down
         self._farewell = 1001, ""  # what shutdown() says to those that are open
-        self._deadline: float | None = None  # when it cuts them
+        self._cut_time: float | None = None  # when it cuts them
+        self._end_time: float | None = None  # when it waits no longer for the handlers
         # Whoever changes what serve_forever() waits for sends it an octet.
         self._waker, self._wakened = socket.socketpair()
         for sock in (*listeners.sockets, self._waker, self._wakened):
@@ -219,9 +224,12 @@ class Server:
     def shutdown(self, code: int = 1001, reason: str = "", grace: float | None = None) -> None:
         """Refuse new connections, close the open ones, and wait for the handlers.
 
-        Those that are still in the TLS or opening handshake are cut at once, and after the grace time those
-        that are not closed. Called again, it waits as well, and the shorter grace time holds. A handler that
-        calls it does not wait for others that do. A signal handler may call it: in the thread of
+        Those that are still in the TLS or opening handshake are cut at once, and those that are not closed
+        after the grace time, or after ``close_timeout`` if that is shorter. Nobody can end a handler that
+        still runs after the grace time: its thread is left behind.
+
+        Called again, it waits as well, and the shorter grace time holds. A handler that calls it does not
+        wait for itself, nor for others that do. A signal handler may call it: in the thread of
         ``serve_forever()`` it returns at once, and that does the rest.
 
         Args:
@@ -233,14 +241,15 @@ class Server:
             LocalProtocolError: the code or the reason cannot be sent.
         """
         Connection(Role.SERVER).send_close(code, reason)  # what cannot be sent is told now
-        grace = self._close_timeout if grace is None else grace
-        deadline = None if grace is None else monotonic() + grace
+        now = monotonic()
         with self._lock:
             if not self._is_shut_down:
                 self._farewell = code, reason
             self._is_shut_down = True
-            if deadline is not None:
-                self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
+            grace = self._close_timeout if grace is None else grace
+            self._end_time = _earlier(self._end_time, None if grace is None else now + grace)
+            last = None if self._close_timeout is None else now + self._close_timeout
+            self._cut_time = _earlier(self._cut_time, _earlier(self._end_time, last))
         self._wake()
         if self._serving is threading.current_thread():
             # It was interrupted, perhaps while it holds the lock that the threads need to end.
@@ -262,20 +271,21 @@ class Server:
             if thread in self._threads:
                 self._closers.add(thread)
             self._ended.notify_all()
-            if not self._wait_for_threads(thread):
+            if not self._wait_for_threads(thread, lambda: self._cut_time):
                 for websocket in self._websockets.values():
                     websocket._stream.abort()
-                self._deadline = monotonic() + _LAST_SECONDS
-                self._wait_for_threads(thread)
+                if self._end_time is not None:
+                    self._end_time = max(self._end_time, monotonic() + _LAST_SECONDS)
+                self._wait_for_threads(thread, lambda: self._end_time)
         self._close_wakers()
 
-    def _wait_for_threads(self, thread: threading.Thread) -> bool:
+    def _wait_for_threads(self, thread: threading.Thread, deadline: Callable[[], float | None]) -> bool:
         """Wait until the others have ended, and tell whether they have in time."""
         while self._threads - (self._closers if thread in self._closers else set()):
-            seconds = None if self._deadline is None else self._deadline - monotonic()
-            if seconds is not None and seconds <= 0:
+            end = deadline()  # which somebody may have moved
+            if end is not None and end <= monotonic():
                 return False
-            self._ended.wait(seconds)
+            self._ended.wait(None if end is None else end - monotonic())
         return True
 
     def _wake(self) -> None:
