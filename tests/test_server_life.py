@@ -117,6 +117,11 @@ def test_basic_auth_asks_a_database_that_takes_time(aio_adapter):
         assert rejected(aio_adapter, running.uri).status == 401
 
 
+class Later:
+    def __await__(self):
+        yield
+
+
 def test_on_threads_nobody_waits_for_a_coroutine(caplog):
     async def check(name, password):
         return True
@@ -124,9 +129,8 @@ def test_on_threads_nobody_waits_for_a_coroutine(caplog):
     with pytest.raises(TypeError, match=r"coroutine function: wsframe\.aio"):
         sync.serve(print, "127.0.0.1", 0, process_request=basic_auth(check))
     adapter = SyncAdapter()
-    process = basic_auth(lambda name, password: check(name, password))
-    with adapter.serve(process_request=process) as running:
-        assert rejected(adapter, running.uri, additional_headers=AUTHORIZED).status == 500
+    with adapter.serve(process_request=lambda request: Later()) as running:
+        assert rejected(adapter, running.uri).status == 500
     assert "must return a Response or None" in caplog.text
     caplog.clear()
 
@@ -312,9 +316,8 @@ def test_who_is_not_open_yet_is_cut_at_once(adapter, tls, where, spawn):
             assert is_asked.wait(TIMEOUT)
         elif where == "before TLS":
             peer.send(b"\x16")
-        else:
-            # The one after it was accepted: so was it.
-            assert talks_plainly(running)
+        # The one after it was accepted: so was it.
+        assert is_served(running, options["ssl"] and tls.client)
         closing = spawn(running.close)
         with suppress(ConnectionResetError):
             assert b"HTTP/1.1 101" not in peer.read_all()
@@ -322,8 +325,8 @@ def test_who_is_not_open_yet_is_cut_at_once(adapter, tls, where, spawn):
         closing.result(TIMEOUT)
 
 
-def talks_plainly(running) -> bool:
-    with running.connect() as peer:
+def is_served(running, client) -> bool:
+    with running.connect(client) as peer:
         peer.send(b"GET / HTTP/1.1\r\n\r\n")
         return peer.read_all().startswith(b"HTTP/1.1 400 ")
 
@@ -397,7 +400,6 @@ def test_handlers_that_close_the_server_do_not_wait_for_each_other(adapter, spaw
     with serving(adapter, blocking, handle, close_timeout=None) as running:
         peers = [running.open() for _ in range(count)]
         idle = running.open()
-        idle.send(idle.text("x"))
         for peer in peers:
             peer.send(peer.text("stop"))
         for peer in (*peers, idle):
@@ -405,6 +407,9 @@ def test_handlers_that_close_the_server_do_not_wait_for_each_other(adapter, spaw
         closing = spawn(running.close) if "outside" in how else None
         for peer in (*peers, idle):
             peer.send(peer.close(1012))
+            with suppress(OSError):  # the server was quicker
+                peer.end()
+        for peer in (*peers, idle):
             assert peer.read_all() == b""
             peer.sock.close()
         for _ in range(count):
@@ -432,7 +437,6 @@ def test_closing_twice_waits_twice(adapter, held, spawn):
         frame = peer.next_frame()
         assert frame.payload in (close_payload(1001), close_payload(1012, "again"))
         peer.send(frame_back(peer, frame))
-        assert peer.next_frame() is None or adapter.name == "sync"
         peer.end()
         assert not wait(closing, 0.2).done
         held.may_end.set()
@@ -517,7 +521,7 @@ COUNT, GRACE = 200, 20
 
 
 class Flood:
-    """Handlers that send numbers as fast as they can, and remember how many were sent."""
+    """Handlers that send numbers, ten at a time, and remember how many were sent."""
 
     def __init__(self) -> None:
         self.sent: dict[str, int] = {}
@@ -544,7 +548,7 @@ class Flood:
 
 
 async def count_messages(port: int, number: int, is_under_way) -> int:
-    """Take numbers, and say something for each, up to one Close and the end of the stream."""
+    """Take numbers, and ask for more, up to one Close and the end of the stream."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request(path=f"/{number}"))
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
@@ -562,8 +566,9 @@ async def count_messages(port: int, number: int, is_under_way) -> int:
                 else:
                     assert frame.payload == str(count).encode()
                     count += 1
-                    writer.write(encode_frame(Opcode.TEXT, b"more", mask=mask))
-                    if count == 100:
+                    if count % 10 == 0:
+                        writer.write(encode_frame(Opcode.TEXT, b"more", mask=mask))
+                    if count == 30:
                         is_under_way()
         assert is_closed
         return count
