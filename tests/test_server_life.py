@@ -715,7 +715,9 @@ def test_several_unix_sockets(adapter, tmp_path, maybe_tls):
 def test_an_abstract_unix_socket(adapter):
     path = f"\0wsframe-test-{os.getpid()}-{adapter.name}"
     with adapter.serve(unix=path):
-        assert talks(adapter, "ws://localhost/", unix=path)
+        sock = socket.socket(socket.AF_UNIX)  # uvloop's clients know no such names
+        sock.connect(path)
+        assert talks(adapter, "ws://localhost/", sock=sock)
 
 
 def test_the_file_of_a_dead_server_is_replaced(adapter, tmp_path):
@@ -776,14 +778,21 @@ def test_the_file_of_an_inherited_unix_socket_stays(adapter, tmp_path):
 # examples/server.py, as a process of its own
 
 
+ACTIVATE = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
 @contextmanager
 def example(*arguments: str, inherited: socket.socket | None = None):
     command = [sys.executable, "-W", "error", str(EXAMPLE), *arguments]
     environment = {**os.environ, "ADMIN": "ada:secret", "PYTHONUNBUFFERED": "1"}
     if inherited is not None:
-        # As systemd does it: the socket is file descriptor 3, and the process knows that it is meant.
-        script = f'exec 3<&{inherited.fileno()}; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"'
-        command = ["/bin/sh", "-c", script, "sh", *command]
+        # As systemd does it: the socket is file descriptor 3, and the process is told that it is meant.
+        command = [sys.executable, "-c", ACTIVATE, str(inherited.fileno()), *command]
     process = subprocess.Popen(
         command,
         stderr=subprocess.PIPE,
