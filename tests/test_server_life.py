@@ -352,15 +352,17 @@ def test_the_grace_time_cuts_who_does_not_answer(adapter, maybe_tls, held):
 
 def test_the_grace_time_may_be_longer_than_the_close_timeout(adapter, spawn):
     """For handlers: they may have something to finish."""
-    may_end, ended = threading.Event(), []
+    started, may_end, ended = threading.Event(), threading.Event(), []
 
     def handler(websocket):
+        started.set()
         with pytest.raises(ConnectionClosed):
             websocket.recv()
         may_end.wait(TIMEOUT)
         ended.append(websocket)
 
     with adapter.serve(handler, close_timeout=0.1) as running, running.open() as peer:
+        assert started.wait(TIMEOUT)
         closing = spawn(running.close, 1001, "", TIMEOUT)
         assert peer.next_frame().payload == close_payload(1001)
         assert not wait([closing], 0.3).done
@@ -373,6 +375,7 @@ def test_the_grace_time_may_be_longer_than_the_close_timeout(adapter, spawn):
 def test_on_threads_a_handler_that_sleeps_does_not_hold_up_the_end(held):
     adapter = SyncAdapter()
     with adapter.serve(held, close_timeout=None) as running, running.open() as peer:
+        held.next()
         running.close(1001, "", 0.1)
         assert not held.may_end.is_set()
         assert peer.read_close() == (1001, "")
