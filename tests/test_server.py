@@ -1,11 +1,22 @@
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 
 import h11
 import pytest
 
-from wsframe import Binary, Fail, LocalProtocolError, Request, ServerConnection, State, Text, encode_frame
+from wsframe import (
+    Binary,
+    Fail,
+    LocalProtocolError,
+    Origins,
+    Request,
+    ServerConnection,
+    State,
+    Text,
+    encode_frame,
+)
 
 # RFC 6455, section 1.2
 REQUEST = (
@@ -330,6 +341,73 @@ def test_an_origin_that_is_not_allowed_is_refused_with_403_rfc6455_4_2_2(origins
     else:
         assert event == Fail(1002, reason)
         check_refusal(conn, 403, reason)
+
+
+LOCAL = re.compile(r"https?://(\w+\.)?example\.com(:8080)?")
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin", "is_allowed"),
+    [
+        (["https://Example.COM"], "https://example.com", True),
+        (["https://example.com"], "HTTPS://EXAMPLE.com", True),
+        (["https://example.com:443"], "https://example.com", True),
+        (["https://example.com"], "https://example.com:443", True),
+        (["http://example.com:80"], "http://example.com", True),
+        (["http://[::1]"], "http://[::1]:80", True),
+        (["http://[::1]:80"], "http://[::80]", False),
+        (["https://example.com"], "https://example.com:80", False),
+        (["http://example.com"], "http://example.com:443", False),
+        (["http://example.com"], "http://example.com:8080", False),
+        (["http://example.com:8080"], "http://example.com:8080", True),
+        (["http://example.com:8080"], "http://example.com", False),
+        (["http://example.com"], "https://example.com", False),
+        (["https://example.com"], "https://example.com/", False),
+        (["null"], "null", True),
+        (["chrome-extension://abc"], "chrome-extension://abc", True),
+        (["file://"], "file://", True),
+        ([LOCAL], "https://example.com", True),
+        ([LOCAL], "HTTPS://Sub.Example.com:443", True),
+        ([LOCAL], "http://sub.example.com:8080", True),
+        ([LOCAL], "http://sub.example.com:8081", False),
+        ([LOCAL], "https://example.com.evil", False),
+        ([LOCAL], "https://evil/https://example.com", False),
+        ([LOCAL], "null", False),
+        ([LOCAL], None, False),
+        ([LOCAL, None], None, True),
+        ([re.compile(".*")], "", True),
+        (["https://example.com"], "", False),
+        ([re.compile("a"), "https://example.com"], "https://example.com", True),
+    ],
+)
+def test_origins_are_compared_as_rfc6454_says(origins, origin, is_allowed):
+    assert (origin in Origins(origins)) is is_allowed
+    conn = ServerConnection(origins=Origins(origins))
+    line = b"" if origin is None else f"Origin: {origin}\r\n".encode()
+    conn.receive_data(REQUEST.replace(b"Origin: http://example.com\r\n", line))
+    assert (conn.next_event() is not None and conn.request is not None) is is_allowed
+
+
+@pytest.mark.parametrize(
+    ("origins", "error", "problem"),
+    [
+        (re.compile("https://a"), TypeError, "must be a list of str, not a Pattern"),
+        ([re.compile(b"https://a")], TypeError, "not pattern of bytes"),
+        ([5], TypeError, "not int"),
+        (
+            ["https://example.com/"],
+            ValueError,
+            "like https://example.com or null, not 'https://example.com/'",
+        ),
+        (["https://example.com/path"], ValueError, "not 'https://example.com/path'"),
+        (["example.com"], ValueError, "not 'example.com'"),
+        (["*"], ValueError, "not"),
+        ([""], ValueError, "not ''"),
+    ],
+)
+def test_what_cannot_be_an_origin(origins, error, problem):
+    with pytest.raises(error, match=re.escape(problem)):
+        ServerConnection(origins=origins)
 
 
 # A plain GET

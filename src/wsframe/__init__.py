@@ -16,7 +16,7 @@ from .events import Binary, Close, Event, Fail, Headers, Ping, Pong, Request, Re
 from .frames import CloseCode, Frame, FrameDecoder, Opcode, encode_frame
 from .masking import apply_mask, compiled
 from .prepared import Prepared, prepare
-from .server import ServerConnection
+from .server import Origins, ServerConnection, basic_auth, redirect
 from .uri import URI, parse_uri
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "InvalidURI",
     "LocalProtocolError",
     "Opcode",
+    "Origins",
     "Ping",
     "Pong",
     "Prepared",
@@ -50,8 +51,10 @@ __all__ = [
     "Text",
     "WebSocketError",
     "apply_mask",
+    "basic_auth",
     "compiled",
     "encode_frame",
     "parse_uri",
     "prepare",
+    "redirect",
 ]

@@ -8,6 +8,7 @@ client                                  server
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from types import EllipsisType
 
@@ -16,11 +17,66 @@ from .connection import CLOSED, CONNECTING, OPEN, Connection, Role, check_deflat
 from .deflate import DEFAULT, Deflate
 from .errors import HandshakeError, LocalProtocolError
 from .events import Event, Request
+from .responses import ProcessRequest, basic_auth, redirect
 
-__all__ = ["ServerConnection"]
+__all__ = ["Origins", "ProcessRequest", "ServerConnection", "basic_auth", "redirect"]
 
 _CONNECTION_CLOSE = ("Connection", "close")
 _PLAIN_TEXT = ("Content-Type", "text/plain; charset=utf-8")
+# RFC 6454, section 7.1: "null", or a scheme, a host and perhaps a port; nothing after them.
+_ORIGIN = re.compile(r"null|[a-z][a-z0-9+.\-]*://[^/?#\\\s]*")
+
+
+class Origins:
+    """Be a list of origins: ``origin in origins`` tells whether an Origin header is one of them (RFC 6454).
+
+    Scheme and host are compared in any case, and the default port of ``http`` and ``https`` is as good as
+    none: ``https://Example.com:443`` is ``https://example.com``. Any other port must be the same.
+
+    Args:
+        origins: strings such as ``https://example.com``; compiled patterns, which must match the whole of an
+            origin, in lower case and without a default port; None for requests without an Origin.
+
+    Raises:
+        TypeError: one of them is none of these, or they are no list.
+        ValueError: a string is no origin, which ends with the host or the port.
+    """
+
+    __slots__ = ("_names", "_patterns")
+
+    def __init__(self, origins: Iterable[str | re.Pattern[str] | None]) -> None:
+        if isinstance(origins, (str, re.Pattern)):
+            raise TypeError(f"origins must be a list of str, not a {type(origins).__name__}")
+        names: set[str | None] = set()
+        patterns: list[re.Pattern[str]] = []
+        for origin in origins:
+            if isinstance(origin, re.Pattern) and isinstance(origin.pattern, str):
+                patterns.append(origin)
+            elif origin is None:
+                names.add(None)
+            elif not isinstance(origin, str):
+                kind = "pattern of bytes" if isinstance(origin, re.Pattern) else type(origin).__name__
+                raise TypeError(f"origins must be str, patterns of str or None, not {kind}")
+            elif not _ORIGIN.fullmatch(name := _normal(origin)):
+                raise ValueError(f"origin must be like https://example.com or null, not {origin!r}")
+            else:
+                names.add(name)
+        self._names = frozenset(names)
+        self._patterns = tuple(patterns)
+
+    def __contains__(self, origin: str | None) -> bool:
+        if origin is None:
+            return None in self._names
+        origin = _normal(origin)
+        return origin in self._names or any(pattern.fullmatch(origin) for pattern in self._patterns)
+
+
+def _normal(origin: str) -> str:
+    """Return an origin as browsers write it (RFC 6454, sections 4 and 6.2)."""
+    origin = origin.lower()
+    if origin.startswith("https://"):
+        return origin.removesuffix(":443")
+    return origin.removesuffix(":80") if origin.startswith("http://") else origin
 
 
 class ServerConnection(Connection):
@@ -31,8 +87,9 @@ class ServerConnection(Connection):
 
     Args:
         subprotocols: what the server speaks, its favourite first.
-        origins: the origins whose pages may connect, such as ``https://example.com``; others get 403.
-            None in the list allows requests without an Origin. By default all may.
+        origins: the origins whose pages may connect, as strings such as ``https://example.com`` or compiled
+            patterns of them: see ``Origins``. Others get 403. None in the list allows requests without an
+            Origin. By default all may.
         deflate: the compression to agree on with clients that offer it (RFC 7692); None: none. By default
             it takes little memory.
         max_message_size: as for ``Connection``.
@@ -43,6 +100,7 @@ class ServerConnection(Connection):
 
     Raises:
         LocalProtocolError: a subprotocol is not a token, or comes twice.
+        ValueError: an origin is none.
         TypeError: an argument has a wrong type.
     """
 
@@ -59,20 +117,18 @@ class ServerConnection(Connection):
         self,
         *,
         subprotocols: Sequence[str] = (),
-        origins: Iterable[str | None] | None = None,
+        origins: Origins | Iterable[str | re.Pattern[str] | None] | None = None,
         deflate: Deflate | None = DEFAULT,
         max_message_size: int | None = 2**20,
         fragments: bool = False,
     ) -> None:
         super().__init__(Role.SERVER, max_message_size=max_message_size, fragments=fragments)
-        if isinstance(origins, str):
-            raise TypeError("origins must be a list of str, not a str")
         self.state = CONNECTING
         self.request: Request | None = None
         self._in_handshake = True
         self._head_reader = handshake.HeadReader()
         self._subprotocols = handshake.check_subprotocols(subprotocols)
-        self._origins = None if origins is None else frozenset(origins)
+        self._origins = origins if origins is None or isinstance(origins, Origins) else Origins(origins)
         self._wished = check_deflate(deflate)
         self._refusal = ""
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
+import re
 import socket
 import ssl as tls
+from asyncio import current_task
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -15,13 +18,20 @@ from ..deflate import DEFAULT, Deflate
 from ..errors import ConnectionClosed
 from ..events import Fail, Request, Response
 from ..keepalive import check_keepalive
-from ..server import ServerConnection
+from ..listeners import Address, Listeners
+from ..server import Origins, ProcessRequest, ServerConnection
 from .connection import CONNECTING, OPEN, WebSocket
 
 __all__ = ["Handler", "ProcessRequest", "Server", "Serving", "serve"]
 
+logger = logging.getLogger("wsframe.aio")
+
 Handler: TypeAlias = Callable[[WebSocket], Awaitable[None]]
-ProcessRequest: TypeAlias = Callable[[Request], "Response | Awaitable[Response | None] | None"]
+
+# A client that asks when the server is full is told when to ask again.
+_FULL = Response(503, [("Retry-After", "5")], b"too many connections\n")
+_SURPLUS = 100  # so many may be told so at a time; when more come, they are cut
+_BURST = 100  # clients that are accepted in a turn of the loop
 
 
 def serve(
@@ -31,16 +41,18 @@ def serve(
     *,
     process_request: ProcessRequest | None = None,
     subprotocols: Sequence[str] = (),
-    origins: Iterable[str | None] | None = None,
+    origins: Iterable[str | re.Pattern[str] | None] | None = None,
     deflate: Deflate | None = DEFAULT,
     ssl: tls.SSLContext | None = None,
-    unix: str | None = None,
-    sock: socket.socket | None = None,
+    unix: str | Sequence[str] | None = None,
+    sock: socket.socket | Sequence[socket.socket] | None = None,
+    reuse_port: bool = False,
     open_timeout: float | None = 10,
     close_timeout: float | None = 10,
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,
     max_message_size: int | None = 2**20,
+    max_connections: int | None = None,
 ) -> Serving:
     """Accept WebSocket connections, and run a handler for each.
 
@@ -51,66 +63,62 @@ def serve(
 
     Args:
         handler: a coroutine function that is called with each open ``WebSocket``.
-        host: where to listen; None: on all interfaces.
-        port: the TCP port; 0: any free one, which ``server.port`` tells.
+        host: where to listen, one or more names or addresses; None: on all interfaces.
+        port: the TCP port; 0: any free one, the same on every address, which ``server.port`` tells.
         process_request: a function or coroutine function that is called with each ``Request`` before it
             is answered. It returns None to accept (a plain GET gets 426), ``Response(101, headers)`` to
             accept with more headers, or any other ``Response`` to answer with that and close.
+            ``wsframe.redirect`` makes one, and ``wsframe.basic_auth`` makes such a function.
         subprotocols: what the server speaks, its favourite first.
-        origins: the origins whose pages may connect; others get 403. By default all may.
+        origins: the origins whose pages may connect, strings such as ``https://example.com`` and compiled
+            patterns that match all of one: see ``wsframe.Origins``. Others get 403. By default all may.
         deflate: the compression to agree on with clients that offer it; None: none. By default it takes
             little memory.
         ssl: the TLS context, for ``wss://``.
-        unix: listen on a Unix socket at this path.
-        sock: listen on this bound socket.
+        unix: listen on a Unix socket at this path, or at each of several. A file that a dead server has left
+            there is replaced, and ours is removed at the end.
+        sock: listen on this bound socket, or on each of several. Those that listen already, because systemd
+            or a parent has made them, are taken as they are.
+        reuse_port: share the port with other processes that say so too.
         open_timeout: how many seconds the opening handshake may take; None: no limit.
         close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
         ping_interval: how many seconds there are between Pings that keep the connection alive; None: none.
         ping_timeout: how many seconds a Pong may take, before the connection fails with 1011; None: any time.
         max_message_size: the largest message to receive, in octets; None: no limit.
+        max_connections: how many connections are open at a time; who asks for more gets 503 with Retry-After,
+            before ``process_request`` sees it. None: no limit.
 
     Raises:
-        OSError: the address cannot be listened on.
+        OSError: the address cannot be listened on; from the ``async with`` or ``await``.
         LocalProtocolError: a subprotocol is not a token, or comes twice.
-        ValueError: arguments that exclude each other.
+        ValueError: arguments that exclude each other, or an origin that is none.
+        TypeError: an argument has a wrong type.
     """
     check_keepalive(ping_interval, ping_timeout)
-    if [host is not None or port is not None, unix is not None, sock is not None].count(True) != 1:
-        raise ValueError("give one of: host and port, unix, sock")
+    address = Address(host, port, unix, sock, reuse_port=reuse_port)
+    if max_connections is not None and max_connections < 1:
+        raise ValueError(f"max_connections must be 1 or more, not {max_connections}")
     connection_options: dict[str, Any] = {
         "subprotocols": subprotocols,
-        "origins": None if origins is None or isinstance(origins, str) else tuple(origins),
+        "origins": None if origins is None else Origins(origins),
         "deflate": deflate,
         "max_message_size": max_message_size,
     }
-    if isinstance(origins, str):
-        raise TypeError("origins must be a list of str, not a str")
     ServerConnection(**connection_options)  # wrong options are told now, not with the first client
-    options: dict[str, Any] = {}
-    if unix is not None:
-        options["path"] = unix
-    elif sock is not None:
-        options["sock"] = sock
-    else:
-        options["host"], options["port"] = host, port or 0
-    if ssl is not None:
-        options["ssl"] = ssl
-        options["ssl_handshake_timeout"] = open_timeout
-        options["ssl_shutdown_timeout"] = close_timeout
     timing = {"close_timeout": close_timeout, "ping_interval": ping_interval, "ping_timeout": ping_timeout}
-    server = Server(handler, process_request, connection_options, open_timeout, timing)
-    return Serving(server, options)
+    server = Server(handler, process_request, connection_options, ssl, open_timeout, timing, max_connections)
+    return Serving(server, address)
 
 
 class Serving:
     """Be what ``serve`` returns: await it, or enter it with ``async with``."""
 
-    def __init__(self, server: Server, options: dict[str, Any]) -> None:
+    def __init__(self, server: Server, address: Address) -> None:
         self._server = server
-        self._options = options
+        self._address = address
 
     def __await__(self) -> Generator[Any, None, Server]:
-        return self._server._listen(self._options).__await__()
+        return self._server._listen(self._address).__await__()
 
     async def __aenter__(self) -> Server:
         return await self
@@ -120,46 +128,57 @@ class Serving:
 
 
 class Server:
-    """Be a running server.
-
-    Attributes:
-        connections: its open ``WebSocket`` objects.
-    """
+    """Be a running server."""
 
     def __init__(
         self,
         handler: Handler,
         process_request: ProcessRequest | None,
         connection_options: dict[str, Any],
+        ssl: tls.SSLContext | None,
         open_timeout: float | None,
         timing: dict[str, float | None],
+        max_connections: int | None,
     ) -> None:
-        self.connections: set[WebSocket] = set()
         self._handler = handler
         self._process_request = process_request
         self._connection_options = connection_options
+        self._ssl = ssl
         self._open_timeout = open_timeout
         self._close_timeout = timing["close_timeout"]
         self._timing = timing
         self._past = Counters()  # of the connections that are lost
+        self._max_connections = max_connections
+        self._listeners: Listeners | None = None
+        self._servers: list[asyncio.Server] = []  # which accept clients for us
+        self._polled: list[socket.socket] = []  # where we accept them
+        self._accepting: dict[_ServerWebSocket, asyncio.Task[None]] = {}  # up to connection_made
         self._protocols: set[_ServerWebSocket] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
-        self._closed: asyncio.Future[None] | None = None
-        self._is_closing = False
+        # Its end
+        self._closing: asyncio.Task[None] | None = None
+        self._closers: set[asyncio.Task[Any]] = set()  # handlers that close the server
+        self._changed = asyncio.Event()  # is set when there is less of all these to wait for
+        self._is_over_for_closers = asyncio.Event()
+        self._is_closed = asyncio.Event()
 
     @property
-    def sockets(self) -> Sequence[Any]:
+    def sockets(self) -> Sequence[socket.socket]:
         """The sockets that it listens on."""
-        return () if self._server is None else self._server.sockets
+        return () if self._listeners is None else tuple(self._listeners.sockets)
 
     @property
     def port(self) -> int:
         """The TCP port that it listens on; a Unix socket has none, and raises a ValueError."""
-        name = self.sockets[0].getsockname()
-        if isinstance(name, str):
-            raise ValueError("a Unix socket has no port")
-        return int(name[1])
+        return (self._listeners or Listeners()).port
+
+    @property
+    def connections(self) -> set[WebSocket]:
+        """The connections that are open now: neither those that are opening nor those that are closing.
+
+        It is a copy: iterate over it while they come and go.
+        """
+        return {protocol for protocol in self._protocols if protocol.state is OPEN}
 
     @property
     def counters(self) -> Counters:
@@ -181,62 +200,211 @@ class Server:
 
     async def wait_closed(self) -> None:
         """Wait until the server, its connections and its handlers are closed."""
-        assert self._closed is not None
-        await asyncio.shield(self._closed)
+        await self._is_closed.wait()
 
-    async def close(self, code: int = 1001, reason: str = "") -> None:
+    async def close(self, code: int = 1001, reason: str = "", grace: float | None = None) -> None:
         """Refuse new connections, close the open ones, and wait for the handlers.
 
-        Connections that are not closed within ``close_timeout`` are cut, and handlers that have not
-        returned by then are cancelled.
+        Those that are still in the TLS or opening handshake are cut at once. After the grace time those that
+        are not closed are cut, and handlers that have not returned are cancelled.
+
+        Called again, it waits as well, and the shorter grace time holds. A handler that calls it does not
+        wait for itself, nor for others that do. Cancelling it stops the waiting, and not the closing.
 
         Args:
             code: the status code to close with.
             reason: the reason to close with.
+            grace: how many seconds closing and the handlers may take; None: the server's ``close_timeout``.
 
         Raises:
             LocalProtocolError: the code or the reason cannot be sent.
         """
-        assert self._server is not None
-        assert self._closed is not None
         Connection(Role.SERVER).send_close(code, reason)  # what cannot be sent is told now
-        self._is_closing = True
-        self._server.close()
-        for protocol in list(self._protocols):
-            if protocol.state is CONNECTING:
-                protocol.abort()
-        try:
-            await self._close_connections(code, reason)
-        finally:
-            if not self._closed.done():
-                self._closed.set_result(None)
-
-    async def _close_connections(self, code: int, reason: str) -> None:
-        closing = [asyncio.ensure_future(protocol.close(code, reason)) for protocol in self._protocols]
-        # A handler may be closing the server.
-        tasks = self._tasks - {asyncio.current_task()}
-        if closing or tasks:
-            _, late = await asyncio.wait([*closing, *tasks], timeout=self._close_timeout)
-            for protocol in list(self._protocols):
-                protocol.abort()
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=self._close_timeout)
-
-    async def _listen(self, options: dict[str, Any]) -> Server:
-        if self._server is not None:
-            raise RuntimeError("this serve() was used already")
         loop = asyncio.get_running_loop()
-        self._closed = loop.create_future()
-        create = loop.create_unix_server if "path" in options else loop.create_server
-        self._server = await create(lambda: _ServerWebSocket(self), **options)
+        if self._closing is None:
+            self._closing = loop.create_task(self._close(code, reason))
+        grace = self._close_timeout if grace is None else grace
+        if grace is not None:
+            self._call_later(grace, self._cut)
+        task = current_task()
+        if task in self._tasks:
+            # It is as good as over: two of them must not wait for each other.
+            self._closers.add(task)
+            self._changed.set()
+            await self._is_over_for_closers.wait()
+        else:
+            await asyncio.shield(self._closing)
+
+    async def _close(self, code: int, reason: str) -> None:
+        try:
+            self._stop_accepting()
+            for protocol in list(self._protocols):
+                if protocol.state is CONNECTING:
+                    protocol.abort()
+            farewells = [asyncio.ensure_future(protocol.close(code, reason)) for protocol in self._protocols]
+            while self._accepting or self._protocols or len(self._tasks) > len(self._closers):
+                await self._wait_for_change()
+            self._is_over_for_closers.set()
+            while self._tasks:
+                await self._wait_for_change()
+            await asyncio.gather(*farewells)
+        finally:
+            self._is_over_for_closers.set()
+            self._is_closed.set()
+
+    async def _wait_for_change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    def _call_later(self, seconds: float, function: Callable[[], None]) -> None:
+        """Call a function unless the server is closed by then."""
+        assert self._closing is not None
+        timer = asyncio.get_running_loop().call_later(seconds, function)
+        self._closing.add_done_callback(lambda _: timer.cancel())
+
+    def _cut(self) -> None:
+        """End what has not ended within the grace time."""
+        for protocol in list(self._protocols):
+            protocol.abort()
+        late = self._tasks if self._is_over_for_closers.is_set() else self._tasks - self._closers
+        for task in late:
+            task.cancel()
+        if self._close_timeout is not None:
+            self._call_later(self._close_timeout, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._tasks:
+            logger.error("%d handlers go on although they were cancelled", len(self._tasks))
+        self._tasks.clear()
+        self._closers.clear()
+        self._changed.set()
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._closers.discard(task)
+        self._changed.set()
+
+    # Clients come
+
+    async def _listen(self, address: Address) -> Server:
+        if self._listeners is not None:
+            raise RuntimeError("this serve() was used already")
+        self._listeners = Listeners()
+        loop = asyncio.get_running_loop()
+        found = await asyncio.gather(
+            *(
+                loop.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+                for host in address.hosts
+            )
+        )
+        self._listeners = address.listen(found)
+        try:
+            for sock in self._listeners.sockets:
+                sock.setblocking(False)
+                await self._start_accepting(sock, is_inherited=address.is_inherited)
+        except BaseException:
+            self._stop_accepting()
+            raise
         return self
+
+    async def _start_accepting(self, sock: socket.socket, *, is_inherited: bool) -> None:
+        """Let the event loop accept clients, or accept them here.
+
+        The event loop is quicker. But it calls listen() on a socket that listens already, and so takes the
+        backlog from whoever has made it; and it tells nobody of the clients that are in the TLS handshake.
+        """
+        loop = asyncio.get_running_loop()
+        if self._ssl is not None or is_inherited:
+            try:
+                loop.add_reader(sock, self._accept, sock)
+                self._polled.append(sock)
+                return
+            except NotImplementedError:
+                pass  # Windows
+        options: dict[str, Any] = {"ssl": self._ssl, **self._tls_timeouts()}
+        create: Any = loop.create_server
+        if sock.family == socket.AF_UNIX and not isinstance(loop, asyncio.BaseEventLoop):
+            create = loop.create_unix_server  # which asyncio does not need
+            if "cleanup_socket" in inspect.signature(create).parameters:
+                options["cleanup_socket"] = False  # the file is removed here
+        self._servers.append(await create(lambda: _ServerWebSocket(self), sock=sock, **options))
+
+    def _tls_timeouts(self) -> dict[str, Any]:
+        if self._ssl is None:
+            return {}
+        return {
+            "ssl_handshake_timeout": self._open_timeout,
+            "ssl_shutdown_timeout": self._close_timeout,
+        }
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Accept the clients that wait."""
+        loop = asyncio.get_running_loop()
+        for _ in range(_BURST):
+            try:
+                sock, _ = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:
+                # There are no file descriptors or no memory: perhaps there are in a second.
+                logger.exception("cannot accept a connection")
+                loop.remove_reader(listener)
+                loop.call_later(1, self._accept_again, listener)
+                return
+            sock.setblocking(False)
+            websocket = _ServerWebSocket(self)
+            self._accepting[websocket] = loop.create_task(self._connect(websocket, sock))
+
+    def _accept_again(self, listener: socket.socket) -> None:
+        if self._closing is None:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    async def _connect(self, websocket: _ServerWebSocket, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            if self.is_crowded:
+                sock.close()
+            else:
+                await loop.connect_accepted_socket(
+                    lambda: websocket, sock, ssl=self._ssl, **self._tls_timeouts()
+                )
+        except OSError:
+            pass  # the TLS handshake failed, or took too long: there is nobody to tell
+        finally:
+            self._accepting.pop(websocket, None)
+            self._changed.set()
+
+    def _stop_accepting(self) -> None:
+        """Listen no longer, and cut who is in the TLS handshake."""
+        loop = asyncio.get_running_loop()
+        for server in self._servers:
+            server.close()
+        for sock in self._polled:
+            loop.remove_reader(sock)
+        self._polled.clear()
+        if self._listeners is not None:
+            self._listeners.close()
+        for task in self._accepting.values():
+            task.cancel()
+
+    # Clients are served
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many connections as there may be."""
+        return self._max_connections is not None and len(self._tasks) >= self._max_connections
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether there are too many clients to tell all of them that it is full."""
+        if self._max_connections is None:
+            return False
+        return len(self._protocols) + len(self._accepting) > self._max_connections + _SURPLUS
 
     def _start(self, websocket: _ServerWebSocket, request: Request) -> None:
         websocket.task = task = asyncio.get_running_loop().create_task(self._run(websocket, request))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._forget)
 
     async def _run(self, websocket: _ServerWebSocket, request: Request) -> None:
         try:
@@ -259,7 +427,6 @@ class Server:
         return websocket.state is OPEN
 
     async def _handle(self, websocket: WebSocket) -> None:
-        self.connections.add(websocket)
         code, reason = 1000, ""
         try:
             await self._handler(websocket)
@@ -268,8 +435,6 @@ class Server:
         except Exception:
             websocket.logger.exception("connection handler failed")
             code, reason = 1011, "internal error"
-        finally:
-            self.connections.discard(websocket)
         await websocket.close(code, reason)
 
 
@@ -286,15 +451,18 @@ class _ServerWebSocket(WebSocket):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._server._protocols.add(self)
-        if self._server._is_closing:  # it was accepted before that
+        server = self._server
+        server._accepting.pop(self, None)
+        server._protocols.add(self)
+        if server._closing is not None or server.is_crowded:  # or it was accepted before that
             self.abort()
-        elif self._server._open_timeout is not None:
-            self._open_timer = self._loop.call_later(self._server._open_timeout, self.abort)
+        elif server._open_timeout is not None:
+            self._open_timer = self._loop.call_later(server._open_timeout, self.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         self._server._protocols.discard(self)
+        self._server._changed.set()
         if self._connection.state is CONNECTING and self.task is not None:
             self.task.cancel()  # nobody waits for its answer
         super().connection_lost(exc)
@@ -313,6 +481,10 @@ class _ServerWebSocket(WebSocket):
             return  # it waits for its answer
         event = self._connection.next_event()
         if isinstance(event, Request):
+            if self._server.is_full:
+                self._stop_timer()
+                self._connection.reject(_FULL.status, _FULL.headers, _FULL.body)
+                return
             # What follows the request is read when it is answered.
             self._pause_reading()
             self._server._start(self, event)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import logging
-import os
+import re
 import selectors
 import socket
 import ssl as tls
-import stat
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -21,7 +21,8 @@ from ..deflate import DEFAULT, Deflate
 from ..errors import ConnectionClosed
 from ..events import Request, Response
 from ..keepalive import check_keepalive
-from ..server import ServerConnection
+from ..listeners import Address, Listeners
+from ..server import Origins, ServerConnection
 from .connection import OPEN, WebSocket
 from .stream import Stream, TLSStream, remaining
 
@@ -32,19 +33,24 @@ logger = logging.getLogger("wsframe.sync")
 Handler: TypeAlias = Callable[[WebSocket], None]
 ProcessRequest: TypeAlias = Callable[[Request], Response | None]
 
+# After the grace time connections are cut, which wakes handlers that wait for them: they have these seconds
+# to end. The others sleep elsewhere, and nothing can wake them.
+_LAST_SECONDS = 1.0
+
 
 def serve(
     handler: Handler,
-    host: str | None = None,
+    host: str | Sequence[str] | None = None,
     port: int | None = None,
     *,
     process_request: ProcessRequest | None = None,
     subprotocols: Sequence[str] = (),
-    origins: Iterable[str | None] | None = None,
+    origins: Iterable[str | re.Pattern[str] | None] | None = None,
     deflate: Deflate | None = DEFAULT,
     ssl: tls.SSLContext | None = None,
-    unix: str | None = None,
-    sock: socket.socket | None = None,
+    unix: str | Sequence[str] | None = None,
+    sock: socket.socket | Sequence[socket.socket] | None = None,
+    reuse_port: bool = False,
     open_timeout: float | None = 10,
     close_timeout: float | None = 10,
     ping_interval: float | None = 20,
@@ -62,18 +68,23 @@ def serve(
 
     Args:
         handler: a function that is called with each open ``WebSocket``.
-        host: where to listen; None: on all interfaces.
-        port: the TCP port; 0: any free one, which ``server.port`` tells.
+        host: where to listen, one or more names or addresses; None: on all interfaces.
+        port: the TCP port; 0: any free one, the same on every address, which ``server.port`` tells.
         process_request: a function that is called with each ``Request`` before it is answered. It returns
             None to accept (a plain GET gets 426), ``Response(101, headers)`` to accept with more headers,
-            or any other ``Response`` to answer with that and close.
+            or any other ``Response`` to answer with that and close. ``wsframe.redirect`` makes one, and
+            ``wsframe.basic_auth`` makes such a function.
         subprotocols: what the server speaks, its favourite first.
-        origins: the origins whose pages may connect; others get 403. By default all may.
+        origins: the origins whose pages may connect, strings such as ``https://example.com`` and compiled
+            patterns that match all of one: see ``wsframe.Origins``. Others get 403. By default all may.
         deflate: the compression to agree on with clients that offer it; None: none. By default it takes
             little memory.
         ssl: the TLS context, for ``wss://``.
-        unix: listen on a Unix socket at this path.
-        sock: listen on this bound socket.
+        unix: listen on a Unix socket at this path, or at each of several. A file that a dead server has left
+            there is replaced, and ours is removed at the end.
+        sock: listen on this bound socket, or on each of several. Those that listen already, because systemd
+            or a parent has made them, are taken as they are.
+        reuse_port: share the port with other processes that say so too.
         open_timeout: how many seconds the opening handshake may take; None: no limit.
         close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
         ping_interval: how many seconds there are between Pings that keep the connection alive, while a thread
@@ -85,35 +96,30 @@ def serve(
     Raises:
         OSError: the address cannot be listened on.
         LocalProtocolError: a subprotocol is not a token, or comes twice.
-        ValueError: arguments that exclude each other.
+        ValueError: arguments that exclude each other, or an origin that is none.
+        TypeError: an argument has a wrong type; ``process_request`` is a coroutine function.
     """
     check_keepalive(ping_interval, ping_timeout)
-    if [host is not None or port is not None, unix is not None, sock is not None].count(True) != 1:
-        raise ValueError("give one of: host and port, unix, sock")
-    if isinstance(origins, str):
-        raise TypeError("origins must be a list of str, not a str")
+    address = Address(host, port, unix, sock, reuse_port=reuse_port)
+    if inspect.iscoroutinefunction(process_request):
+        raise TypeError(
+            "process_request must be a function, not a coroutine function: wsframe.aio takes those"
+        )
+    if max_connections < 1:
+        raise ValueError(f"max_connections must be 1 or more, not {max_connections}")
     connection_options: dict[str, Any] = {
         "subprotocols": subprotocols,
-        "origins": None if origins is None else tuple(origins),
+        "origins": None if origins is None else Origins(origins),
         "deflate": deflate,
         "max_message_size": max_message_size,
     }
     ServerConnection(**connection_options)  # wrong options are told now, not with the first client
-    if unix is not None:
-        with suppress(FileNotFoundError):
-            if stat.S_ISSOCK(os.stat(unix).st_mode):
-                os.unlink(unix)  # somebody listened there before
-        sock = socket.socket(socket.AF_UNIX)
-        _listen(sock, unix)
-        sockets = [sock]
-    elif sock is not None:
-        sock.listen()
-        sockets = [sock]
-    else:
-        sockets = _listen_on(host, port or 0)
     return Server(
         handler,
-        sockets,
+        address.listen(
+            socket.getaddrinfo(name, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for name in address.hosts
+        ),
         process_request,
         connection_options,
         ssl,
@@ -123,54 +129,17 @@ def serve(
     )
 
 
-def _listen(sock: socket.socket, address: Any) -> None:
-    try:
-        sock.bind(address)
-        sock.listen()
-    except BaseException:
-        sock.close()
-        raise
-
-
-def _listen_on(host: str | None, port: int) -> list[socket.socket]:
-    """Listen on every address that a host name stands for."""
-    sockets: list[socket.socket] = []
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    for family, _, _, _, address in dict.fromkeys(found):
-        try:
-            sock = socket.socket(family, socket.SOCK_STREAM)
-        except OSError:
-            continue  # no IPv6 on this machine
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        try:
-            _listen(sock, (address[0], port, *address[2:]))
-        except OSError as error:
-            if family == socket.AF_INET6 and error.errno == 99:  # EADDRNOTAVAIL: IPv6 is switched off
-                continue
-            for other in sockets:
-                other.close()
-            raise
-        port = port or sock.getsockname()[1]
-        sockets.append(sock)
-    if not sockets:
-        raise OSError(f"cannot listen on {host!r}")
-    return sockets
+def _earlier(one: float | None, other: float | None) -> float | None:
+    return min((time for time in (one, other) if time is not None), default=None)
 
 
 class Server:
-    """Be a server that listens.
-
-    Attributes:
-        sockets: the sockets that it listens on.
-        connections: its open ``WebSocket`` objects.
-    """
+    """Be a server that listens."""
 
     def __init__(
         self,
         handler: Handler,
-        sockets: Sequence[socket.socket],
+        listeners: Listeners,
         process_request: ProcessRequest | None,
         connection_options: dict[str, Any],
         ssl: tls.SSLContext | None,
@@ -178,8 +147,7 @@ class Server:
         timing: dict[str, float | None],
         max_connections: int,
     ) -> None:
-        self.sockets = sockets
-        self.connections: set[WebSocket] = set()
+        self._listeners = listeners
         self._handler = handler
         self._process_request = process_request
         self._connection_options = connection_options
@@ -190,31 +158,48 @@ class Server:
         self._past = Counters()  # of the connections that are over
         self._max_connections = max_connections
         self._lock = threading.RLock()  # shutdown() may be called by a signal handler
+        self._ended = threading.Condition(self._lock)  # what shutdown() waits for
         self._threads: set[threading.Thread] = set()
         self._opening: set[Stream] = set()
+        self._websockets: dict[threading.Thread, WebSocket] = {}
         self._serving: threading.Thread | None = None  # the thread of serve_forever()
         self._is_shut_down = False
-        self._is_shutting_down = False  # whether it closes all, when it is done
+        self._is_shutting_down = False  # whether serve_forever() closes all, when it is done
+        self._closers: set[threading.Thread] = set()  # handlers that shut the server down
         self._farewell = 1001, ""  # what shutdown() says to those that are open
+        self._cut_time: float | None = None  # when it cuts them
+        self._end_time: float | None = None  # when it waits no longer for the handlers
         # Whoever changes what serve_forever() waits for sends it an octet.
         self._waker, self._wakened = socket.socketpair()
-        for sock in (*sockets, self._waker, self._wakened):
+        for sock in (*listeners.sockets, self._waker, self._wakened):
             sock.setblocking(False)
+
+    @property
+    def sockets(self) -> Sequence[socket.socket]:
+        """The sockets that it listens on."""
+        return tuple(self._listeners.sockets)
 
     @property
     def port(self) -> int:
         """The TCP port that it listens on; a Unix socket has none, and raises a ValueError."""
-        name = self.sockets[0].getsockname()
-        if isinstance(name, str):
-            raise ValueError("a Unix socket has no port")
-        return int(name[1])
+        return self._listeners.port
+
+    @property
+    def connections(self) -> set[WebSocket]:
+        """The connections that are open now: neither those that are opening nor those that are closing.
+
+        It is a copy: iterate over it while they come and go.
+        """
+        with self._lock:
+            websockets = list(self._websockets.values())
+        return {websocket for websocket in websockets if websocket.state is OPEN}
 
     @property
     def counters(self) -> Counters:
         """What happened on all of its connections so far, in numbers that only grow."""
         with self._lock:
             total = self._past
-            for websocket in self.connections:
+            for websocket in self._websockets.values():
                 total = total.plus(websocket.counters)
         return total
 
@@ -255,23 +240,35 @@ class Server:
                 elif not self._accept(key.fileobj):  # type: ignore[arg-type]
                     full.select(1)  # until somebody has gone, or for a second
 
-    def shutdown(self, code: int = 1001, reason: str = "") -> None:
+    def shutdown(self, code: int = 1001, reason: str = "", grace: float | None = None) -> None:
         """Refuse new connections, close the open ones, and wait for the handlers.
 
-        Connections that are not closed within ``close_timeout`` are cut. A signal handler may call it: in the
-        thread of ``serve_forever()`` it returns at once, and that does the rest.
+        Those that are still in the TLS or opening handshake are cut at once, and those that are not closed
+        after the grace time, or after ``close_timeout`` if that is shorter. Nobody can end a handler that
+        still runs after the grace time: its thread is left behind.
+
+        Called again, it waits as well, and the shorter grace time holds. A handler that calls it does not
+        wait for itself, nor for others that do. A signal handler may call it: in the thread of
+        ``serve_forever()`` it returns at once, and that does the rest.
 
         Args:
             code: the status code to close with.
             reason: the reason to close with.
+            grace: how many seconds closing and the handlers may take; None: the server's ``close_timeout``.
 
         Raises:
             LocalProtocolError: the code or the reason cannot be sent.
         """
         Connection(Role.SERVER).send_close(code, reason)  # what cannot be sent is told now
+        now = monotonic()
         with self._lock:
+            if not self._is_shut_down:
+                self._farewell = code, reason
             self._is_shut_down = True
-            self._farewell = code, reason
+            grace = self._close_timeout if grace is None else grace
+            self._end_time = _earlier(self._end_time, None if grace is None else now + grace)
+            last = None if self._close_timeout is None else now + self._close_timeout
+            self._cut_time = _earlier(self._cut_time, _earlier(self._end_time, last))
         self._wake()
         if self._serving is threading.current_thread():
             # It was interrupted, perhaps while it holds the lock that the threads need to end.
@@ -280,23 +277,35 @@ class Server:
             self._close_all()
 
     def _close_all(self) -> None:
-        deadline = None if self._close_timeout is None else monotonic() + self._close_timeout
+        thread = threading.current_thread()
         with self._lock:
-            websockets, opening, threads = list(self.connections), list(self._opening), list(self._threads)
-        for sock in self.sockets:
-            sock.close()
-        for stream in opening:
-            stream.abort()
+            self._listeners.close()
+            for stream in self._opening:
+                stream.abort()
+            websockets = list(self._websockets.values())
         for websocket in websockets:
             with suppress(TimeoutError):  # a slow one holds up nobody: its own thread sends the rest
                 websocket._send_close(*self._farewell, monotonic())
-        for thread in threads:
-            # A handler may be shutting down the server.
-            if thread is not threading.current_thread():
-                thread.join(None if deadline is None else max(0, deadline - monotonic()))
-        for websocket in websockets:
-            websocket._stream.abort()
+        with self._ended:
+            if thread in self._threads:
+                self._closers.add(thread)
+            self._ended.notify_all()
+            if not self._wait_for_threads(thread, lambda: self._cut_time):
+                for websocket in self._websockets.values():
+                    websocket._stream.abort()
+                if self._end_time is not None:
+                    self._end_time = max(self._end_time, monotonic() + _LAST_SECONDS)
+                self._wait_for_threads(thread, lambda: self._end_time)
         self._close_wakers()
+
+    def _wait_for_threads(self, thread: threading.Thread, deadline: Callable[[], float | None]) -> bool:
+        """Wait until the others have ended, and tell whether they have in time."""
+        while self._threads - (self._closers if thread in self._closers else set()):
+            end = deadline()  # which somebody may have moved
+            if end is not None and end <= monotonic():
+                return False
+            self._ended.wait(None if end is None else end - monotonic())
+        return True
 
     def _wake(self) -> None:
         with suppress(OSError):  # it is full of wake-ups already, or closed
@@ -344,8 +353,13 @@ class Server:
             pass  # the opening handshake failed, or took too long: there is nobody to tell
         finally:
             sock.close()
-            with self._lock:
-                self._threads.discard(threading.current_thread())
+            thread = threading.current_thread()
+            with self._ended:
+                if (over := self._websockets.pop(thread, None)) is not None:
+                    self._past = self._past.plus(over.counters)
+                self._closers.discard(thread)
+                self._threads.discard(thread)
+                self._ended.notify_all()
             self._wake()
 
     def _open(self, stream: Stream, deadline: float | None) -> WebSocket | None:
@@ -365,6 +379,7 @@ class Server:
                         # From here on it is closed with a Close, and not cut.
                         with self._lock:
                             self._opening.discard(stream)
+                            self._websockets[threading.current_thread()] = websocket
                 websocket._flush(deadline)
                 if websocket._end is not None:
                     websocket._finish(deadline)
@@ -381,6 +396,12 @@ class Server:
     def _answer(self, connection: ServerConnection, request: Request) -> None:
         try:
             response = self._process_request and self._process_request(request)
+            if inspect.isawaitable(response):
+                if inspect.iscoroutine(response):
+                    response.close()  # or Python complains that nobody has awaited it
+                raise TypeError(
+                    "process_request must return a Response or None, and not what must be awaited"
+                )
             if response is None:
                 connection.accept()
             elif response.status == 101:
@@ -392,9 +413,7 @@ class Server:
             connection.reject(500, body=b"internal server error\n")
 
     def _handle(self, websocket: WebSocket) -> None:
-        with self._lock:
-            if is_served := not self._is_shut_down:
-                self.connections.add(websocket)
+        is_served = not self._is_shut_down
         code, reason = (1000, "") if is_served else self._farewell
         try:
             if is_served:
@@ -408,6 +427,3 @@ class Server:
             websocket.logger.exception("connection handler failed")
         finally:
             websocket.close(code, reason)
-            with self._lock:
-                self.connections.discard(websocket)
-                self._past = self._past.plus(websocket.counters)

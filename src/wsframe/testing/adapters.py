@@ -23,6 +23,7 @@ from ..aio.client import _ClientWebSocket
 from ..aio.server import Handler, ProcessRequest, _ServerWebSocket
 from ..deflate import DEFAULT, Deflate
 from ..handshake import HeaderList
+from ..listeners import Listeners
 from ..server import ServerConnection
 from ..sync.server import Handler as SyncHandler
 from ..sync.server import ProcessRequest as SyncProcessRequest
@@ -323,7 +324,7 @@ async def connected(
         finally:
             await websocket.close()
     finally:
-        await server._close_connections(1001, "")
+        await server.close()
 
 
 @contextmanager
@@ -376,7 +377,7 @@ def connected_sync(
     ServerConnection(**options)  # wrong options are told here, and not in the thread
     timing = {"close_timeout": close_timeout, "ping_interval": 20.0, "ping_timeout": 20.0}
     with sync.Server(
-        handler, (), process_request, options, None, open_timeout, timing, max_connections=1
+        handler, Listeners(), process_request, options, None, open_timeout, timing, max_connections=1
     ) as server:
         ours, theirs = socket.socketpair()
         thread = threading.Thread(target=server._run, args=(theirs,), daemon=True, name="wsframe.testing")
