@@ -25,7 +25,7 @@ __all__ = ["bench"]
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def bench(arguments: tuple[str, ...]) -> None:
-    """Measure wsframe beside other libraries, by the benchmarks in its repository.
+    r"""Measure wsframe beside other libraries, by the benchmarks in its repository.
 
     What stands behind 'bench' is passed on to 'python -m benchmarks'; it exits with what that exits with, or
     with 1 when the benchmarks are not there.
@@ -45,7 +45,7 @@ def bench(arguments: tuple[str, ...]) -> None:
     # They start processes of their own, which must find them as well: but nothing else where the user is.
     path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
-    run = subprocess.run([sys.executable, "-m", "benchmarks", *arguments], env=environment)
+    run = subprocess.run([sys.executable, "-m", "benchmarks", *arguments], env=environment)  # noqa: S603
     raise SystemExit(run.returncode)
 
 

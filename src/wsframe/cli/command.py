@@ -27,7 +27,7 @@ _BUILD = "compiled" if compiled else "pure Python"
     message=f"%(prog)s %(version)s ({_BUILD}, {platform.python_implementation()} {platform.python_version()})",
 )
 def wsframe() -> None:
-    """The WebSocket protocol (RFC 6455), by hand: serve it, speak it, read it, measure it.
+    r"""The WebSocket protocol (RFC 6455), by hand: serve it, speak it, read it, measure it.
 
     \b
     wsframe serve                                 a demo server, with a page

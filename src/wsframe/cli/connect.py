@@ -68,9 +68,13 @@ class _Seconds(click.FloatRange):
 @click.option("--origin", help="Send this Origin, as a browser would.")
 @click.option("--subprotocol", "subprotocols", multiple=True, help="Offer this subprotocol; repeatable.")
 @click.option("--no-compression", is_flag=True, help="Do not offer permessage-deflate.")
-@click.option("--cacert", type=click.Path(exists=True, dir_okay=False), help="Trust the CAs in this PEM file.")
+@click.option(
+    "--cacert", type=click.Path(exists=True, dir_okay=False), help="Trust the CAs in this PEM file."
+)
 @click.option("--insecure", is_flag=True, help="Do not check the server's certificate.")
-@click.option("--unix", type=click.Path(), metavar="PATH", help="Connect to this Unix socket; URI has the path.")
+@click.option(
+    "--unix", type=click.Path(), metavar="PATH", help="Connect to this Unix socket; URI has the path."
+)
 @click.option(
     "--timeout",
     type=_Seconds(min=0, min_open=True),
@@ -125,7 +129,7 @@ def connect(
     binary: str,
     show: int,
 ) -> None:
-    """Talk to the server at URI: ws://host:port/path, or wss:// for TLS.
+    r"""Talk to the server at URI: ws://host:port/path, or wss:// for TLS.
 
     On a terminal, what you type goes out, and what comes in is shown with its time and size; /help shows what
     else you can type. Nothing that a server sends acts on your terminal: control characters are shown.
@@ -316,9 +320,7 @@ class _Session:
                 loop.add_signal_handler(number, interrupt)
         return stop
 
-    async def _end(
-        self, close: Close, receiving: asyncio.Task[None], stopping: asyncio.Task[Any]
-    ) -> int:
+    async def _end(self, close: Close, receiving: asyncio.Task[None], stopping: asyncio.Task[Any]) -> int:
         """Close the connection, if it is open, and return the exit code."""
         websocket = self._websocket
         is_ours = websocket.state is State.OPEN

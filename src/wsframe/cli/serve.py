@@ -43,7 +43,11 @@ class Demo:
         """Serve the page at ``/``, and let WebSockets through to ``/echo`` and ``/chat``."""
         path = request.path.partition("?")[0]
         if request.is_upgrade:
-            return None if self._everywhere or path in ("/echo", "/chat") else Response(404, body=b"try /echo or /chat\n")
+            return (
+                None
+                if self._everywhere or path in ("/echo", "/chat")
+                else Response(404, body=b"try /echo or /chat\n")
+            )
         if path == "/":
             return Response(200, [("Content-Type", "text/html; charset=utf-8")], self._page)
         if path in ("/echo", "/chat"):
@@ -122,7 +126,7 @@ def serve(
     key: str | None,
     unix: Path | None,
 ) -> None:
-    """Run an echo and a chat, with a page to try them.
+    r"""Run an echo and a chat, with a page to try them.
 
     \b
     http://localhost:8001/       the page
@@ -140,7 +144,9 @@ def serve(
     """
     if key and not certificate:
         raise click.UsageError("--key goes with --certificate")
-    if unix and any(context.get_parameter_source(name) is not ParameterSource.DEFAULT for name in ("host", "port")):
+    if unix and any(
+        context.get_parameter_source(name) is not ParameterSource.DEFAULT for name in ("host", "port")
+    ):
         raise click.UsageError("--unix goes without --host and --port")
     tls = None
     if certificate:
