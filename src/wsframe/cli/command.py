@@ -16,6 +16,7 @@ from .serve import serve
 __all__ = ["wsframe"]
 
 _BUILD = "compiled" if compiled else "pure Python"
+_PYTHON = f"{platform.python_implementation()} {platform.python_version()}"
 
 
 @click.group(
@@ -24,7 +25,7 @@ _BUILD = "compiled" if compiled else "pure Python"
 )
 @click.version_option(
     version("wsframe"),
-    message=f"%(prog)s %(version)s ({_BUILD}, {platform.python_implementation()} {platform.python_version()})",
+    message=f"%(prog)s %(version)s ({_BUILD}, {_PYTHON})",
 )
 def wsframe() -> None:
     r"""The WebSocket protocol (RFC 6455), by hand: serve it, speak it, read it, measure it.

@@ -26,7 +26,7 @@ from ..errors import ConnectionClosed, HandshakeRejected, LocalProtocolError
 from ..events import Close
 from ..uri import parse_uri
 from .streams import ENCODINGS, Input, Lines, Output, Pipe, Screen, prompt
-from .terminal import Failure, close_name, shorten, visible
+from .terminal import Failure, Unusable, close_name, shorten, visible
 
 __all__ = ["connect"]
 
@@ -42,14 +42,14 @@ what you type goes out as text
 _ERRNO = re.compile(r"\[Errno (-?\d+)\]")
 
 
-class _Header(click.ParamType):
-    name = "NAME:VALUE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        header, colon, content = value.partition(":")
+def _split(_: click.Context, __: click.Parameter, headers: tuple[str, ...]) -> list[tuple[str, str]]:
+    pairs = []
+    for header in headers:
+        name, colon, value = header.partition(":")
         if not colon:
-            self.fail(f"{value!r} has no colon", param, ctx)
-        return header.strip(), content.strip()
+            raise click.BadParameter(f"{header!r} has no colon")
+        pairs.append((name.strip(), value.strip()))
+    return pairs
 
 
 class _Seconds(click.FloatRange):
@@ -64,7 +64,14 @@ class _Seconds(click.FloatRange):
 
 @click.command
 @click.argument("uri")
-@click.option("--header", "headers", type=_Header(), multiple=True, help="Send this header; repeatable.")
+@click.option(
+    "--header",
+    "headers",
+    metavar="NAME:VALUE",
+    callback=_split,
+    multiple=True,
+    help="Send this header; repeatable.",
+)
 @click.option("--origin", help="Send this Origin, as a browser would.")
 @click.option("--subprotocol", "subprotocols", multiple=True, help="Offer this subprotocol; repeatable.")
 @click.option("--no-compression", is_flag=True, help="Do not offer permessage-deflate.")
@@ -138,8 +145,8 @@ def connect(
     wsframe connect ws://localhost:8001/chat
     wsframe connect wss://example.com/feed --header 'Authorization: Bearer 1234' --subprotocol v2.feed
 
-    In a pipe, each line of standard input goes out as a text message, and each message goes to standard output
-    as a line; all else goes to standard error.
+    In a pipe, each line of standard input goes out as a text message, and each message goes to standard
+    output as a line; all else goes to standard error.
 
     \b
     echo hello | wsframe connect ws://localhost:8001/echo
@@ -174,9 +181,9 @@ def connect(
             raise click.UsageError("--cacert and --insecure go with wss:// addresses")
         connecting = aio_connect(uri, **options)
     except (LocalProtocolError, ValueError) as error:
-        raise Failure(str(error), 2) from None
+        raise Unusable(str(error)) from None
     if sys.stdin is None or sys.stdout is None:
-        raise Failure("standard input and output must be open; < /dev/null says nothing", 2)
+        raise Unusable("standard input and output must be open; < /dev/null says nothing")
     # Without the password that may stand in it
     where = f"{'wss' if address.secure else 'ws'}://{address.host_header}{address.resource_name}"
     session = _Session(where, Screen(show) if sys.stdout.isatty() else Pipe(binary), wait, count)
@@ -191,7 +198,7 @@ def _tls(cacert: str | None, insecure: bool) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=cacert)
     except ssl.SSLError as error:
-        raise Failure(f"cannot read the CAs in {cacert}: {error.reason or error}", 2) from None
+        raise Unusable(f"cannot read the CAs in {cacert}: {error.reason or error}") from None
     if insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -240,7 +247,7 @@ def _explain(error: OSError) -> str:
         case TimeoutError(errno=None):
             return "it took too long (--timeout SECONDS waits longer)"
     # asyncio tells of each address that it has tried.
-    numbers = {int(number) for number in _ERRNO.findall(str(error))} or {error.errno}
+    numbers: set[int | None] = {int(number) for number in _ERRNO.findall(str(error))} or {error.errno}
     if numbers == {errno.ECONNREFUSED}:
         return "nobody listens there (connection refused)"
     if len(numbers) == 1 and (number := numbers.pop()) is not None:
@@ -290,7 +297,7 @@ class _Session:
             await asyncio.wait((receiving, talking, stopping), return_when=asyncio.FIRST_COMPLETED)
             try:
                 close = await _result(talking) or _NORMAL
-            except Failure:
+            except Unusable:
                 await websocket.close()
                 raise
             return await self._end(close, receiving, stopping)

@@ -139,8 +139,8 @@ def serve(
     wsframe serve --host 0.0.0.0 --certificate cert.pem --key key.pem
     wsframe serve --unix /tmp/wsframe.sock
 
-    Ctrl-C or SIGTERM ends it: it closes its connections, and exits with 0. It exits with 1 if it cannot listen,
-    and with 2 if an option is wrong.
+    Ctrl-C or SIGTERM ends it: it closes its connections, and exits with 0. It exits with 1 if it cannot
+    listen, and with 2 if an option is wrong.
     """
     if key and not certificate:
         raise click.UsageError("--key goes with --certificate")

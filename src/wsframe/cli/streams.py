@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Protocol
 
-from .terminal import Failure, Printer, visible
+from .terminal import Printer, Unusable, visible
 
 __all__ = ["ENCODINGS", "Input", "Lines", "Output", "Pipe", "Screen", "prompt"]
 
@@ -94,7 +94,7 @@ class Lines:
         """Return the next line, without its end; None: there are no more.
 
         Raises:
-            Failure: it is not UTF-8.
+            Unusable: it is not UTF-8.
         """
         while not self._lines and not self._is_end:
             self._feed(await _read(self._fd))
@@ -105,7 +105,7 @@ class Lines:
         try:
             return line.decode()
         except UnicodeDecodeError:
-            raise Failure(f"line {self._number} of standard input is not UTF-8", 2) from None
+            raise Unusable(f"line {self._number} of standard input is not UTF-8") from None
 
     def _feed(self, octets: bytes) -> None:
         self._is_end = not octets

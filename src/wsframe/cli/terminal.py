@@ -11,25 +11,29 @@ from rich.text import Text
 
 from ..frames import CloseCode
 
-__all__ = ["Failure", "Printer", "close_name", "shorten", "visible"]
+__all__ = ["Failure", "Printer", "Unusable", "close_name", "shorten", "visible"]
 
 
 class Failure(click.ClickException):
-    """End the command with one line that says why.
+    """End the command with 1, and one line that says why.
 
     Args:
         message: what went wrong, and what would help. What a peer said in it is made visible.
-        exit_code: what the command exits with.
     """
 
-    def __init__(self, message: str, exit_code: int = 1) -> None:
+    def __init__(self, message: str) -> None:
         super().__init__(visible(message))
-        self.exit_code = exit_code
         self._command = click.get_current_context().command_path
 
     def show(self, file: IO[Any] | None = None) -> None:  # noqa: ARG002
         """Print it (called by click)."""
         print(f"{self._command}: {self.message}", file=sys.stderr)
+
+
+class Unusable(Failure):
+    """End it with 2: what the user gave is the problem."""
+
+    exit_code = 2
 
 
 def visible(text: str) -> str:
@@ -95,7 +99,7 @@ class Printer:
             self._console.print(Text.assemble(*parts), soft_wrap=True, highlight=False, emoji=False)
         else:
             line = "".join(part if isinstance(part, str) else part[0] for part in parts)
-            print(line, file=self._console.file)
+            print(line.rstrip(), file=self._console.file)
 
     def flush(self) -> None:
         """Write what was printed."""

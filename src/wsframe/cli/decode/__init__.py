@@ -14,7 +14,7 @@ from typing import IO
 import click
 
 from ...deflate import Deflate
-from ..terminal import Failure
+from ..terminal import Unusable
 from .capture import Capture, Chunk, Endpoint, is_capture
 from .conversation import Conversation
 from .hexadecimal import is_hexadecimal, read_hexadecimal
@@ -123,7 +123,7 @@ def decode(
             _decode_octets(pieces, report, masked, agreed, show)
     except (OSError, ValueError) as error:
         report.end()
-        raise Failure(f"cannot read {file.name}: {error}", 2) from None
+        raise Unusable(f"cannot read {file.name}: {error}") from None
     report.end()
     raise SystemExit(1 if report.violations else 0)
 

@@ -280,7 +280,7 @@ class Inspector:
         self._utf8.reset()
         self._is_compressed = frame.first & RSV1 != 0
         self._decompressing = self._decompressor if self._is_compressed else None
-        if self._is_compressed and self._deflate is None and not self._is_hinted:
+        if frame.first & 0x70 == RSV1 and self._deflate is None and not self._is_hinted:
             self._is_hinted = True
             self._note("RSV1 marks what is compressed: --deflate reads it")
 
