@@ -25,7 +25,7 @@ __all__ = ["bench"]
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def bench(arguments: tuple[str, ...]) -> None:
-    r"""Measure wsframe beside other libraries, by the benchmarks in its repository.
+    """Measure wsframe beside other libraries, by the benchmarks in its repository.
 
     What stands behind 'bench' is passed on to 'python -m benchmarks'; it exits with what that exits with, or
     with 1 when the benchmarks are not there.

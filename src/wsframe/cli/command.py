@@ -28,7 +28,7 @@ _PYTHON = f"{platform.python_implementation()} {platform.python_version()}"
     message=f"%(prog)s %(version)s ({_BUILD}, {_PYTHON})",
 )
 def wsframe() -> None:
-    r"""The WebSocket protocol (RFC 6455), by hand: serve it, speak it, read it, measure it.
+    """The WebSocket protocol (RFC 6455), by hand: serve it, speak it, read it, measure it.
 
     \b
     wsframe serve                                 a demo server, with a page

@@ -36,7 +36,7 @@ _HELP = """\
 what you type goes out as text
 /binary HEX             sends octets: /binary 00 ff
 /ping                   shows how long a round trip takes
-/close [CODE] [REASON]  closes the connection, with 1000 unless you say otherwise; so do Ctrl-D and Ctrl-C
+/close [CODE] [REASON]  closes the connection; so do Ctrl-D and Ctrl-C, with 1000
 //text                  sends "/text"
 /help                   shows this"""
 _ERRNO = re.compile(r"\[Errno (-?\d+)\]")
@@ -136,7 +136,7 @@ def connect(
     binary: str,
     show: int,
 ) -> None:
-    r"""Talk to the server at URI: ws://host:port/path, or wss:// for TLS.
+    """Talk to the server at URI: ws://host:port/path, or wss:// for TLS.
 
     On a terminal, what you type goes out, and what comes in is shown with its time and size; /help shows what
     else you can type. Nothing that a server sends acts on your terminal: control characters are shown.

@@ -126,7 +126,7 @@ def serve(
     key: str | None,
     unix: Path | None,
 ) -> None:
-    r"""Run an echo and a chat, with a page to try them.
+    """Run an echo and a chat, with a page to try them.
 
     \b
     http://localhost:8001/       the page

@@ -69,7 +69,7 @@ def decode(
     as_json: bool,
     show: int,
 ) -> None:
-    r"""Show frames, one a line, from octets, hexadecimal or a capture in FILE or standard input.
+    """Show frames, one a line, from octets, hexadecimal or a capture in FILE or standard input.
 
     \b
     echo 818537fa213d7f9f4d5158 | wsframe decode
