@@ -288,13 +288,14 @@ class _Session:
         source: AbstractAsyncContextManager[Input] = nullcontext(Lines(sys.stdin.fileno()))
         if is_terminal and isinstance(self._output, Screen) and not is_dumb:
             source = prompt()
-        self._greet(is_terminal)
         stop = self._catch_signals()
+        self._greet(is_terminal)
         async with source as lines:
             receiving = asyncio.create_task(self._receive())
             talking = asyncio.create_task(self._type(lines) if is_terminal else self._pipe(lines))
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait((receiving, talking, stopping), return_when=asyncio.FIRST_COMPLETED)
+            await lines.end()
             try:
                 close = await _result(talking) or _NORMAL
             except Unusable:

@@ -97,12 +97,19 @@ class Demo:
 @click.command
 @click.option("--echo", "everywhere", flag_value="/echo", help="Every path echoes.")
 @click.option("--chat", "everywhere", flag_value="/chat", help="Every path is the chat.")
-@click.option("--host", default="localhost", show_default=True, help="Where to listen; 0.0.0.0: everywhere.")
+@click.option(
+    "--host",
+    metavar="HOST",
+    default="localhost",
+    show_default=True,
+    help="Where to listen; 0.0.0.0: everywhere.",
+)
 @click.option(
     "--port",
     default=8001,
     show_default=True,
     type=click.IntRange(0, 65535),
+    metavar="PORT",
     help="The TCP port; 0: any free one.",
 )
 @click.option(

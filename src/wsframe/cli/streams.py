@@ -13,8 +13,8 @@ import base64
 import os
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -39,6 +39,9 @@ class Input(Protocol):
     async def line(self) -> str | None:
         """Return the next line, without its end; None: there are no more."""
 
+    async def end(self) -> None:
+        """Ask for no more lines."""
+
 
 class Output(Protocol):
     """Be where messages go."""
@@ -60,20 +63,49 @@ async def prompt() -> AsyncIterator[Input]:
     from prompt_toolkit.patch_stdout import patch_stdout
 
     # raw: Screen has made visible what a peer said, and colours are our own.
-    with patch_stdout(raw=True):
-        yield _Prompt(PromptSession("> "))
+    with _no_echo(), patch_stdout(raw=True):
+        yield _Prompt(PromptSession("> ", interrupt_exception=EOFError))
+
+
+@contextmanager
+def _no_echo() -> Iterator[None]:
+    """Keep what is typed between two prompts for the next one; Ctrl-C is a signal there."""
+    try:
+        import termios
+        import tty
+    except ImportError:  # Windows
+        yield
+        return
+    fd = sys.stdin.fileno()
+    attributes = termios.tcgetattr(fd)
+    tty.setcbreak(fd, termios.TCSADRAIN)  # and lose nothing
+    try:
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, attributes)
 
 
 class _Prompt:
     def __init__(self, session: Any) -> None:
         self._session = session
+        self._asking: asyncio.Task[str] | None = None
 
     async def line(self) -> str | None:
+        self._asking = asyncio.create_task(self._session.prompt_async())
         try:
-            line: str = await self._session.prompt_async()
-        except (EOFError, KeyboardInterrupt):  # Ctrl-D, Ctrl-C
+            return await asyncio.shield(self._asking)
+        except EOFError:  # Ctrl-D, Ctrl-C
             return None
-        return line
+
+    async def end(self) -> None:
+        # Not by cancelling it: it may wait for an answer of the terminal, which must not end in its shell.
+        asking = self._asking
+        if asking is not None and not asking.done():
+            if self._session.app.is_running:
+                self._session.app.exit(exception=EOFError)
+            else:  # it has not begun
+                asking.cancel()
+            await asyncio.wait((asking,))
 
 
 class Lines:
@@ -106,6 +138,9 @@ class Lines:
             return line.decode()
         except UnicodeDecodeError:
             raise Unusable(f"line {self._number} of standard input is not UTF-8") from None
+
+    async def end(self) -> None:
+        """Ask for no more lines."""
 
     def _feed(self, octets: bytes) -> None:
         self._is_end = not octets

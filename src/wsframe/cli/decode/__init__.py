@@ -40,6 +40,7 @@ _BEGINNING = 4096  # octets that tell what a file is
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
+    metavar="PORT",
     help="In a capture, read streams to this port without a handshake, too.",
 )
 @click.option("--deflate", is_flag=True, help="Messages are compressed, where no handshake tells.")
