@@ -25,6 +25,9 @@ import pyte
 import pytest
 import trustme
 from adapters import TIMEOUT, AioAdapter, Listener, Running, SyncAdapter
+from click.testing import CliRunner
+
+from wsframe.cli.command import wsframe
 
 pytestmark = pytest.mark.usefixtures("leaks")
 Spawn = Callable[..., "Future[Any]"]
@@ -225,7 +228,9 @@ def test_a_signal_closes_the_connection(number: signal.Signals) -> None:
 
 def test_a_second_signal_does_not_wait_for_the_peer(listener: Listener) -> None:
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command(listener.uri), stdin=pipe, stdout=pipe, stderr=pipe)
+    # Without -W error: it does not clean up either.
+    arguments = [sys.executable, "-m", "wsframe", "connect", listener.uri]
+    process = subprocess.Popen(arguments, stdin=pipe, stdout=pipe, stderr=pipe)
     with process, listener.open() as peer:
         assert process.stderr is not None
         assert process.stderr.readline().startswith(b"connected to ")
@@ -343,9 +348,9 @@ def test_it_does_not_wait_for_a_server_for_ever(listener: Listener, spawn: Spawn
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: tuple[str, ...], problem: str) -> None:
-    process = run(*arguments)
-    assert process.returncode == 2
-    assert problem in process.stderr.decode()
+    result = CliRunner().invoke(wsframe, ["connect", *arguments], prog_name="wsframe")
+    assert result.exit_code == 2
+    assert problem in result.output
 
 
 # Terminals

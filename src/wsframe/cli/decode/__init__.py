@@ -105,8 +105,7 @@ def decode(
             client_no_context_takeover=no_context_takeover,
         )
     report: Report = (JSON if as_json else Text)(messages)
-    source = io.BufferedReader(file, _READ_SIZE) if isinstance(file, io.RawIOBase) else file
-    assert isinstance(source, io.BufferedReader)
+    source = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)  # type: ignore[type-var]
     try:
         beginning = source.peek(_BEGINNING)[:_BEGINNING]
         if kind == "auto":
@@ -124,7 +123,8 @@ def decode(
             _decode_octets(pieces, report, masked, agreed, show)
     except (OSError, ValueError) as error:
         report.end()
-        raise Unusable(f"cannot read {file.name}: {error}") from None
+        name = getattr(file, "name", "<stdin>")
+        raise Unusable(f"cannot read {'standard input' if name == '<stdin>' else name}: {error}") from None
     report.end()
     raise SystemExit(1 if report.violations else 0)
 

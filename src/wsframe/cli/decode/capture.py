@@ -260,8 +260,11 @@ def _segment(link: Any, octets: bytes) -> _Segment | None:
         tcp = packet.data
         if not isinstance(tcp, dpkt.tcp.TCP):
             return None
-        source, target = str(ip_address(packet.src)), str(ip_address(packet.dst))
-        return _Segment((source, tcp.sport), (target, tcp.dport), tcp.seq, bytes(tcp.data), tcp.flags)
+        source = str(ip_address(packet.src)), tcp.sport
+        target = str(ip_address(packet.dst)), tcp.dport
+        if source == target:  # an old attack
+            return None
+        return _Segment(source, target, tcp.seq, bytes(tcp.data), tcp.flags)
     except Exception:  # dpkt raises what its parsers happen to raise: then it is no packet that we know
         return None
 

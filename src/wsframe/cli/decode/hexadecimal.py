@@ -17,6 +17,7 @@ from itertools import chain
 __all__ = ["is_hexadecimal", "read_hexadecimal"]
 
 _BETWEEN = re.compile(r"0x|\\x|[\s,:;{}\[\]()'\"-]+", re.IGNORECASE)
+_SEPARATORS = " \t\r\n,:;{}[]()'\"-"
 _ONE_DIGIT = re.compile(r"0x([0-9A-F])(?![0-9A-F])", re.IGNORECASE)
 _PLAIN = re.compile(r"(?:0x|\\x|[0-9A-F\s,:;{}\[\]()'\"-])+", re.IGNORECASE)
 _OFFSET = re.compile(r"\s*(?:0x)?([0-9A-Fa-f]{4,16})(:?)(?:[ \t]+(.*)|)", re.DOTALL)
@@ -64,7 +65,9 @@ def _read_digits(pieces: Iterable[str]) -> Iterator[bytes]:
     for piece in pieces:
         rest += piece
         # Not between the two digits of an octet, nor within 0x or \\x
-        cut = max(map(rest.rfind, " \t\r\n,:;")) + 1 or len(rest) & ~3
+        cut = (
+            max(rest.rfind("\\"), *(rest.rfind(character) + 1 for character in _SEPARATORS)) or len(rest) & ~1
+        )
         yield _octets(rest[:cut], number)
         rest = rest[cut:]
         number += piece.endswith("\n")

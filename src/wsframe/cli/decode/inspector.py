@@ -203,6 +203,9 @@ class Inspector:
             missing = frame.length - self._position
             problem = f"ends within a frame: {missing} of {frame.length} octets of its payload are missing"
         elif self._header:
+            # What is wrong in it is wrong whatever follows.
+            if (error := self._judge(bytes(self._header))) is not None:
+                yield Violation(self._start, error.code, error.reason)
             problem = f"ends within a header, after {len(self._header)} octets of it"
         elif self._message is not None and not self._is_closed:
             problem = "ends within a fragmented message"
@@ -242,8 +245,7 @@ class Inspector:
 
     def _judge(self, header: bytes) -> RemoteProtocolError | None:
         """Ask the core about a header, at the place where it stands."""
-        assert self.is_client is not None
-        decoder = FrameDecoder(masked=self.is_client)
+        decoder = FrameDecoder(masked=bool(self.is_client))
         between = BETWEEN_MESSAGES if self._deflate is None else BETWEEN_COMPRESSED
         decoder.legal = between if self._message is None else WITHIN_MESSAGE
         decoder.feed(header)
