@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -401,7 +402,13 @@ def test_hexadecimal_may_be_long_and_without_lines() -> None:
     octets = encode_frame(Opcode.BINARY, bytes(range(256)) * 1000)
     expected = decode(octets, "--format", "raw")
     escaped = "".join(f"\\x{octet:02x}" for octet in octets)
-    for text in (octets.hex(), octets.hex(" "), ",".join(f"0x{octet:x}" for octet in octets), escaped):
+    for text in (
+        octets.hex(),
+        octets.hex(" "),
+        ",".join(f"0x{octet:x}" for octet in octets),
+        escaped,
+        f'"{escaped}"',
+    ):
         assert decode(text.encode()) == expected
 
 
@@ -588,6 +595,25 @@ def test_a_capture_shows_both_directions(link: str, module: Any) -> None:
         f"   1    1.000000{head:>7}" + '  client  F---  TEXT          01020304       5  "Hello"'
     )
     assert lines[4].split()[1] == "1.500000"  # when the last of it came
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_capture_may_be_of_several_interfaces(order: str) -> None:
+    def block(kind: int, body: bytes) -> bytes:
+        size = struct.pack(order + "I", len(body) + 12)
+        return struct.pack(order + "I", kind) + size + body + size
+
+    octets = block(0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, 1, 0, -1))
+    links = ("ethernet", "cooked v2", "raw")
+    for link in links:  # their times are in units of 2 ** -2 seconds
+        option = struct.pack(order + "HHB3xHH", 9, 1, 0x82, 0, 0)
+        octets += block(1, struct.pack(order + "HHI", LINKS[link][0], 0, 0) + option)
+    for index, packet in enumerate(talk().packets):
+        captured = LINKS[links[index % 3]][1] + packet
+        header = struct.pack(order + "IIIII", index % 3, 0, index, len(captured), len(captured))
+        octets += block(6, header + captured + bytes(-len(captured) % 4))
+        octets += block(5, bytes(8))  # of a kind that is of no interest
+    assert decode(octets) == decode(pcap(talk().packets))
 
 
 def test_segments_are_put_in_order() -> None:
@@ -813,3 +839,24 @@ def test_there_is_colour_on_a_terminal_and_nowhere_else(tmp_path: Path) -> None:
     assert "\x1b[" in shown
     assert "# 2 frames, 1 violation" in shown
     assert "\x1b" not in "\n".join(decode(HELLO + b"\x83\x00")[1])
+
+
+# The manual
+
+SESSIONS = re.findall(
+    r"^\$ (echo .*wsframe decode.*)\n((?:[^`$].*\n)+)",
+    (Path(__file__).parents[1] / "docs" / "cli.md").read_text(),
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize(("typed", "shown"), SESSIONS)
+def test_the_manual_shows_what_is_so(typed: str, shown: str) -> None:
+    digits, options = re.fullmatch(r"echo (.*) \| wsframe decode(.*)", typed).groups()
+    assert decode(f"{digits}\n".encode(), *options.split())[1] == shown.splitlines()
+
+
+def test_the_manual_shows_a_capture() -> None:
+    assert len(SESSIONS) == 3
+    manual = (Path(__file__).parents[1] / "docs" / "cli.md").read_text()
+    assert "\n".join(decode(pcap(talk().packets))[1]) in manual

@@ -129,7 +129,7 @@ def decode(
     raise SystemExit(1 if report.violations else 0)
 
 
-def _lines(source: io.BufferedReader) -> Iterator[str]:
+def _lines(source: IO[bytes]) -> Iterator[str]:
     while line := source.readline(_READ_SIZE):
         try:
             yield line.decode("ascii")

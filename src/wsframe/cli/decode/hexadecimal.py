@@ -31,7 +31,7 @@ def is_hexadecimal(beginning: bytes) -> bool:
         beginning: its first octets.
     """
     try:
-        line = beginning.decode("ascii").lstrip().partition("\n")[0]
+        line = beginning.decode("ascii").lstrip().partition("\n")[0].rstrip("\\")
     except UnicodeDecodeError:
         return False
     return bool(line) and (bool(_PLAIN.fullmatch(line)) or _has_offset(line))
