@@ -155,6 +155,20 @@ def test_it_stops_when_nobody_reads_any_more(chatter: Running) -> None:
         assert process.stderr.read().decode().splitlines()[1:] == ["closed: 1000 NORMAL_CLOSURE"]
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_what_cannot_be_written_is_told(echo: str) -> None:
+    with open("/dev/full", "wb") as full:
+        process = subprocess.run(
+            command(echo), input=b"hello\n", stdout=full, stderr=subprocess.PIPE, timeout=TIMEOUT
+        )
+    assert process.returncode == 3
+    told = process.stderr.decode().splitlines()
+    assert told[1:] == [
+        "closed: 1000 NORMAL_CLOSURE",
+        "cannot write to standard output: No space left on device",
+    ]
+
+
 @pytest.mark.parametrize(
     ("close", "code", "told"),
     [
@@ -397,6 +411,11 @@ class Terminal:
             assert time.monotonic() < deadline, self.text
             assert self.read(), self.text
 
+    def echoes(self) -> bool:
+        """Tell whether the terminal shows what is typed by itself."""
+        local: int = termios.tcgetattr(self._fd)[3]
+        return bool(local & termios.ECHO and local & termios.ICANON)
+
     def end(self) -> int:
         """Read to the end, and return the exit code."""
         while self.read():
@@ -463,6 +482,7 @@ def test_keys_that_end_it(kind: str, key: str) -> None:
         screen.type(key)
         screen.expect("closed: 1000 NORMAL_CLOSURE")
         assert screen.end() == 0
+        assert screen.echoes()  # as it did before
         assert running.end() == (1000, True)
 
 
@@ -509,6 +529,7 @@ def test_what_is_being_typed_is_not_destroyed_by_what_comes(listener: Listener) 
             screen.expect(rf"< {TIME}  text 6  news {number}")
         screen.expect("> half-ty")
         assert screen.lines[-1] == "> half-ty"
+        assert not screen.echoes()
         screen.type("ped\r")
         assert peer.read_text() == "half-typed"
         screen.type("\x1b[A\x1b[A\r")  # twice up, in history

@@ -161,7 +161,7 @@ def connect(
       0  closed cleanly: with 1000, 1001 or no code, or as you asked
       1  could not connect
       2  wrong usage, or input that is not UTF-8
-      3  closed with another code, failed, or lost
+      3  closed with another code, failed, or lost; or messages could not be written
     """
     options: dict[str, Any] = {
         "additional_headers": headers,
@@ -337,8 +337,13 @@ class _Session:
         await asyncio.wait((receiving, stopping), return_when=asyncio.FIRST_COMPLETED)
         for task in (receiving, stopping, *self._pings):
             task.cancel()
-        with suppress(asyncio.CancelledError, BrokenPipeError):  # that nobody reads any more is no error
+        problem = ""
+        try:
             await receiving
+        except (asyncio.CancelledError, BrokenPipeError):
+            pass  # that nobody reads any more is no error
+        except OSError as error:
+            problem = f"cannot write to standard output: {error.strerror}"
         try:
             while True:
                 await websocket.recv()
@@ -351,7 +356,9 @@ class _Session:
         self._output.say(
             (f"{how}: {ending.code} {close_name(ending.code)}{reason}", "dim" if is_fine else "bold red")
         )
-        return 0 if is_fine else 3
+        if problem:
+            self._complain(problem)
+        return 0 if is_fine and not problem else 3
 
     # Messages in
 
