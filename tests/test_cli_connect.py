@@ -320,8 +320,8 @@ def test_what_is_wrong_with_a_server_is_told_in_one_line(listener: Listener, spa
         b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nno\x1b[2J\nx": (
             r"the server answered 404 Not Found: no\x1b[2J"
         ),
-        b"HTTP/1.1 301 Moved Permanently\r\nLocation: https://x/\r\nContent-Length: 0\r\n\r\n": (
-            "the server answered 301 Moved Permanently: see https://x/"
+        b"HTTP/1.1 403 Forbidden\r\nLocation: https://x/\r\nContent-Length: 0\r\n\r\n": (
+            "the server answered 403 Forbidden: see https://x/"
         ),
         b"HTTP/1.1 599 Odd\r\nContent-Length: 0\r\n\r\n": "the server answered 599",
         b"SSH-2.0-OpenSSH_9.6\r\n\r\n": "the server does not speak WebSocket: ",

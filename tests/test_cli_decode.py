@@ -298,12 +298,21 @@ def test_what_cannot_be_decompressed_is_said_once_and_read_as_frames() -> None:
     assert [line[0] for line in lines] == [" ", " ", "!", "#", " ", " "]
     assert "1007 compressed data is corrupt" in lines[2]
     assert lines[3].endswith("from here on they cannot be read")
+    assert "inflates" not in lines[1]
     assert "inflates" not in lines[4]
     assert lines[5].endswith('"plain"')
     # Alone, each message can be read.
     code, lines = decode(first + broken + second, "--deflate", "--no-context-takeover")
     assert [line[0] for line in lines] == [" ", " ", "!", " "]
     assert lines[3].endswith(f'"{"again" * 10}"')
+
+
+def test_what_is_shown_of_corrupt_octets_depends_on_no_pieces() -> None:
+    octets = bytes.fromhex("c103 0c0011")  # the first two decompress to something
+    options = {"is_client": False, "deflate": Deflate()}
+    assert records_of([octets[i : i + 1] for i in range(len(octets))], **options) == records_of(
+        [octets], **options
+    )
 
 
 def test_a_bomb_is_not_let_off() -> None:

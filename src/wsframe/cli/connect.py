@@ -212,6 +212,8 @@ async def _run(where: str, connecting: Any, session: _Session) -> int:
         raise Failure(_explain_rejection(rejected)) from None
     except OSError as error:  # TimeoutError is one, and so are ssl.SSLError and socket.gaierror
         raise Failure(f"cannot connect to {where}: {_explain(error)}") from None
+    except ImportError as error:  # what a proxy needs, which says what to install
+        raise Failure(str(error)) from None
     return await session.run(websocket)
 
 

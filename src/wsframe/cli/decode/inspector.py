@@ -151,6 +151,7 @@ class Inspector:
         self._start = offset
         self._frame: Frame | None = None
         self._position = 0  # in its payload
+        self._compressed = bytearray()  # the beginning of it, if it is decompressed
         self._remarks: list[Violation | Note] = []  # about it
         # The message that is not there whole
         self._message: Message | None = None
@@ -234,6 +235,7 @@ class Inspector:
             self.is_client = key is not None
         self._frame = frame = Frame(self._start, first, key, length, first & 0x0F)
         self._position = 0
+        self._compressed.clear()
         problem = self._judge(header)
         if problem is not None:
             self._violate(problem)
@@ -304,6 +306,7 @@ class Inspector:
 
     def _decompress(self, frame: Frame, message: Message, decompressor: Decompressor, piece: bytes) -> None:
         frame.size = frame.size or 0
+        _keep(self._compressed, piece, self._show)
         try:
             decompressor.feed(piece)
             while decompressor.has_more:
@@ -311,12 +314,21 @@ class Inspector:
                 frame.size += len(octets)
                 self._hear(frame, message, octets)
                 if message.length > _MAX_MESSAGE:
+                    self._give_up(frame)
                     self._note(f"the message decompresses to more than {_MAX_MESSAGE} octets: not read on")
                     self._lose_window()
                     return
         except RemoteProtocolError as error:
+            self._give_up(frame)
             self._violate(error)
             self._lose_window()
+
+    def _give_up(self, frame: Frame) -> None:
+        """Forget what a frame decompressed to: how far that goes depends on the pieces that it came in."""
+        frame.payload[:] = self._compressed
+        frame.size = None
+        frame.is_opaque = True
+        self._remarks = [remark for remark in self._remarks if remark != _not_utf8(self._start)]
 
     def _lose_window(self) -> None:
         """Decompress no further in this message; nor in the next ones, if they may refer to it."""
@@ -348,7 +360,7 @@ class Inspector:
                 self._utf8.decode(octets, final)
             except UnicodeDecodeError:
                 self._is_judged = False
-                self._violate(RemoteProtocolError(1007, "text is not UTF-8"))
+                self._remarks.append(_not_utf8(self._start))
 
     # The end of a frame, and of a message
 
@@ -396,6 +408,10 @@ class Inspector:
             self._decompressing = None
         self._judge_text(message, b"", True)
         return message
+
+
+def _not_utf8(offset: int) -> Violation:
+    return Violation(offset, 1007, "text is not UTF-8")
 
 
 def _keep(kept: bytearray, octets: bytes, most: int) -> None:
