@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import math
 import os
 import re
@@ -39,7 +38,7 @@ what you type goes out as text
 /close [CODE] [REASON]  closes the connection; so do Ctrl-D and Ctrl-C, with 1000
 //text                  sends "/text"
 /help                   shows this"""
-_ERRNO = re.compile(r"\[Errno (-?\d+)\]")
+_TRIED = re.compile(r"\[Errno (\d+)\] Connect call failed")
 
 
 def _split(_: click.Context, __: click.Parameter, headers: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -240,7 +239,7 @@ def _explain(error: OSError) -> str:
                 f"its certificate is not trusted: {error.verify_message}"
                 " (--cacert FILE trusts a CA, --insecure does not check)"
             )
-        case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "HTTP_REQUEST"):
+        case ssl.SSLError() if re.search("wrong.version.number|http.request", str(error), re.IGNORECASE):
             return "the server does not speak TLS; perhaps it is a ws:// address"
         case ssl.SSLError():
             return f"TLS failed: {error.reason or error}"
@@ -248,13 +247,11 @@ def _explain(error: OSError) -> str:
             return f"no such host ({error.strerror})"
         case TimeoutError(errno=None):
             return "it took too long (--timeout SECONDS waits longer)"
-    # asyncio tells of each address that it has tried.
-    numbers: set[int | None] = {int(number) for number in _ERRNO.findall(str(error))} or {error.errno}
-    if numbers == {errno.ECONNREFUSED}:
-        return "nobody listens there (connection refused)"
-    if len(numbers) == 1 and (number := numbers.pop()) is not None:
-        return os.strerror(number)
-    return str(error)
+    # asyncio tells of each address that it has tried, but not why.
+    numbers = set(_TRIED.findall(str(error)))
+    if numbers:
+        return ", ".join(os.strerror(int(number)) for number in sorted(numbers))
+    return str(error.strerror or error)
 
 
 # The conversation
