@@ -14,7 +14,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -60,11 +60,15 @@ class Output(Protocol):
 async def prompt() -> AsyncIterator[Input]:
     """Ask on a terminal, with history; what is printed meanwhile stands above what is being typed."""
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.input import create_input
     from prompt_toolkit.patch_stdout import patch_stdout
 
+    terminal = create_input()
+    # While it prints, prompt_toolkit would have the terminal edit lines: a Ctrl-D would be lost there.
+    terminal.cooked_mode = nullcontext  # type: ignore[method-assign]
     # raw: Screen has made visible what a peer said, and colours are our own.
     with _no_echo(), patch_stdout(raw=True):
-        yield _Prompt(PromptSession("> ", interrupt_exception=EOFError))
+        yield _Prompt(PromptSession("> ", input=terminal, interrupt_exception=EOFError))
 
 
 @contextmanager
