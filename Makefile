@@ -95,7 +95,7 @@ dist: .venv/check
 .venv/serve: $(SOURCES)
 	find src -name "*.c" -delete  # Cython does not see what changed in setup.py
 	$(PYTHON) -m venv .venv
-	.venv/bin/python $(PIP) install --editable .
+	.venv/bin/python $(PIP) install --editable '.[cli]'
 	@touch $@
 
 .venv/test: .venv/serve

@@ -1,29 +1,36 @@
-"""The ``wsframe`` command.
+"""The ``wsframe`` command, which the extra ``cli`` is for: ``pip install 'wsframe[cli]'``.
 
-Each subcommand is a module of its own: its function ``add_parser`` describes it, its ``run`` does it.
+Each subcommand is a chapter of its own: ``serve``, ``connect``, ``decode`` and ``bench``. ``command`` binds
+them together, and ``terminal`` has how they all speak to a user.
 """
 
 from __future__ import annotations
 
-import argparse
+import sys
 from collections.abc import Sequence
-
-from . import serve
 
 __all__ = ["main"]
 
+_EXTRA = ("click", "dpkt", "prompt_toolkit", "rich")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the ``wsframe`` command.
+    """Run the ``wsframe`` command, and exit.
 
     Args:
         arguments: its arguments; by default those of the process.
 
     Returns:
-        The exit code: 0, or 1 when something went wrong. Wrong arguments exit with 2.
+        2, if what the command needs is not installed; else it exits with what the subcommand says.
     """
-    parser = argparse.ArgumentParser(prog="wsframe", description="The WebSocket protocol for Python.")
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    serve.add_parser(subparsers)
-    options = parser.parse_args(arguments)
-    return int(options.run(options))
+    try:
+        from .command import wsframe
+
+        return int(wsframe.main(arguments, prog_name="wsframe"))
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _EXTRA:
+            raise
+        problem = f"wsframe: this command needs {missing}, which is not installed"
+        print(f"{problem}: pip install 'wsframe[cli]'", file=sys.stderr)
+        return 2

@@ -1,37 +1,41 @@
-"""``wsframe serve``: an echo and chat server, with a page to try it.
-
-http://localhost:8001/       the page
-ws://localhost:8001/echo     sends back what it gets
-ws://localhost:8001/chat     sends what it gets to everybody there
-"""
+"""``wsframe serve``: an echo and chat server, with a page to try it."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import errno
+import os
 import signal
-import sys
+import socket
+import ssl
 from contextlib import suppress
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
 
 from .. import compiled
 from ..aio import WebSocket
 from ..aio import serve as aio_serve
 from ..events import Request, Response
+from .terminal import Failure, Printer
 
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
-
-__all__ = ["Demo", "add_parser", "run"]
+__all__ = ["Demo", "serve"]
 
 _OUTBOX = 64  # messages that may wait for a slow client of the chat
 
 
 class Demo:
-    """Be the demo server: a page, an echo and a chat."""
+    """Be the demo server: a page, an echo and a chat.
 
-    def __init__(self) -> None:
+    Args:
+        everywhere: ``/echo`` or ``/chat``, for a WebSocket on any path to be that; None: each has its path.
+    """
+
+    def __init__(self, everywhere: str | None = None) -> None:
+        self._everywhere = everywhere
         self._page = files(__package__).joinpath("demo.html").read_bytes()
         self._outboxes: set[asyncio.Queue[str | bytes | None]] = set()
 
@@ -39,7 +43,11 @@ class Demo:
         """Serve the page at ``/``, and let WebSockets through to ``/echo`` and ``/chat``."""
         path = request.path.partition("?")[0]
         if request.is_upgrade:
-            return None if path in ("/echo", "/chat") else Response(404, body=b"try /echo or /chat\n")
+            return (
+                None
+                if self._everywhere or path in ("/echo", "/chat")
+                else Response(404, body=b"try /echo or /chat\n")
+            )
         if path == "/":
             return Response(200, [("Content-Type", "text/html; charset=utf-8")], self._page)
         if path in ("/echo", "/chat"):
@@ -48,7 +56,7 @@ class Demo:
 
     async def handle(self, websocket: WebSocket) -> None:
         """Serve an open WebSocket."""
-        if websocket.path.startswith("/echo"):
+        if (self._everywhere or websocket.path).startswith("/echo"):
             await self._echo(websocket)
         else:
             await self._chat(websocket)
@@ -86,46 +94,124 @@ class Demo:
         await websocket.close(1008, "too slow")
 
 
-def add_parser(subparsers: Subparsers) -> None:
-    """Describe the subcommand."""
-    parser = subparsers.add_parser(
-        "serve",
-        help="run an echo and chat server with a page to try it",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--host", default="localhost", help="where to listen (default: %(default)s)")
-    parser.add_argument(
-        "--port", default=8001, type=_port, help="the TCP port; 0: any free one (default: %(default)s)"
-    )
-    parser.set_defaults(run=run)
+@click.command
+@click.option("--echo", "everywhere", flag_value="/echo", help="Every path echoes.")
+@click.option("--chat", "everywhere", flag_value="/chat", help="Every path is the chat.")
+@click.option(
+    "--host",
+    metavar="HOST",
+    default="localhost",
+    show_default=True,
+    help="Where to listen; 0.0.0.0: everywhere.",
+)
+@click.option(
+    "--port",
+    default=8001,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="The TCP port; 0: any free one.",
+)
+@click.option(
+    "--certificate",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Serve https:// and wss:// with this certificate: a PEM file, with its chain.",
+)
+@click.option(
+    "--key",
+    type=click.Path(exists=True, dir_okay=False),
+    help="The certificate's key, if it stands in another PEM file.",
+)
+@click.option("--unix", type=click.Path(path_type=Path), help="Listen on a Unix socket at this path instead.")
+@click.pass_context
+def serve(
+    context: click.Context,
+    everywhere: str | None,
+    host: str,
+    port: int,
+    certificate: str | None,
+    key: str | None,
+    unix: Path | None,
+) -> None:
+    """Run an echo and a chat, with a page to try them.
 
+    \b
+    http://localhost:8001/       the page
+    ws://localhost:8001/echo     sends back what it gets
+    ws://localhost:8001/chat     sends what it gets to everybody there
 
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"must be 0 to 65535, not {text}")
-    return int(text)
+    \b
+    wsframe serve
+    wsframe serve --echo --port 9000
+    wsframe serve --host 0.0.0.0 --certificate cert.pem --key key.pem
+    wsframe serve --unix /tmp/wsframe.sock
 
-
-def run(options: argparse.Namespace) -> int:
-    """Run the server until it is interrupted or terminated, and return the exit code."""
+    Ctrl-C or SIGTERM ends it: it closes its connections, and exits with 0. It exits with 1 if it cannot
+    listen, and with 2 if an option is wrong.
+    """
+    if key and not certificate:
+        raise click.UsageError("--key goes with --certificate")
+    if unix and any(
+        context.get_parameter_source(name) is not ParameterSource.DEFAULT for name in ("host", "port")
+    ):
+        raise click.UsageError("--unix goes without --host and --port")
+    tls = None
+    if certificate:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            tls.load_cert_chain(certificate, key)
+        except (ssl.SSLError, OSError) as error:
+            reason = getattr(error, "reason", None) or error.strerror
+            raise Failure(f"cannot use {certificate} as certificate with its key: {reason}") from None
+    address: dict[str, Any] = {"host": host, "port": port}
+    where = f"{host} port {port}"
+    if unix:
+        if _is_served(unix):
+            raise Failure(f"cannot listen on {unix}: another process does")
+        address, where = {"unix": str(unix)}, str(unix)
     try:
-        asyncio.run(_serve(options.host, options.port))
+        asyncio.run(_serve(Demo(everywhere), address, tls))
     except OSError as error:
-        print(f"wsframe serve: cannot listen on {options.host} port {options.port}: {error}", file=sys.stderr)
-        return 1
-    return 0
+        raise Failure(f"cannot listen on {where}: {_explain(error, unix)}") from None
 
 
-async def _serve(host: str, port: int) -> None:
-    demo = Demo()
-    async with aio_serve(demo.handle, host, port, process_request=demo.process_request) as server:
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with suppress(NotImplementedError):  # on Windows, where Ctrl-C still interrupts
-                asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        speed = "compiled" if compiled else "pure Python"
-        print(
-            f"wsframe ({speed}) is serving at http://{host}:{server.port}/  Stop it with Ctrl-C.", flush=True
-        )
+def _is_served(path: Path) -> bool:
+    """Tell whether somebody answers at a Unix socket: asyncio would take it away from him."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(str(path)) == 0
+
+
+def _explain(error: OSError, unix: Path | None) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "there is a file that is no socket" if unix else "the port is in use; --port chooses another"
+    if isinstance(error, socket.gaierror) or error.errno is None:
+        return str(error.strerror or error)
+    return os.strerror(error.errno)
+
+
+async def _serve(demo: Demo, address: dict[str, Any], tls: ssl.SSLContext | None) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def interrupt() -> None:
+        stop.set()
+        for number in signals:
+            loop.remove_signal_handler(number)  # a second one ends it at once
+
+    for number in signals:
+        with suppress(NotImplementedError):  # on Windows, where Ctrl-C still interrupts
+            loop.add_signal_handler(number, interrupt)
+    async with aio_serve(demo.handle, process_request=demo.process_request, ssl=tls, **address) as server:
+        build = "compiled" if compiled else "pure Python"
+        if "unix" in address:
+            where = address["unix"]
+        else:
+            host = f"[{address['host']}]" if ":" in address["host"] else address["host"]
+            where = f"{'https' if tls else 'http'}://{host}:{server.port}/"
+        printer = Printer()
+        printer.print(f"wsframe ({build}) is serving at ", (where, "bold"), "  Stop it with Ctrl-C.")
+        printer.flush()
         await stop.wait()
+    if "unix" in address:
+        Path(address["unix"]).unlink(missing_ok=True)

@@ -1,0 +1,106 @@
+r"""Octets that somebody wrote down: hex digits in many fashions.
+
+818537fa213d7f9f4d5158                                           digits
+0x81, 0x85, 0x37, ...    \x81\x85\x37    81:85:37               ... with what stands between them
+00000000: 8185 37fa 213d 7f9f 4d51 58              ..7.!=..MQX   xxd
+00000000  81 85 37 fa 21 3d 7f 9f  4d 51 58  |..7.!=..MQX|       hexdump -C
+000000 81 85 37 fa 21 3d 7f 9f 4d 51 58  >..7.!=..MQX<           od -A x -t x1z
+0000   81 85 37 fa 21 3d 7f 9f 4d 51 58   ..7.!=..MQX            Wireshark
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+__all__ = ["is_hexadecimal", "read_hexadecimal"]
+
+_BETWEEN = re.compile(r"0x|\\x|[\s,:;{}\[\]()'\"-]+", re.IGNORECASE)
+_SEPARATORS = " \t\r\n,:;{}[]()'\"-"
+_ONE_DIGIT = re.compile(r"0x([0-9A-F])(?![0-9A-F])", re.IGNORECASE)
+_PLAIN = re.compile(r"(?:0x|\\x|[0-9A-F\s,:;{}\[\]()'\"-])+", re.IGNORECASE)
+_OFFSET = re.compile(r"\s*(?:0x)?([0-9A-Fa-f]{4,16})(:?)(?:[ \t]+(.*)|)", re.DOTALL)
+_ASIDE = re.compile(r"[ \t]+(?:\|.*\||>.*<)\s*$", re.DOTALL)  # octets as text
+
+
+def is_hexadecimal(beginning: bytes) -> bool:
+    """Tell whether something begins as hexadecimal does: no frame and no head begins so.
+
+    Args:
+        beginning: its first octets.
+    """
+    try:
+        line = beginning.decode("ascii").lstrip().partition("\n")[0].rstrip("\\")
+    except UnicodeDecodeError:
+        return False
+    return bool(line) and (bool(_PLAIN.fullmatch(line)) or _has_offset(line))
+
+
+def _has_offset(line: str) -> bool:
+    """Tell whether a first line has an offset: by its colon, by the text beside it, or because it is 0."""
+    match = _OFFSET.fullmatch(line.rstrip())
+    if match is None or not match[3]:
+        return False
+    return bool(match[2] or _ASIDE.search(line) or int(match[1], 16) == 0)
+
+
+def read_hexadecimal(pieces: Iterable[str]) -> Iterator[bytes]:
+    """Read the octets.
+
+    Args:
+        pieces: lines of text with their ends; a long one may come in several.
+
+    Raises:
+        ValueError: they are not hexadecimal; it says where.
+    """
+    iterator = iter(pieces)
+    first = next((piece for piece in iterator if piece.strip()), "")
+    read = _read_dump if _has_offset(first) else _read_digits
+    return read(chain([first], iterator))
+
+
+def _read_digits(pieces: Iterable[str]) -> Iterator[bytes]:
+    rest, number = "", 1
+    for piece in pieces:
+        rest += piece
+        # Not between the two digits of an octet, nor within 0x or \\x
+        cut = (
+            max(rest.rfind("\\"), *(rest.rfind(character) + 1 for character in _SEPARATORS)) or len(rest) & ~1
+        )
+        yield _octets(rest[:cut], number)
+        rest = rest[cut:]
+        number += piece.endswith("\n")
+    yield _octets(rest, number)
+
+
+def _read_dump(pieces: Iterable[str]) -> Iterator[bytes]:
+    expected = None
+    for number, line in enumerate(pieces, 1):
+        if not line.strip():
+            continue
+        if line.strip() == "*":
+            raise ValueError(f"line {number} stands for lines that were left out; hexdump -v leaves out none")
+        match = _OFFSET.fullmatch(_ASIDE.sub("", line.rstrip()))
+        if match is None:
+            raise ValueError(
+                f"line {number} does not begin with an offset in hexadecimal, as the first one does"
+            )
+        offset, colon, digits = int(match[1], 16), match[2], match[3] or ""
+        if expected is not None and offset != expected:
+            raise ValueError(f"line {number} has the offset {offset:x}, where {expected:x} was expected")
+        # The same octets as text: xxd has them behind two blanks, Wireshark behind three, with two within.
+        octets = _octets(digits.partition("  " if colon else "   ")[0], number)
+        expected = offset + len(octets)
+        yield octets
+
+
+def _octets(text: str, number: int) -> bytes:
+    octets = bytearray()
+    for digits in _BETWEEN.sub(" ", _ONE_DIGIT.sub(r"0\1", text)).split():
+        try:
+            octets += bytes.fromhex(digits)
+        except ValueError:
+            digits = digits if len(digits) <= 40 else f"{digits[:40]}..."
+            raise ValueError(f"line {number}: {digits!r} is not octets in hexadecimal") from None
+    return bytes(octets)
