@@ -85,7 +85,10 @@ load: .venv/test
 	.venv/bin/python tests/load.py --adapter sync
 
 # What MkDocs warns of is an error; its own future is not what it should warn of.
+# The reference is made from copies of the .py files: what is compiled beside them would be read first.
 docs: .venv-docs/docs
+	rm -rf build/docs && mkdir -p build/docs
+	cd src && find wsframe -name "*.py" | tar -cf - -T - | tar -xf - -C ../build/docs
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 dist: .venv/check

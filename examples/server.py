@@ -92,4 +92,5 @@ async def main() -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("wsframe").setLevel(logging.WARNING)  # at INFO it logs who comes and goes
     asyncio.run(main())

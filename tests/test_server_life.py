@@ -44,7 +44,7 @@ AUTHORIZED = {"Authorization": "Basic " + base64.b64encode("ädä:se:cret".encod
 
 def rejected(adapter, uri, **options) -> Response:
     with pytest.raises(HandshakeRejected) as caught:
-        adapter.connect(uri, **options)
+        adapter.connect(uri, max_redirects=0, **options)
     assert caught.value.response is not None
     return caught.value.response
 
