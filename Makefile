@@ -8,6 +8,8 @@
 # Each makes its own virtual environment. They need Python 3.11 or newer, and make.
 
 PYTHON ?= python3
+# A process for each core. The tests of a file stay together.
+PYTEST ?= -n auto --dist loadfile
 PIP = -m pip --disable-pip-version-check --quiet
 # Editable, so that what you change is what runs. What is compiled is compiled again when it was changed.
 SOURCES = pyproject.toml setup.py $(wildcard src/wsframe/*.p[yx]* src/wsframe/aio/protocol.p*)
@@ -18,7 +20,7 @@ serve: .venv/serve
 	.venv/bin/python -m wsframe serve
 
 test: .venv/test
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest $(PYTEST)
 
 check: lint test-compiled test-pure
 

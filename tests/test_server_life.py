@@ -751,14 +751,19 @@ def test_what_is_no_socket_is_not_removed(adapter, tmp_path):
 
 def test_the_file_of_the_next_server_stays(adapter, tmp_path):
     path = str(tmp_path / "socket")
+
+    def talks_there():
+        return talks(adapter, "ws://localhost/", unix=path)
+
     with adapter.serve(unix=path):
+        assert talks_there()
         os.unlink(path)
         with adapter.serve(unix=path) as second:
             running = second
-            assert talks(adapter, "ws://localhost/", unix=path)
+            assert talks_there()
             os.rename(path, path + "2")
             with adapter.serve(unix=path):
-                pass
+                assert talks_there()  # else it is shut down before its thread serves
             os.rename(path + "2", path)
         assert running.server.sockets == ()
         assert not os.path.exists(path)

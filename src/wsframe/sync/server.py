@@ -283,6 +283,7 @@ class Server:
             for stream in self._opening:
                 stream.abort()
             websockets = list(self._websockets.values())
+            threads = set(self._threads)
         for websocket in websockets:
             with suppress(TimeoutError):  # a slow one holds up nobody: its own thread sends the rest
                 websocket._send_close(*self._farewell, monotonic())
@@ -296,6 +297,9 @@ class Server:
                 if self._end_time is not None:
                     self._end_time = max(self._end_time, monotonic() + _LAST_SECONDS)
                 self._wait_for_threads(thread, lambda: self._end_time)
+            ending = threads - self._threads
+        for other in ending:
+            other.join()  # it has nothing left to do
         self._close_wakers()
 
     def _wait_for_threads(self, thread: threading.Thread, deadline: Callable[[], float | None]) -> bool:
