@@ -228,7 +228,7 @@ async def run_aio(options: argparse.Namespace) -> None:
             stop.set()
 
     timeouts = {"open_timeout": options.open_timeout, "close_timeout": options.close_timeout}
-    async with aio.serve(handlers, sock=listen(), deflate=None, **timeouts) as server:
+    async with aio.serve(handlers, sock=listen(), deflate=None, ping_interval=None, **timeouts) as server:
         loop.add_reader(0, obey)
         tick()
         gauge.start()
@@ -314,7 +314,9 @@ def run_sync(options: argparse.Namespace) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     timeouts = {"open_timeout": options.open_timeout, "close_timeout": options.close_timeout}
-    with sync.serve(handlers, sock=listen(), deflate=None, max_connections=options.cap, **timeouts) as server:
+    with sync.serve(
+        handlers, sock=listen(), deflate=None, max_connections=options.cap, ping_interval=None, **timeouts
+    ) as server:
 
         def stop(*_: object) -> None:
             gauge.start()
