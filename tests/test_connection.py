@@ -842,6 +842,51 @@ def test_a_close_that_cannot_be_sent_changes_nothing(role, code, reason, error, 
     assert sent(conn) == [(CLOSE, b"\x03\xe8")]
 
 
+@pytest.mark.parametrize(("code", "reason"), [(1011, "no pong in time"), (4000, ""), (1000, "é" * 61)])
+def test_failing_the_connection_for_a_reason_of_ones_own(role, code, reason):
+    """Section 7.1.7: a Close goes out, nothing is read any more, and TCP is closed."""
+    conn = Connection(role)
+    conn.receive_data(said(role, 0x81, b"a"))
+    fail = conn.fail(code, reason)
+    assert fail == Fail(code, reason)
+    assert sent(conn) == [(0x88, close_payload(code, reason))]
+    assert (conn.state, conn.should_close) == (State.CLOSING, True)
+    assert conn.close_sent == Close(code, reason)
+    assert hear(conn, said(role, 0x81, b"b"), said(role, 0x88)) == []
+    assert conn.unsent == 0
+    with pytest.raises(LocalProtocolError, match="cannot send while the connection is CLOSING"):
+        conn.fail(code, reason)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "error", "problem"),
+    [
+        (1005, "", LocalProtocolError, "a failure has a status code"),
+        (1006, "", LocalProtocolError, "status code 1006 must not be sent"),
+        (1011, "x" * 124, LocalProtocolError, "at most 123 octets"),
+        ("1011", "", TypeError, "code must be an int"),
+        (1011, None, TypeError, "reason must be a str"),
+    ],
+)
+def test_a_failure_that_cannot_be_sent_changes_nothing(role, code, reason, error, problem):
+    conn = Connection(role)
+    before = snapshot(conn)
+    with pytest.raises(error, match=problem):
+        conn.fail(code, reason)
+    assert snapshot(conn) == before
+    assert hear(conn, said(role, 0x81, b"a")) == [Text("a")]
+
+
+def test_what_is_still_to_come_of_a_frame(role):
+    conn = Connection(role)
+    assert conn.frame_remaining == 0
+    octets = said(role, 0x82, bytes(100))
+    for left in reversed(range(len(octets))):
+        events = hear(conn, octets[len(octets) - left - 1 : len(octets) - left])
+        assert events == ([] if left else [Binary(bytes(100))])
+        assert conn.frame_remaining == (left if left <= 100 else 0)
+
+
 # Receiving: samples, as pairs of first octet and payload, then what they lead to
 
 SAMPLES = {
