@@ -53,7 +53,8 @@ MAX_QUEUED_SIZE = 2**20  # octets
 LARGE = 262144
 READ_SIZE = 262144
 HIGH_WATER = 65536  # octets of unsent output
-# A task that sends and sends lets others have a turn after that many octets; a message counts as some more.
+# Who sends and sends, and does not receive, lets others have a turn after that many octets; a message counts
+# as some more.
 BURST = 262144
 MESSAGE_COST = 2048
 NOBODY = object()
@@ -317,6 +318,7 @@ class Protocol:
         return None
 
     def _next_message(self) -> Text | Binary | None:
+        self._burst = 0
         if self._messages:
             message = self._messages.pop(0)
             self._queued -= len(message.data)
@@ -338,7 +340,6 @@ class Protocol:
         # Everything that came in was read: now write the answers, and read on.
         self._flush()
         self._resume_reading()
-        self._burst = 0
         self._reader = Wakeup(self._loop)
         return self._reader
 
