@@ -17,14 +17,12 @@ import click
 from click.core import ParameterSource
 
 from .. import compiled
-from ..aio import WebSocket
+from ..aio import WebSocket, broadcast
 from ..aio import serve as aio_serve
 from ..events import Request, Response
 from .terminal import Failure, Printer
 
 __all__ = ["Demo", "serve"]
-
-_OUTBOX = 64  # messages that may wait for a slow client of the chat
 
 
 class Demo:
@@ -37,7 +35,7 @@ class Demo:
     def __init__(self, everywhere: str | None = None) -> None:
         self._everywhere = everywhere
         self._page = files(__package__).joinpath("demo.html").read_bytes()
-        self._outboxes: set[asyncio.Queue[str | bytes | None]] = set()
+        self._chatters: set[WebSocket] = set()
 
     def process_request(self, request: Request) -> Response | None:
         """Serve the page at ``/``, and let WebSockets through to ``/echo`` and ``/chat``."""
@@ -66,32 +64,12 @@ class Demo:
             await websocket.send(message)
 
     async def _chat(self, websocket: WebSocket) -> None:
-        # Each client has an outbox, so that a slow one holds up nobody else.
-        outbox: asyncio.Queue[str | bytes | None] = asyncio.Queue(_OUTBOX)
-        writer = asyncio.create_task(self._write(websocket, outbox))
-        self._outboxes.add(outbox)
+        self._chatters.add(websocket)
         try:
             async for message in websocket:
-                for other in list(self._outboxes):
-                    self._post(other, message)
+                broadcast(self._chatters, message, slow="close")
         finally:
-            self._outboxes.discard(outbox)
-            writer.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await writer
-
-    def _post(self, outbox: asyncio.Queue[str | bytes | None], message: str | bytes) -> None:
-        try:
-            outbox.put_nowait(message)
-        except asyncio.QueueFull:
-            self._outboxes.discard(outbox)
-            outbox.get_nowait()
-            outbox.put_nowait(None)
-
-    async def _write(self, websocket: WebSocket, outbox: asyncio.Queue[str | bytes | None]) -> None:
-        while (message := await outbox.get()) is not None:
-            await websocket.send(message)
-        await websocket.close(1008, "too slow")
+            self._chatters.discard(websocket)
 
 
 @click.command
@@ -166,8 +144,6 @@ def serve(
     address: dict[str, Any] = {"host": host, "port": port}
     where = f"{host} port {port}"
     if unix:
-        if _is_served(unix):
-            raise Failure(f"cannot listen on {unix}: another process does")
         address, where = {"unix": str(unix)}, str(unix)
     try:
         asyncio.run(_serve(Demo(everywhere), address, tls))
@@ -175,15 +151,11 @@ def serve(
         raise Failure(f"cannot listen on {where}: {_explain(error, unix)}") from None
 
 
-def _is_served(path: Path) -> bool:
-    """Tell whether somebody answers at a Unix socket: asyncio would take it away from him."""
-    with socket.socket(socket.AF_UNIX) as sock:
-        return sock.connect_ex(str(path)) == 0
-
-
 def _explain(error: OSError, unix: Path | None) -> str:
     if error.errno == errno.EADDRINUSE:
-        return "there is a file that is no socket" if unix else "the port is in use; --port chooses another"
+        if unix:
+            return "another process does" if unix.is_socket() else "there is a file that is no socket"
+        return "the port is in use; --port chooses another"
     if isinstance(error, socket.gaierror) or error.errno is None:
         return str(error.strerror or error)
     return os.strerror(error.errno)
@@ -213,5 +185,3 @@ async def _serve(demo: Demo, address: dict[str, Any], tls: ssl.SSLContext | None
         printer.print(f"wsframe ({build}) is serving at ", (where, "bold"), "  Stop it with Ctrl-C.")
         printer.flush()
         await stop.wait()
-    if "unix" in address:
-        Path(address["unix"]).unlink(missing_ok=True)
