@@ -473,3 +473,25 @@ async def test_octets_of_a_response_may_come_in_any_pieces():
 
 async def connect_to(uri):
     return await connect(uri)
+
+
+@asynchronous
+async def test_a_message_counts_once_in_however_many_pieces_it_comes():
+    held = Held()
+    async with serve(held, "127.0.0.1", 0) as server:
+        with await in_thread(open_peer, server.port) as peer:
+            websocket = await held.websockets.get()
+            frames = [
+                peer.encode(Opcode.TEXT, "a", False),
+                *[peer.encode(0, "b", False)] * 3,
+                peer.encode(0, "c"),
+            ]
+            for octets in (*frames, peer.text("whole"), *frames):
+                receive(websocket, octets)
+            assert [piece async for piece in websocket.recv_stream()] == ["a", "b", "b", "b", "c"]
+            assert websocket.counters.messages_received == 1
+            assert await websocket.recv() == "whole"
+            assert await websocket.recv() == "abbbc"
+            assert websocket.counters.messages_received == 3
+            await in_thread(peer.send, peer.close())
+            held.is_over.set()

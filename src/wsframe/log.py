@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-from .errors import RemoteProtocolError
+from .errors import ConnectionClosed, RemoteProtocolError
 from .frames import CLOSE, FIN, FrameDecoder, Opcode
 
 __all__ = ["ConnectionLogger", "FrameLog"]
@@ -38,6 +38,24 @@ class ConnectionLogger(logging.LoggerAdapter[logging.Logger]):
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         """Put the number in front of a message; records have it as ``connection``."""
         return super().process(self._prefix + str(msg), kwargs)
+
+    def opened(self, resource_name: str, peer: object) -> None:
+        """Log that the connection is open.
+
+        Args:
+            resource_name: path and query; the query, which may hold a password, is left out.
+            peer: its address.
+        """
+        self.info("opened: %s with %s", resource_name.partition("?")[0], peer)
+
+    def closed(self, closed: ConnectionClosed) -> None:
+        """Log how it ended.
+
+        Args:
+            closed: what ``recv`` raises now.
+        """
+        how = "closed" if closed.clean else "lost or failed"
+        self.info("%s: %d %a", how, closed.code, closed.reason)
 
 
 class FrameLog:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from asyncio import current_task
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from time import perf_counter
@@ -14,7 +15,7 @@ from ..events import Binary, Request, Response, Text
 from ..frames import TEXT, as_octets
 from ..keepalive import Pings
 from ..prepared import Prepared, prepare
-from .protocol import BURST, CONNECTING, OPEN, Protocol
+from .protocol import BURST, CONNECTING, OPEN, Protocol, logger
 
 __all__ = ["CLEAN_CODES", "CONNECTING", "OPEN", "WebSocket"]
 
@@ -92,8 +93,13 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
         """The last round trip of a Ping, in seconds; None before the first."""
         return None if self._pings is None else self._pings.latency
 
-    def _what(self) -> tuple[str, object]:
-        return self.path.partition("?")[0], self.remote_address
+    def _opened(self) -> None:
+        """Begin what there is to do on an open connection."""
+        if logger.isEnabledFor(logging.INFO):
+            self.logger.opened(self.path, self.remote_address)
+        if self._ping_interval is not None:
+            self._pings = Pings(self._ping_interval, self._ping_timeout, perf_counter())
+            self._ping_timer = self._loop.call_later(self._ping_interval, self._keep_alive)
 
     # Receiving
 

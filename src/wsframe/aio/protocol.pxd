@@ -56,9 +56,9 @@ cdef class Protocol:
     cdef long long _pings_received
     cdef object _frame_log
     # Keepalive
-    cdef object _ping_interval
-    cdef object _ping_timeout
-    cdef object _ping_timer
+    cdef public object _ping_interval
+    cdef public object _ping_timeout
+    cdef public object _ping_timer
     cdef public object _pings
     cdef public object _round_trips
     # Octets out

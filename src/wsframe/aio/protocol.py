@@ -348,7 +348,7 @@ class Protocol:
         while event := self._connection.next_event():
             kind = type(event)
             if kind is Text or kind is Binary:
-                self._messages_received += event.final  # type: ignore[union-attr]
+                self._messages_received += not self._connection._as_pieces  # and so it is a final one
                 return event  # type: ignore[return-value]
             if kind is Ping:
                 self._pings_received += 1
@@ -425,14 +425,6 @@ class Protocol:
 
     # Keepalive
 
-    def _opened(self) -> None:
-        """Begin what there is to do on an open connection."""
-        if logger.isEnabledFor(logging.INFO):
-            self.logger.info("opened: %s with %s", *self._what())
-        if self._ping_interval is not None:
-            self._pings = Pings(self._ping_interval, self._ping_timeout, perf_counter())
-            self._ping_timer = self._loop.call_later(self._ping_interval, self._keep_alive)
-
     def _keep_alive(self) -> None:
         """Send a Ping, or fail the connection because the last one was not answered."""
         pings = self._pings
@@ -465,10 +457,6 @@ class Protocol:
             waiter = (self._round_trips or {}).pop(answered, None)
             if waiter is not None and not waiter.done():
                 waiter.set_result(seconds)
-
-    def _what(self) -> tuple[str, object]:
-        """Return what a connection is logged as: its path, without the query, and the peer's address."""
-        raise NotImplementedError
 
     def _fail_pings(self) -> None:
         for waiter in (self._round_trips or {}).values():
@@ -778,9 +766,7 @@ class Protocol:
         self._read_on()
         self._fail_pings()
         if logger.isEnabledFor(logging.INFO) and not self._connection._in_handshake:
-            closed = self._closed()
-            how = "closed" if closed.clean else "lost or failed"
-            self.logger.info("%s: %d %a", how, closed.code, closed.reason)
+            self.logger.closed(self._closed())
 
     def pause_writing(self) -> None:
         """Stop sending: more than 64 KiB are unsent (called by the event loop)."""

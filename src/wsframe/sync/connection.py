@@ -368,7 +368,7 @@ class WebSocket:
 
     def _opened(self) -> None:
         if logger.isEnabledFor(logging.INFO):
-            self.logger.info("opened: %s with %s", self.path.partition("?")[0], self._remote_address)
+            self.logger.opened(self.path, self._remote_address)
 
     def _keep_alive(self) -> None:
         """Send a Ping, or fail the connection because the last one was not answered."""
@@ -702,10 +702,7 @@ class WebSocket:
             self._is_closed = True
             self._notify()
         if logger.isEnabledFor(logging.INFO) and not self._connection._in_handshake:
-            closed = self._closed()
-            self.logger.info(
-                "%s: %d %a", "closed" if closed.clean else "lost or failed", closed.code, closed.reason
-            )
+            self.logger.closed(self._closed())
 
 
 class Pieces:
