@@ -45,6 +45,7 @@ cdef class Protocol:
     # Octets in
     cdef Input _input
     cdef Wakeup _reader
+    cdef public Py_ssize_t _max_queued_messages
     cdef public list _messages
     cdef public Py_ssize_t _queued
     cdef public object _pieces
@@ -92,6 +93,7 @@ cdef class Protocol:
     cdef _receive_pong(self, payload)
     cdef _fail_pings(self)
     cdef _fail(self, int code, reason)
+    cpdef _finish(self, end)
     @cython.locals(reader=Wakeup)
     cdef _read_on(self)
     cpdef bint _send_at_once(self, message, compress) except -1

@@ -222,6 +222,7 @@ class Protocol:
         "_is_writing_paused",
         "_local_address",
         "_loop",
+        "_max_queued_messages",
         "_messages",
         "_messages_received",
         "_messages_sent",
@@ -270,7 +271,8 @@ class Protocol:
         # Octets in
         self._input = _shared.input
         self._reader: Wakeup | None = None
-        self._messages: list[Text | Binary] = []  # a few: see MAX_QUEUED_MESSAGES
+        self._max_queued_messages = MAX_QUEUED_MESSAGES
+        self._messages: list[Text | Binary] = []
         self._queued = 0
         self._pieces: object = None  # whose message is being received, or NOBODY
         self._is_looking_ahead = False
@@ -348,6 +350,8 @@ class Protocol:
         while event := self._connection.next_event():
             kind = type(event)
             if kind is Text or kind is Binary:
+                if self._end is not None:
+                    continue  # this end has closed the connection, and wants no more
                 self._messages_received += not self._connection._as_pieces  # and so it is a final one
                 return event  # type: ignore[return-value]
             if kind is Ping:
@@ -357,7 +361,8 @@ class Protocol:
             elif kind is Pong:
                 self._receive_pong(event.payload)  # type: ignore[union-attr]
             elif kind is Close or kind is Fail:
-                self._end = event  # type: ignore[assignment]
+                if self._end is None:
+                    self._end = event  # type: ignore[assignment]
                 self._start_close_timer()
         return None
 
@@ -380,7 +385,7 @@ class Protocol:
             return
         connection = self._connection
         while (
-            len(self._messages) < MAX_QUEUED_MESSAGES
+            len(self._messages) < self._max_queued_messages
             and self._queued + connection.collected < MAX_QUEUED_SIZE
         ):
             if self._is_discarding:
@@ -466,11 +471,15 @@ class Protocol:
 
     def _fail(self, code: int, reason: str) -> None:
         """Fail the connection for a reason of ours."""
-        self._end = self._connection.fail(code, reason)
-        if self._reader is not None:
-            self._reader.wake()
+        self._finish(self._connection.fail(code, reason))
         self._fail_pings()
         self._flush()
+
+    def _finish(self, end: Close | Fail) -> None:
+        """Let ``recv`` say that it is over, once it has returned what is queued."""
+        self._end = end
+        if self._reader is not None:
+            self._reader.wake()
 
     def _read_on(self) -> None:
         """Read what came in: see the rules above."""
@@ -488,7 +497,7 @@ class Protocol:
                 self._put_back(message)
             if message is not None or self._end is not None:
                 reader.wake()
-        if self._connection.has_unread() or (self._eof and self._end is None):
+        if self._connection.has_unread() or (self._eof and not self._connection._over):
             self._schedule_look_ahead()
         else:
             self._flush()
@@ -511,7 +520,7 @@ class Protocol:
         is_opened = not connection._in_handshake
         return Counters(
             int(is_opened),
-            int(is_opened and self._is_lost and not self._closed().clean),
+            int(is_opened and self._is_lost and connection.close_received is None),
             self._messages_received,
             self._messages_sent,
             self._octets_received,

@@ -1,0 +1,357 @@
+"""ASGI 2.5: the WebSockets of any ASGI application, under uvicorn.
+
+    $ uvicorn module:app --ws wsframe.asgi:WebSocketProtocol          or          $ wsframe asgi module:app
+
+uvicorn                             WebSocketProtocol                                     application
+  | connection_made(transport)  -->   |                                                     |
+  | data_received(the request)  -->   | app(scope, receive, send); websocket.connect  -->   |
+  | transport.set_protocol(it)        |   <-- websocket.accept                              |
+  |                                   |   <-- or websocket.close, websocket.http.response   |
+the event loop                        |                                                     |
+  | get_buffer, buffer_updated  -->   | websocket.receive  -->                              |
+  |                                   |   <-- websocket.send                                |
+  | connection_lost, or                                                                     |
+uvicorn's shutdown()            -->   | websocket.disconnect  -->                           |
+
+HTTP is uvicorn's. When a request asks for a WebSocket it is serialised again and handed over, with the
+transport: from there on this is a ``wsframe.aio.WebSocket``, whose ``recv`` and ``send`` speak ASGI. Nothing
+is imported of uvicorn; what is used of it stands in the figure, and in the settings that ``__init__`` reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Iterable, MutableMapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import quote, unquote
+
+import h11
+
+from .aio.connection import CONNECTING, OPEN, WebSocket
+from .aio.protocol import HIGH_WATER
+from .deflate import DEFAULT
+from .errors import ConnectionClosed
+from .events import Close, Fail, Request
+from .server import ServerConnection
+
+if TYPE_CHECKING:
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+__all__ = ["ClientDisconnected", "WebSocketProtocol"]
+
+# By this name uvicorn's own implementations log, and what configures logging for uvicorn knows it.
+logger = logging.getLogger("uvicorn.error")
+
+Event: TypeAlias = MutableMapping[str, Any]
+
+_CLOSE_TIMEOUT = 10  # seconds
+_EMPTY: Event = {}
+# Applications set these in their responses, and so does the handshake: it knows better.
+_FRAMING = frozenset({b"connection", b"content-length", b"transfer-encoding"})
+
+
+class ClientDisconnected(OSError):
+    """Say that the application sent something when the connection was closing or closed.
+
+    The specification wants an ``OSError``. An application that lets it pass ends silently.
+    """
+
+
+class WebSocketProtocol(WebSocket):
+    """Be a WebSocket of an ASGI application: for uvicorn's ``--ws`` or ``Config(ws=...)``.
+
+    It honours uvicorn's ``ws_max_size``, ``ws_max_queue``, ``ws_ping_interval``, ``ws_ping_timeout``,
+    ``ws_per_message_deflate``, ``limit_concurrency``, ``access_log``, ``root_path``, ``reset_contextvars``
+    and default headers. The scope has the ``WebSocket`` itself in ``scope["extensions"]["wsframe"]``, under
+    ``"websocket"``.
+
+    Args:
+        config: uvicorn's configuration.
+        server_state: what uvicorn's server shares with its protocols.
+        app_state: the state that the application's lifespan has left.
+        _loop: what uvicorn gives to protocols in its own tests; the running loop is used.
+    """
+
+    __slots__ = (
+        "_app_state",
+        "_body",
+        "_config",
+        "_farewell",
+        "_is_announced",
+        "_is_over",
+        "_scope",
+        "_server_state",
+        "_start",
+    )
+
+    _connection: ServerConnection
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        if not config.loaded:
+            config.load()
+        connection = ServerConnection(
+            deflate=DEFAULT if config.ws_per_message_deflate else None, max_message_size=config.ws_max_size
+        )
+        super().__init__(
+            connection, _CLOSE_TIMEOUT, _positive(config.ws_ping_interval), _positive(config.ws_ping_timeout)
+        )
+        self._max_queued_messages = max(config.ws_max_queue, 1)
+        self._config = config
+        self._server_state = server_state
+        self._app_state = app_state
+        self._scope: dict[str, Any] = {}
+        self._is_announced = False  # the application has received websocket.connect,
+        self._is_over = False  # and websocket.disconnect
+        self._start: Event | None = None  # websocket.http.response.start,
+        self._body: list[bytes] = []  # and what followed it
+        self._farewell: Close | None = None  # our Close, if we were first
+
+    # Called by uvicorn and the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin (called by uvicorn)."""
+        super().connection_made(transport)
+        self._server_state.connections.add(self)  # type: ignore[arg-type]
+        if self._transport.get_write_buffer_size():
+            # An HTTP response is still being sent. Perhaps HTTP was told to pause: now the transport has said
+            # so in any case, and will tell us when to go on.
+            self._transport.set_write_buffer_limits(0)
+            self._transport.set_write_buffer_limits(HIGH_WATER)
+            self.pause_writing()
+
+    def data_received(self, data: bytes) -> None:
+        """Take the request (called by uvicorn; the event loop has ``get_buffer`` for all that follows)."""
+        data = _as_received(data, self._transport.get_protocol())
+        self.get_buffer(len(data))[: len(data)] = data
+        self.buffer_updated(len(data))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End (called by the event loop)."""
+        self._server_state.connections.discard(self)
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Close the connection because the server goes away (called by uvicorn).
+
+        What the client has sent is still received, up to its Close.
+        """
+        if self._connection.state is OPEN:
+            self._farewell = Close(1012)
+            self._start_close(1012, "")
+        elif self._connection.state is CONNECTING:
+            self._reject(503, body=b"server is going away\n")
+
+    def _read_handshake(self) -> None:
+        event = self._connection.next_event()
+        if isinstance(event, Request):
+            self._serve(event)
+        elif isinstance(event, Fail):
+            if self._connection.request is None:
+                logger.warning("Invalid WebSocket handshake: %s", event.reason)
+            self._finish(event)
+
+    # The application
+
+    def _serve(self, request: Request) -> None:
+        """Start the application."""
+        config, state = self._config, self._server_state
+        if not request.is_upgrade:
+            self._connection.accept()  # which refuses it
+            return
+        limit = config.limit_concurrency
+        if limit is not None and max(len(state.connections), len(state.tasks)) >= limit:
+            logger.warning("Exceeded concurrency limit.")
+            self._connection.reject(503, self._headers(), b"too many connections\n")
+            return
+        self._scope = self._describe(request)
+        context = contextvars.Context() if config.reset_contextvars else None
+        task = self._loop.create_task(self._run(), context=context)
+        state.tasks.add(task)
+        task.add_done_callback(state.tasks.discard)
+
+    def _describe(self, request: Request) -> dict[str, Any]:
+        config = self._config
+        raw_path, _, query_string = request.path.partition("?")
+        return {
+            "type": "websocket",
+            "asgi": {"version": config.asgi_version, "spec_version": "2.5"},
+            "http_version": "1.1",
+            "scheme": "wss" if self._transport.get_extra_info("sslcontext") else "ws",
+            "server": _address(self._local_address),
+            "client": _address(self._remote_address),
+            "root_path": config.root_path,
+            "path": config.root_path + unquote(raw_path),
+            "raw_path": (config.root_path + raw_path).encode("ascii"),
+            "query_string": query_string.encode("ascii"),
+            "headers": [(name.encode("ascii"), value.encode("latin-1")) for name, value in request.headers],
+            "subprotocols": list(request.subprotocols),
+            "state": self._app_state.copy(),
+            "extensions": {"websocket.http.response": {}, "wsframe": {"websocket": self}},
+        }
+
+    async def _run(self) -> None:
+        code, reason = 1011, "internal error"
+        try:
+            result: object = await self._config.loaded_app(self._scope, self._receive_event, self._send_event)
+            if self.state is CONNECTING:
+                logger.error("ASGI callable returned without completing handshake.")
+            elif result is not None:
+                logger.error("ASGI callable should return None, but returned %r.", result)
+            else:
+                code, reason = 1000, ""
+        except ClientDisconnected:
+            pass
+        except Exception:
+            logger.exception("Exception in ASGI application\n")
+        finally:
+            if self.state is CONNECTING:
+                self._reject(500, body=b"Internal Server Error")
+            self._start_close(code, reason)
+            self._discard()
+
+    async def _receive_event(self) -> Event:
+        """Be ``receive``. Cancelling it loses nothing."""
+        if not self._is_announced:
+            self._is_announced = True
+            return {"type": "websocket.connect"}
+        try:
+            message = self._next_whole()
+            if message is None:
+                message = await self._receive()
+        except ConnectionClosed as closed:
+            if self._is_over:
+                raise RuntimeError("websocket.disconnect was received already: nothing follows it") from None
+            self._is_over = True
+            end = closed if self._farewell is None else self._farewell
+            return {"type": "websocket.disconnect", "code": end.code, "reason": end.reason}
+        data = message.data
+        return {"type": "websocket.receive", "text" if type(data) is str else "bytes": data}
+
+    async def _send_event(self, event: Event) -> None:
+        """Be ``send``. It waits while more than 64 KiB are unsent."""
+        state = self.state
+        kind = event["type"]
+        if state is OPEN and kind == "websocket.send":
+            try:
+                await self.send(_payload(event))
+            except ConnectionClosed as closed:
+                raise ClientDisconnected(str(closed)) from None
+            return
+        if state is OPEN:
+            steps = {"websocket.send": None, "websocket.close": self._close}
+        elif state is not CONNECTING:
+            raise ClientDisconnected(f"{kind} was sent when the connection was closing or closed")
+        elif self._start is not None:
+            steps = {"websocket.http.response.body": self._respond}
+        else:
+            steps = {
+                "websocket.accept": self._accept,
+                "websocket.close": self._deny,
+                "websocket.http.response.start": self._begin_response,
+            }
+        step = steps.get(kind)
+        if step is None:
+            raise RuntimeError(f"the application may send {' or '.join(steps)} now, not {kind}")
+        step(event)
+
+    def _accept(self, event: Event) -> None:
+        self._connection.accept(event.get("subprotocol") or None, self._headers(event))
+        self._log("[accepted]")
+        self._opened()
+        self.start()
+
+    def _deny(self, event: Event) -> None:  # noqa: ARG002  # there is no Close to put its code into
+        self._reject(403)
+
+    def _begin_response(self, event: Event) -> None:
+        # It goes out with its body: until then it can still become a 500.
+        self._start = event
+
+    def _respond(self, event: Event) -> None:
+        assert self._start is not None
+        self._body.append(event.get("body", b""))
+        if not event.get("more_body"):
+            self._reject(self._start["status"], self._start, b"".join(self._body))
+
+    def _reject(self, status: int, event: Event = _EMPTY, body: bytes = b"") -> None:
+        self._connection.reject(status, self._headers(event), body)
+        self._log(str(status))
+        self.start()
+
+    def _close(self, event: Event) -> None:
+        code, reason = event.get("code"), event.get("reason") or ""
+        end = Close(1000 if code is None else code, reason)
+        self._start_close(end.code, end.reason)
+        # It is over for the application: whatever the client answers, and without waiting for it.
+        self._farewell = end
+        self._finish(end)
+        self._discard()
+
+    def _headers(self, event: Event = _EMPTY) -> list[tuple[str, str]]:
+        """Return the headers of a response: uvicorn's, and those of an event."""
+        headers: Iterable[tuple[bytes, bytes]] = event.get("headers") or ()
+        return [
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in (*self._server_state.default_headers, *headers)
+            if name.lower() not in _FRAMING
+        ]
+
+    def _log(self, outcome: str) -> None:
+        if self._config.access_log and self._scope:
+            client, query = self._scope["client"], self._scope["query_string"].decode("ascii")
+            logger.info(
+                '%s - "WebSocket %s" %s',
+                "{}:{}".format(*client) if client else "",
+                quote(self._scope["path"]) + ("?" + query if query else ""),
+                outcome,
+            )
+
+
+def _payload(event: Event) -> str | bytes:
+    """Return what websocket.send sends."""
+    octets, text = event.get("bytes"), event.get("text")
+    if type(text) is str and octets is None:
+        return text
+    if isinstance(octets, (bytes, bytearray, memoryview)) and text is None:
+        return octets  # type: ignore[return-value]  # one that is not bytes is as good
+    raise TypeError(
+        "websocket.send must have text, a str, or bytes, not "
+        f"text={type(text).__name__} and bytes={type(octets).__name__}"
+    )
+
+
+def _positive(seconds: float | None) -> float | None:
+    """Return how uvicorn says how often, and we: its 0 is None."""
+    return seconds if seconds and seconds > 0 else None
+
+
+def _address(address: object) -> tuple[str, int | None] | None:
+    """Return a socket's address as it stands in a scope: a Unix socket has a path and no port, or nothing."""
+    if isinstance(address, tuple):
+        return (str(address[0]), int(address[1]))
+    return (address, None) if isinstance(address, str) and address else None
+
+
+def _as_received(request: bytes, http: object) -> bytes:
+    """Return a request as the client has sent it.
+
+    uvicorn says HTTP/1.1 whatever the client said, and drops what came in the same packet; h11 still has it.
+
+    Args:
+        request: the request as uvicorn serialised it.
+        http: what has parsed it.
+    """
+    version = (getattr(http, "scope", None) or {}).get("http_version", "1.1")
+    if version != "1.1":
+        request = request.replace(b" HTTP/1.1\r\n", f" HTTP/{version}\r\n".encode(), 1)
+    parser = getattr(http, "conn", None)
+    return request + (parser.trailing_data[0] if isinstance(parser, h11.Connection) else b"")
