@@ -184,7 +184,8 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
         try:
             message = self._next_whole()
             if message is None:
-                message = await self._receive()
+                await self._wait()  # and then it is there, usually
+                message = self._next_whole() or await self._receive()
         except ConnectionClosed as closed:
             if closed.clean and closed.code in CLEAN_CODES:
                 raise StopAsyncIteration from None
@@ -219,9 +220,13 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
         """
         if not self._send_at_once(message, compress):
             await self._send_slowly(message, compress)
+        if self._is_writing_paused or self._burst >= BURST:
+            await self._pause()
+
+    async def _pause(self) -> None:
         if self._is_writing_paused:
             await self._drain()
-        elif self._burst >= BURST:
+        else:
             # What is sent without ever waiting would keep everybody else from it.
             self._burst = 0
             await asyncio.sleep(0)
