@@ -227,9 +227,11 @@ class WebSocketProtocol(WebSocket):
             return {"type": "websocket.connect"}
         try:
             message = self._next_whole()
+            if message is None and not self._messages:
+                await self._wait()  # as in recv
+                message = self._next_whole()
             if message is None:
-                await self._wait()
-                message = self._next_whole() or await self._receive()
+                message = await self._receive()
         except ConnectionClosed as closed:
             if self._is_over:
                 raise RuntimeError("websocket.disconnect was received already: nothing follows it") from None

@@ -118,12 +118,12 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
             RuntimeError: another task is receiving.
         """
         message = self._next_whole()
+        if message is None and timeout is None and not self._messages:
+            await self._wait()  # and then it is there, usually: the rest is for what comes in pieces
+            message = self._next_whole()
         if message is None:
-            if timeout is None:
+            async with asyncio.timeout(timeout):
                 message = await self._receive()
-            else:
-                async with asyncio.timeout(timeout):
-                    message = await self._receive()
         return message.data
 
     def recv_stream(self) -> Pieces:
@@ -183,9 +183,11 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
     async def __anext__(self) -> str | bytes:
         try:
             message = self._next_whole()
+            if message is None and not self._messages:
+                await self._wait()  # as in recv
+                message = self._next_whole()
             if message is None:
-                await self._wait()  # and then it is there, usually
-                message = self._next_whole() or await self._receive()
+                message = await self._receive()
         except ConnectionClosed as closed:
             if closed.clean and closed.code in CLEAN_CODES:
                 raise StopAsyncIteration from None
