@@ -175,7 +175,7 @@ class WebSocketProtocol(WebSocket):
             self._connection.reject(503, self._headers(), b"too many connections\n")
             return
         self._scope = self._describe(request)
-        context = contextvars.Context() if config.reset_contextvars else None
+        context = contextvars.Context() if getattr(config, "reset_contextvars", False) else None
         task = self._loop.create_task(self._run(), context=context)
         state.tasks.add(task)
         task.add_done_callback(state.tasks.discard)
