@@ -269,8 +269,8 @@ class Publisher(Link):
                 except Lost as lost:
                     self._fail(
                         self._asked,
-                        f"it is not known whether this was published: Redis at {self._server} was lost before "
-                        f"it answered: {lost}",
+                        f"it is not known whether this was published: Redis at {self._server} was lost "
+                        f"before it answered: {lost}",
                     )
                     if self._queue:  # nothing of it was written
                         self._wake.set()
