@@ -84,6 +84,8 @@ class RedisServer:
         for line in self._process.stdout:
             said.append(line)
             if "eady to accept connections" in line:
+                # What it says later it says to nobody, and does not mind.
+                self._process.stdout.close()
                 return
         raise AssertionError("".join(said))
 
@@ -99,7 +101,7 @@ class RedisServer:
     def _end(self, how: signal.Signals) -> None:
         self._process.send_signal(how)
         try:
-            self._process.communicate(timeout=TIMEOUT)
+            self._process.wait(TIMEOUT)
         finally:
             self._process.kill()
 

@@ -10,7 +10,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import trustme
@@ -18,9 +18,10 @@ from adapters import MIB, TIMEOUT, Peer, asynchronous, request
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from redis import Redis
-from redis_server import RedisServer, needs_redis, redis_cluster, redis_server
+from redis.crc import key_slot
+from redis_server import REDIS_SERVER, RedisServer, needs_redis, redis_cluster, redis_server
 
-from wsframe import ConnectionClosed, LocalProtocolError
+from wsframe import LocalProtocolError
 from wsframe.aio import WebSocket, connect, serve
 from wsframe.hub import Hub, Pattern, websocket_of
 
@@ -91,7 +92,7 @@ async def settled(condition) -> None:
     """Wait until Redis or a peer has done what nobody tells us of."""
     async with asyncio.timeout(TIMEOUT):
         while not await asyncio.to_thread(condition):
-            pass
+            await asyncio.sleep(0.01)
 
 
 def subscriptions(url: str) -> tuple[list[bytes], int]:
@@ -142,14 +143,15 @@ async def test_a_message_comes_once_however_many_ways_it_was_subscribed_to(url):
         await hub.unsubscribe(patterns, Pattern("*"), Pattern("never"), "never")
         await hub.publish("news.eu", "5")
         await hub.publish("weather", "6")
+        assert await received(both_client, "5")
         await hub.unsubscribe(both, Pattern("news.*"))
-        await hub.subscribe(both, "end")
-        await hub.subscribe(topic, "end")
-        await hub.subscribe(patterns, "end")
-        await hub.publish("end", "7")
-        assert await received(both_client, "5", "7") or url is not None
-        assert await received(topic_client, "7")
-        assert await received(patterns_client, "5", "7")
+        await hub.publish("news.eu", "7")
+        for websocket in both, topic, patterns:
+            await hub.subscribe(websocket, "end")
+        await hub.publish("end", "8")
+        assert await received(both_client, "8")
+        assert await received(topic_client, "8")
+        assert await received(patterns_client, "5", "7", "8")
 
 
 @asynchronous
@@ -256,6 +258,556 @@ async def test_it_is_compressed_as_the_hub_says(url):
             await publisher.unsubscribe(websocket)
 
 
+# Over Redis
+
+
+@needs_redis
+@pytest.mark.parametrize("kind", ["tcp", "unix", "tls"])
+@asynchronous
+async def test_redis_is_reached_by_tcp_by_a_unix_socket_and_by_tls(kind):
+    with redis_server(unix=kind == "unix", tls=trustme.CA() if kind == "tls" else None) as redis:
+        async with site() as here, Hub(redis.url) as hub, Hub(redis.url) as other:
+            [(websocket, client)] = await here.open()
+            await hub.subscribe(websocket, "news", Pattern("*"))
+            await other.publish("news", "hello")
+            await other.publish("sport", b"x" * MIB)
+            assert await received(client, "hello", b"x" * MIB)
+
+
+@asynchronous
+async def test_programs_in_any_language_publish(redis):
+    async with site() as here, Hub(redis.url) as hub:
+        [(websocket, client)] = await here.open()
+        await hub.subscribe(websocket, "news", Pattern("other\\?"))
+        with redis.client() as foreign:
+            for payload in "é", b"\xff\x00\x01", b"\xff", b"", b"\x80 no UTF-8", b"\xed\xa0\x80":
+                assert foreign.publish("news", payload) == 1
+            assert foreign.publish("other?", "one") == 1
+            assert foreign.publish(b"other\xff", "is no topic of ours") == 0
+        assert await received(client, "é", b"\x00\x01", b"", "", b"\x80 no UTF-8", b"\xed\xa0\x80", "one")
+        command = ["redis-cli", "-p", str(redis.port), "PUBLISH", "news", "hello"]
+        run = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+        assert run.stdout == "1\n"
+        assert await received(client, "hello")
+
+
+@asynchronous
+async def test_programs_in_any_language_hear_what_is_published(redis):
+    with redis.client() as foreign, foreign.pubsub(ignore_subscribe_messages=True) as pubsub:
+        pubsub.subscribe("news")
+        assert pubsub.get_message(timeout=TIMEOUT) is None
+        async with Hub(redis.url) as hub:
+            for message in "é", b"\x00\x01":
+                await hub.publish("news", message)
+        payloads = [pubsub.get_message(timeout=TIMEOUT)["data"] for _ in range(2)]
+        assert payloads == ["é".encode(), b"\xff\x00\x01"]
+
+
+@asynchronous
+async def test_there_is_one_subscription_for_each_topic_and_none_when_all_have_left(redis):
+    async with site() as here, Hub(redis.url) as hub, Hub(redis.url) as second:
+        ends = await here.open(5)
+        for websocket, _ in ends:
+            await hub.subscribe(websocket, "news", Pattern("n*"))
+            await second.subscribe(websocket, "news")
+        with redis.client() as client:
+            assert client.pubsub_numsub("news") == [(b"news", 2)]
+            assert client.publish("news", "x") == 3
+            for number, (websocket, end) in enumerate(ends):
+                if number % 2:
+                    await end.close()
+                else:
+                    await hub.unsubscribe(websocket)
+            await settled(
+                lambda: client.pubsub_numsub("news") == [(b"news", 1)] and not client.pubsub_numpat()
+            )
+        here.is_over.set()
+        for _, end in ends:
+            await end.close()
+        await settled(lambda: subscriptions(redis.url) == ([], 0))
+
+
+@asynchronous
+async def test_many_come_and_go_at_the_same_time(redis):
+    topics = ["a", "b", Pattern("[bc]"), Pattern("?")]
+    random.seed(7)
+    async with site() as here, Hub(redis.url) as hub:
+        ends = await here.open(12)
+        subscribed = {websocket: set() for websocket, _ in ends}
+
+        async def come_and_go(websocket):
+            for _ in range(60):
+                topic = random.choice(topics)
+                if random.random() < 0.5:
+                    await hub.unsubscribe(websocket, topic)
+                    subscribed[websocket].discard(topic)
+                    continue
+                joining = asyncio.create_task(hub.subscribe(websocket, topic))
+                if random.random() < 0.5:
+                    for _ in range(random.randrange(8)):
+                        await asyncio.sleep(0)
+                    joining.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await joining
+                    subscribed[websocket].add(topic)
+
+        await asyncio.gather(*(come_and_go(websocket) for websocket, _ in ends))
+        for websocket, _ in ends:
+            assert set(hub._rooms.keys(websocket)) == {
+                topic if isinstance(topic, Pattern) else topic.encode() for topic in subscribed[websocket]
+            }
+        everything = set().union(*subscribed.values())
+        channels = sorted(topic.encode() for topic in everything if isinstance(topic, str))
+        await settled(lambda: subscriptions(redis.url) == (channels, len(everything) - len(channels)))
+        for topic in "a", "b", "c", "dd":
+            await hub.publish(topic, topic)
+        for websocket, _ in ends:
+            await hub.subscribe(websocket, "end")
+        await hub.publish("end", "end")
+        for websocket, client in ends:
+            expected = [
+                topic
+                for topic in ("a", "b", "c")
+                if any(
+                    it.matches(topic) if isinstance(it, Pattern) else it == topic
+                    for it in subscribed[websocket]
+                )
+            ]
+            assert await received(client, *expected, "end")
+
+
+@asynchronous
+async def test_the_last_one_leaves_while_another_one_joins(redis):
+    async with site() as here, Hub(redis.url) as hub:
+        (one, one_client), (two, two_client) = await here.open(2)
+        for number in range(100):
+            await hub.subscribe(one, "news")
+            joining = asyncio.create_task(hub.subscribe(two, "news"))
+            await hub.unsubscribe(one, "news")
+            if number % 2:
+                await asyncio.sleep(0)
+            await asyncio.gather(joining, hub.unsubscribe(one), hub.subscribe(one, "news"))
+            await hub.publish("news", str(number))
+            assert await received(one_client, str(number))
+            assert await received(two_client, str(number))
+            await asyncio.gather(hub.unsubscribe(one), hub.unsubscribe(two))
+
+
+@asynchronous
+async def test_nothing_is_lost_or_doubled_from_when_subscribe_returns(redis):
+    """While numbers are published, many subscribe and unsubscribe: what each hears has no gap."""
+    async with site() as here, Hub(redis.url) as hub, Hub(redis.url) as publisher:
+        ends = await here.open(6)
+        next_number = 0
+        is_over = False
+
+        async def count():
+            nonlocal next_number
+            while not is_over:
+                next_number += 1
+                await publisher.publish("count", str(next_number - 1))
+
+        async def listen(websocket, client, *topics):
+            for _ in range(15):
+                await hub.subscribe(websocket, *topics)
+                first_after = next_number
+                heard = [int(await client.recv(TIMEOUT))]
+                while heard[-1] < first_after + 3:
+                    heard.append(int(await client.recv(TIMEOUT)))
+                await hub.unsubscribe(websocket)
+                await websocket.send("end")
+                heard += [int(number) async for number in until_end(client)]
+                assert heard[0] <= first_after
+                assert heard == list(range(heard[0], heard[0] + len(heard)))
+
+        counting = asyncio.create_task(count())
+        topics = [["count"], [Pattern("c*")], ["count", Pattern("c*"), Pattern("*t")]] * 2
+        await asyncio.gather(*(listen(*end, *which) for end, which in zip(ends, topics, strict=True)))
+        is_over = True
+        await counting
+
+
+async def until_end(client: WebSocket) -> AsyncIterator[str]:
+    while (message := await client.recv(TIMEOUT)) != "end":
+        yield message
+
+
+@asynchronous
+async def test_unsubscribing_and_closing_end_a_subscribe_that_waits(redis):
+    async with site() as here, Hub(redis.url) as hub:
+        (one, _), (two, _), (three, _) = await here.open(3)
+        joining = asyncio.create_task(hub.subscribe(one, "news"))
+        leaving = asyncio.create_task(hub.subscribe(two, "news"))
+        closing = asyncio.create_task(hub.subscribe(three, "news", "sport"))
+        await asyncio.sleep(0)
+        await hub.unsubscribe(one)
+        two._transport.abort()
+        await joining
+        await leaving
+        await hub.close()
+        with pytest.raises(RuntimeError, match="the hub was closed"):
+            await closing
+        assert [one._closers, three._closers] == [[], []]
+
+
+PROCESS = """
+import asyncio, sys
+from wsframe.aio import serve
+from wsframe.hub import Hub
+
+async def main():
+    async with Hub(sys.argv[1]) as hub:
+        async def handler(ws):
+            await hub.subscribe(ws, "room")
+            await ws.send("welcome")
+            async for message in ws:
+                await hub.publish("room", message)
+        async with serve(handler, "127.0.0.1", 0) as server:
+            print(server.port, flush=True)
+            await asyncio.to_thread(sys.stdin.read)
+
+asyncio.run(main())
+"""
+
+
+@asynchronous
+async def test_hubs_in_several_processes_are_one(redis):
+    async with contextlib.AsyncExitStack() as stack:
+        clients = []
+        for _ in range(2):
+            command = [sys.executable, "-W", "error", "-c", PROCESS, redis.url]
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            stack.callback(process.communicate, timeout=TIMEOUT)
+            port = int(await in_thread(process.stdout.readline))
+            for _ in range(2):
+                client = await stack.enter_async_context(connect(f"ws://127.0.0.1:{port}/"))
+                assert await received(client, "welcome")
+                clients.append(client)
+        for number, client in enumerate(clients):
+            await client.send(f"I am {number}")
+            for other in clients:
+                assert await received(other, f"I am {number}")
+        async with Hub(redis.url) as hub:
+            await hub.publish("room", b"from here")
+        for client in clients:
+            assert await received(client, b"from here")
+
+
+# Redis goes away
+
+
+@needs_redis
+@asynchronous
+async def test_redis_is_killed_and_comes_back(caplog):
+    caplog.set_level(logging.INFO, "wsframe.hub")
+    with redis_server() as redis:
+        async with site() as here, Hub(redis.url) as hub:
+            (one, one_client), (two, two_client), (late, late_client) = await here.open(3)
+            await hub.subscribe(one, "news", Pattern("n*"))
+            await hub.subscribe(two, "sport")
+            await hub.publish("news", "before")
+            assert await received(one_client, "before")
+            redis.kill()
+            # It may have been on its way.
+            with pytest.raises(ConnectionError, match="published"):
+                await hub.publish("news", "lost")
+            address = f"Redis at 127.0.0.1:{redis.port}"
+            for _ in range(2):
+                with pytest.raises(ConnectionError, match=f"not published: cannot connect to {address}: "):
+                    await hub.publish("news", "lost")
+            joining = asyncio.create_task(hub.subscribe(late, "late", "news", "sport"))
+            again = asyncio.create_task(hub.subscribe(one, "news", "more"))
+            given_up = asyncio.create_task(hub.subscribe(late, "given up", "news"))
+            await asyncio.sleep(0)
+            given_up.cancel()
+            await asyncio.wait([given_up])
+            again.cancel()
+            await asyncio.wait([again])
+            assert not joining.done()
+            redis.restart()
+            await joining
+            assert set(hub._rooms.keys(late)) == {b"late", b"news", b"sport"}
+            assert set(hub._rooms.keys(one)) == {b"news", Pattern("n*")}
+            for topic in "news", "sport", "late", "given up":
+                await hub.publish(topic, f"after {topic}")
+            assert await received(one_client, "after news")
+            assert await received(two_client, "after sport")
+            assert await received(late_client, "after news", "after sport", "after late")
+            assert subscriptions(redis.url) == ([b"late", b"news", b"sport"], 1)
+            away, *others, back = [record.getMessage() for record in caplog.records]
+            assert away.startswith(f"{address} is away, and what is published meanwhile will be missed: ")
+            assert len(others) <= 1  # another reason: connection refused
+            assert back == f"{address} is back; resubscribed to 4 topics"
+            assert caplog.records[0].levelname == "WARNING"
+            caplog.clear()
+
+
+@needs_redis
+@asynchronous
+async def test_what_was_to_be_published_when_redis_went_away(caplog):
+    with redis_server() as redis:
+        async with Hub(redis.url) as hub:
+            await hub.publish("news", "hello")
+            redis.hang()
+            publishing = [asyncio.create_task(hub.publish("news", str(number))) for number in range(10)]
+            publisher = hub._broker._nodes[f"127.0.0.1:{redis.port}"]._publisher
+            while len(publisher._asked) != 10:
+                await asyncio.sleep(0)
+            cancelled = publishing.pop()
+            cancelled.cancel()
+            redis.kill()
+            for task in publishing:
+                with pytest.raises(
+                    ConnectionError, match="it is not known whether this was published: Redis at "
+                ):
+                    await task
+            redis.restart()
+            await hub.publish("news", "back")
+            assert cancelled.cancelled()
+
+
+@needs_redis
+@asynchronous
+async def test_a_redis_that_hangs_is_noticed(caplog):
+    with redis_server() as redis:
+        async with site() as here, Hub(f"{redis.url}?health_check_interval=1") as hub:
+            [(websocket, client)] = await here.open()
+            await hub.subscribe(websocket, "news")
+            await hub.publish("news", "before")
+            redis.hang()
+            with pytest.raises(ConnectionError, match=r"not known .*: it has not answered for 1 s"):
+                await hub.publish("news", "lost?")
+            with pytest.raises(ConnectionError, match=r"not published: .*: it does not answer"):
+                await hub.publish("news", "lost")
+            joining = asyncio.create_task(hub.subscribe(websocket, "sport"))
+            while not caplog.records:
+                await asyncio.sleep(0.01)
+            redis.proceed()
+            await joining
+            await hub.subscribe(websocket, "news")
+            await hub.publish("sport", "after")
+            messages = [await client.recv(TIMEOUT), await client.recv(TIMEOUT)]
+            # It had been received, and so it was published when the process went on, but not to us.
+            assert messages == ["before", "after"]
+            assert "is away" in caplog.text
+            caplog.clear()
+
+
+def pings(admin: Redis) -> int:
+    return admin.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"]
+
+
+@needs_redis
+@asynchronous
+async def test_a_redis_that_is_quiet_is_not_taken_for_dead():
+    with redis_server() as redis:
+        async with site() as here, Hub(f"{redis.url}?health_check_interval=1") as hub:
+            [(websocket, client)] = await here.open()
+            await hub.publish("news", "")
+            await hub.subscribe(websocket, "news")
+            with redis.client() as admin:
+                await settled(lambda: pings(admin) >= 4)
+                connections = admin.info("stats")["total_connections_received"]
+            await hub.publish("news", "hello")
+            assert await received(client, "hello")
+            await hub.unsubscribe(websocket)
+            with redis.client() as admin:
+                before = pings(admin)
+                await settled(lambda: pings(admin) >= before + 2)
+                assert admin.info("stats")["total_connections_received"] == connections + 1
+
+
+@needs_redis
+@asynchronous
+async def test_it_closes_while_redis_is_away(caplog):
+    with redis_server() as redis:
+        async with site() as here, Hub(redis.url) as hub:
+            [(websocket, _)] = await here.open()
+            await hub.subscribe(websocket, "news")
+            redis.kill()
+            joining = asyncio.create_task(hub.subscribe(websocket, "sport"))
+            while not caplog.records:
+                await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="the hub was closed"):
+            await joining
+        with pytest.raises(ConnectionError, match=f"cannot connect to Redis at 127.0.0.1:{redis.port}: "):
+            await Hub(redis.url).__aenter__()
+        redis.restart()
+        caplog.clear()
+
+
+@needs_redis
+@asynchronous
+async def test_redis_refuses(caplog):
+    with redis_server() as redis:
+        with redis.client() as admin:
+            admin.execute_command(*["ACL", "SETUSER", "ann", "on", ">pw", "~*", "&news*", "+@all", "-info"])
+            admin.execute_command(*["ACL", "SETUSER", "default", "on", ">secret"])
+        port = redis.port
+        for wrong in f"redis://127.0.0.1:{port}", f"redis://:wrong@127.0.0.1:{port}":
+            with pytest.raises(
+                ConnectionError, match=f"cannot connect to Redis at 127.0.0.1:{port}"
+            ) as caught:
+                await Hub(wrong).__aenter__()
+            assert "wrong@" not in str(caught.value)
+        async with site() as here, Hub(f"redis://ann:pw@127.0.0.1:{port}/1") as hub:
+            [(websocket, client)] = await here.open()
+            assert "is taken for no cluster" in caplog.text
+            caplog.clear()
+            with pytest.raises(PermissionError, match="Redis refuses it: "):
+                await hub.subscribe(websocket, "news", "secret", Pattern("*"))
+            assert hub._rooms.keys(websocket) == []
+            assert "refuses a subscription" in caplog.text
+            caplog.clear()
+            with pytest.raises(PermissionError, match="Redis refuses it: "):
+                await hub.publish("secret", "hello")
+            await hub.subscribe(websocket, "news")
+            await hub.publish("news", "hello")
+            assert await received(client, "hello")
+
+
+# A Redis Cluster
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[list[RedisServer]]:
+    if REDIS_SERVER is None:
+        pytest.skip("redis-server is not installed (Debian: redis-server)")
+    with redis_cluster() as nodes:
+        yield nodes
+
+
+def topics_of(cluster: list[RedisServer]) -> list[str]:
+    """Return a topic for each node, as the node itself sees it."""
+    topics = []
+    for node in cluster:
+        with node.client() as client:
+            [(first, last)] = [
+                (first, last)
+                for first, last, (_, port, *_) in client.execute_command("CLUSTER", "SLOTS")
+                if port == node.port
+            ]
+        topics.append(
+            next(topic for topic in map(str, range(100)) if first <= key_slot(topic.encode()) <= last)
+        )
+    return topics
+
+
+def shard_channels(cluster: list[RedisServer]) -> list[list[bytes]]:
+    """Return what is subscribed to on each node."""
+    channels = []
+    for node in cluster:
+        with node.client() as client:
+            channels.append(client.execute_command("PUBSUB", "SHARDCHANNELS"))
+    return channels
+
+
+@asynchronous
+async def test_a_cluster_has_a_topic_on_each_node(cluster):
+    topics = topics_of(cluster)
+    async with site() as here, Hub(cluster[0].url) as hub, Hub(cluster[2].url) as other:
+        (one, one_client), (two, two_client) = await here.open(2)
+        await hub.subscribe(one, *topics)
+        await other.subscribe(two, topics[1], topics[1])
+        assert shard_channels(cluster) == [[topic.encode()] for topic in topics]
+        numbers = [str(number) for number in range(200)]
+        await asyncio.gather(*(other.publish(topics[1], number) for number in numbers))
+        assert await received(one_client, *numbers)
+        assert await received(two_client, *numbers)
+        for topic in topics:
+            await hub.publish(topic, f"on {topic}")
+            assert await received(one_client, f"on {topic}")
+        assert await received(two_client, f"on {topics[1]}")
+        for node, topic in zip(cluster, topics, strict=True):
+            with node.client() as foreign:
+                assert foreign.execute_command("SPUBLISH", topic, b"\xff\x00") >= 1
+            assert await received(one_client, b"\x00")
+        with pytest.raises(ValueError, match="there are no patterns on a Redis Cluster"):
+            await hub.subscribe(one, "news", Pattern("*"))
+        assert len(hub._rooms.keys(one)) == 3
+        await hub.unsubscribe(one)
+        await two_client.close()
+        await settled(lambda: shard_channels(cluster) == [[], [], []])
+
+
+@asynchronous
+async def test_a_topic_follows_its_slot_to_another_node(cluster):
+    old, new, _ = cluster
+    topic, *others = topics_of(cluster)
+    with new.client() as client:
+        target = client.execute_command("CLUSTER", "MYID")
+    with old.client() as client:
+        source = client.execute_command("CLUSTER", "MYID")
+    slot = key_slot(topic.encode())
+
+    def move(node_id: bytes) -> None:
+        for node in sorted(cluster, key=lambda node: node is old):
+            with node.client() as client:
+                client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", node_id)
+
+    async with site() as here, Hub(old.url) as hub, Hub(old.url) as publisher, Hub(old.url) as stale:
+        (one, one_client), (two, two_client) = await here.open(2)
+        await hub.subscribe(one, topic, *others)
+        await publisher.publish(topic, "before")
+        assert await received(one_client, "before")
+        await asyncio.to_thread(move, target)
+        try:
+            await settled(lambda: topic.encode() in shard_channels(cluster)[1])
+            # These are told by the old node where it is now.
+            await publisher.publish(topic, "after")
+            await stale.subscribe(two, topic)
+            await publisher.publish(topic, "again")
+            assert await received(one_client, "after", "again")
+            assert await received(two_client, "again")
+            for other in others:
+                await publisher.publish(other, other)
+            assert await received(one_client, *others)
+            assert topic.encode() not in shard_channels(cluster)[0]
+        finally:
+            await asyncio.to_thread(move, source)
+    await settled(lambda: shard_channels(cluster) == [[], [], []])
+
+
+@asynchronous
+async def test_a_node_of_a_cluster_is_killed_and_comes_back(cluster, caplog):
+    caplog.set_level(logging.INFO, "wsframe.hub")
+    topics = topics_of(cluster)
+    async with site() as here, Hub(cluster[0].url) as hub:
+        (websocket, client), (late, late_client) = await here.open(2)
+        await hub.subscribe(websocket, *topics)
+        cluster[0].kill()
+        try:
+            with pytest.raises(ConnectionError, match="published"):
+                await hub.publish(topics[0], "lost")
+            for topic in topics[1:]:
+                await hub.publish(topic, "others go on")
+            assert await received(client, "others go on", "others go on")
+            joining = asyncio.create_task(hub.subscribe(late, topics[0]))
+            while not caplog.records:
+                await asyncio.sleep(0)
+            assert not joining.done()
+        finally:
+            cluster[0].restart()
+        await joining
+        await published(hub, topics[0], "back")
+        assert await received(client, "back")
+        assert await received(late_client, "back")
+        texts = [record.getMessage() for record in caplog.records]
+        assert texts[0].startswith(f"Redis at 127.0.0.1:{cluster[0].port} is away")
+        assert texts[-1] == f"Redis at 127.0.0.1:{cluster[0].port} is back; resubscribed to 1 topics"
+        caplog.clear()
+
+
+async def published(hub: Hub, topic: str, message: str) -> None:
+    """Publish as soon as it can be: a node that was restarted takes a while to trust itself."""
+    async with asyncio.timeout(TIMEOUT):
+        while True:
+            try:
+                return await hub.publish(topic, message)
+            except ConnectionError:
+                await asyncio.sleep(0.01)
+
+
 # What is refused
 
 
@@ -269,7 +821,7 @@ def test_a_hub_says_what_it_wants():
         Hub(6379)
     with pytest.raises(ValueError, match='slow must be "drop" or "close", not \'wait\''):
         Hub(slow="wait")
-    with pytest.raises(ValueError, match="this is none: .*colour") as caught:
+    with pytest.raises(ValueError, match=r"this is none: .*colour") as caught:
         Hub("redis://:secret@localhost?colour=red")
     assert "secret" not in str(caught.value)
 
