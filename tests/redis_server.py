@@ -136,18 +136,20 @@ def redis_server(
 
 
 @contextmanager
-def redis_cluster(size: int = 3) -> Iterator[list[RedisServer]]:
-    """Run a Redis Cluster, whose nodes have equal shares of the slots."""
+def redis_cluster(size: int = 3, *, has_replica: bool = False) -> Iterator[list[RedisServer]]:
+    """Run a Redis Cluster, whose nodes have equal shares of the slots; one more is a replica of the first."""
     with ExitStack() as stack:
         nodes = []
-        for _ in range(size):
+        for _ in range(size + has_replica):
             bus = ("--cluster-port", str(free_port()))
             options = ("--cluster-enabled", "yes", *bus, "--cluster-require-full-coverage", "no")
-            nodes.append(stack.enter_context(redis_server(options=options)))
+            patience = ("--cluster-node-timeout", "1000")  # milliseconds
+            nodes.append(stack.enter_context(redis_server(options=options + patience)))
         for number, node in enumerate(nodes):
             first, last = 16384 * number // size, 16384 * (number + 1) // size - 1
             with node.client() as client:
-                client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+                if number < size:
+                    client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
                 client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
                 if node is not nodes[0]:
                     meeting_port = nodes[0]._options[nodes[0]._options.index("--cluster-port") + 1]
@@ -157,6 +159,11 @@ def redis_cluster(size: int = 3) -> Iterator[list[RedisServer]]:
             with node.client() as client:
                 # The nodes gossip, and tell nobody when they are done.
                 while len(client.execute_command("CLUSTER", "SLOTS")) < size:
+                    assert time.monotonic() < deadline
+        if has_replica:
+            with nodes[0].client() as first, nodes[-1].client() as replica:
+                replica.execute_command("CLUSTER", "REPLICATE", first.execute_command("CLUSTER", "MYID"))
+                while replica.info("replication").get("master_link_status") != "up":
                     assert time.monotonic() < deadline
         yield nodes
 

@@ -306,11 +306,6 @@ class Subscriber(Link):
         self._unanswered: dict[Key, int] = {}  # how many answers are to come
         self._problem: str | None = None  # why it is away
 
-    @property
-    def is_needed(self) -> bool:
-        """Whether anything is wanted."""
-        return bool(self._wanted)
-
     def want(self, key: Key) -> None:
         """Subscribe; ``Rooms.confirm`` is called when it is confirmed."""
         self._wanted[key] = None
@@ -534,7 +529,7 @@ class Redis:
                     "Redis at %s is taken for no cluster, as it may not be asked: %s", self._server, error
                 )
                 about = b""
-            self._is_cluster = b"cluster_enabled:1" in about
+            self._is_cluster = isinstance(about, bytes) and b"cluster_enabled:1" in about
             if self._is_cluster:
                 await self._look([self._server])
                 self._keeper = asyncio.create_task(self._keep())
