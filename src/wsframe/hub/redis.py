@@ -33,9 +33,8 @@ __all__ = ["Redis"]
 
 logger = logging.getLogger("wsframe.hub")
 
-BACKOFF = Backoff(
-    0.25, 1.6, 5.0
-)  # all hubs of a Redis that restarts come back within seconds, but not at once
+# All hubs of a Redis that restarts come back within seconds, but not at once.
+BACKOFF = Backoff(0.25, 1.6, 5.0)
 HEALTH_CHECK_INTERVAL = 10.0  # seconds
 BATCH = 262144  # octets that are written at a time
 BURST = 1000  # deliveries, after which others have a turn
@@ -459,7 +458,7 @@ class Node:
         self._tasks: dict[Link, asyncio.Task[None]] = {}
 
     def _run(self, link: Any) -> Any:
-        if link not in self._tasks:
+        if link not in self._tasks or self._tasks[link].done():
             self._tasks[link] = asyncio.create_task(link.run())
         return link
 
