@@ -123,46 +123,26 @@ def test_a_dashboard_shows_what_matches() -> None:
     asyncio.run(main())
 
 
-def test_an_asgi_application_publishes_and_subscribes(redis: RedisServer) -> None:
-    """It is called as a server calls it; tests/test_asgi.py is about servers."""
-    names: dict[str, Any] = {}
-    exec(changed(ASGI, '"redis://localhost"', repr(redis.url)), names)
+def test_an_asgi_application_publishes_and_subscribes(redis: RedisServer, tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text(changed(ASGI, '"redis://localhost"', repr(redis.url)))
+    command = [sys.executable, "-m", "wsframe", "asgi", "module:app", "--port", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            found = (re.search(r"127\.0\.0\.1:(\d+) ", line) for line in process.stderr)
+            port = next(match[1] for match in found if match)
 
-    async def main() -> None:
-        events: asyncio.Queue[Any] = asyncio.Queue()
-        sent: asyncio.Queue[Any] = asyncio.Queue()
-        events.put_nowait({"type": "lifespan.startup"})
-        lifespan = asyncio.create_task(names["app"]({"type": "lifespan"}, events.get, sent.put))
-        assert await sent.get() == {"type": "lifespan.startup.complete"}
+            def dial(path: str) -> WebSocket:
+                return connect(f"ws://127.0.0.1:{port}{path}")
 
-        async def handler(websocket: wsframe.aio.WebSocket) -> None:
-            async def receive() -> dict[str, Any]:
-                if is_new:
-                    return {"type": is_new.pop()}
-                try:
-                    message = await websocket.recv()
-                except wsframe.ConnectionClosed as closed:
-                    return {"type": "websocket.disconnect", "code": closed.code}
-                kind = "text" if isinstance(message, str) else "bytes"
-                return {"type": "websocket.receive", kind: message}
-
-            is_new = ["websocket.connect"]
-            extensions = {"wsframe": {"websocket": websocket}}
-            scope = {"type": "websocket", "path": websocket.path, "extensions": extensions}
-            await names["app"](scope, receive, sent.put)
-
-        async with wsframe.aio.serve(handler, "127.0.0.1", 0) as server:
-            uri = f"ws://127.0.0.1:{server.port}/lobby"
-            async with wsframe.aio.connect(uri) as one, wsframe.aio.connect(uri) as two:
-                await one.send("1")
-                assert await one.recv() == "1"
-                await two.send(b"2")
-                while (message := await two.recv()) != b"2":
-                    assert message == "1"
-                assert await one.recv() == b"2"
-        events.put_nowait({"type": "lifespan.shutdown"})
-        await lifespan
-        answers = [sent.get_nowait()["type"] for _ in range(sent.qsize())]
-        assert answers == ["websocket.accept"] * 2 + ["lifespan.shutdown.complete"]
-
-    asyncio.run(main())
+            with joined(dial, "/lobby") as one, joined(dial, "/lobby") as two:
+                assert one.recv(TIMEOUT) == "I am here"  # two is
+                for message in "", b"\0":
+                    one.send(message)
+                    assert one.recv(TIMEOUT) == two.recv(TIMEOUT) == message
+            process.terminate()
+            errors = process.stderr.read()
+            assert "Application shutdown complete." in errors
+            assert "Traceback" not in errors
+        finally:
+            process.kill()
