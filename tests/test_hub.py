@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import trustme
@@ -384,6 +385,26 @@ async def test_nothing_is_lost_or_doubled_from_when_subscribe_returns(redis):
 async def until_end(client: WebSocket) -> AsyncIterator[str]:
     while (message := await client.recv(TIMEOUT)) != "end":
         yield message
+
+
+@asynchronous
+async def test_others_have_their_turn_while_messages_pour_in(redis):
+    async with site() as here, Hub(redis.url) as hub:
+        ends = await here.open(50)
+        for websocket, _ in ends:
+            await hub.subscribe(websocket, "news")
+        watched, client = ends[0]
+        sent = set()
+        with redis.client() as foreign, foreign.pipeline(transaction=False) as pipeline:
+            for number in range(1000):
+                pipeline.publish("news", str(number))
+            pipeline.execute()
+        while watched.counters.messages_sent < 1000:
+            await asyncio.sleep(0)
+            sent.add(watched.counters.messages_sent)
+        # They are in few pieces, each of which could be read without waiting.
+        assert len(sent) > 40
+        assert await received(client, *map(str, range(1000)))
 
 
 @asynchronous
@@ -881,3 +902,13 @@ async def test_the_websocket_of_a_scope():
                 websocket_of({"type": "websocket", **extensions})
         with pytest.raises(RuntimeError, match="a scope of type 'http' has no WebSocket"):
             websocket_of({"type": "http"})
+
+
+# Under load
+
+
+@needs_redis
+def test_the_load_program_finds_all_well():
+    command = [sys.executable, str(Path(__file__).with_name("hub_load.py")), "--quick"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+    assert (run.returncode, run.stderr, run.stdout.splitlines()[-1]) == (0, "", "well")
