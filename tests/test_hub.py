@@ -677,6 +677,61 @@ async def test_what_is_no_redis_is_not_taken_for_one():
             assert connections == before + 1
 
 
+@asynchronous
+async def test_a_member_is_one_from_the_last_answer_on():
+    """The last member leaves, and another one comes, before Redis has answered at all."""
+    heard = b""
+    connection = None
+
+    async def be_redis(reader, writer):
+        nonlocal heard, connection
+        while octets := await reader.read(65536):
+            heard += octets
+            writer.write(
+                b"+OK\r\n" * octets.count(b"SETINFO") + b"$0\r\n\r\n" * octets.count(b"\r\nINFO\r\n")
+            )
+            if b"SUBSCRIBE" in octets:
+                connection = writer
+        writer.close()
+
+    def push(kind: bytes, last: bytes) -> None:
+        connection.write(b"*3\r\n$%d\r\n%b\r\n$4\r\nnews\r\n%b\r\n" % (len(kind), kind, last))
+
+    server = await asyncio.start_server(be_redis, "127.0.0.1", 0)
+    url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, site() as here, Hub(url) as hub:
+        (one, _), (two, client) = await here.open(2)
+        leaving = asyncio.create_task(hub.subscribe(one, "news"))
+        while heard.count(b"SUBSCRIBE") != 1:
+            await asyncio.sleep(0)
+        await hub.unsubscribe(one)
+        joining = asyncio.create_task(hub.subscribe(two, "news"))
+        while heard.count(b"SUBSCRIBE") != 3:
+            await asyncio.sleep(0)
+        push(b"subscribe", b":1")
+        push(b"message", b"$5\r\nearly")
+        push(b"unsubscribe", b":0")
+        push(b"subscribe", b":1")
+        push(b"message", b"$4\r\nlate")
+        assert await received(client, "late")
+        await joining
+        await leaving
+
+
+@asynchronous
+async def test_who_gives_up_when_redis_confirms_is_no_member(redis):
+    async with site() as here, Hub(redis.url) as hub:
+        [(websocket, _)] = await here.open()
+        joining = asyncio.create_task(hub.subscribe(websocket, "news"))
+        await asyncio.sleep(0)
+        joining.cancel()
+        hub._rooms.confirm(b"news")
+        await asyncio.wait([joining])
+        assert joining.cancelled()
+        assert hub._rooms.keys(websocket) == websocket._closers == []
+    await settled(lambda: subscriptions(redis.url) == ([], 0))
+
+
 @needs_redis
 @asynchronous
 async def test_it_closes_while_redis_is_away(caplog):
