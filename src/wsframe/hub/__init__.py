@@ -7,8 +7,8 @@
                                    |                    ^
                                    +------- message ----+        one message, encoded once, for all of them
 
-hub.py is the face. rooms.py knows who is subscribed to what, and delivers. redis.py speaks to Redis, or to
-the nodes of a Redis Cluster, by redis-py. pattern.py is Redis' glob.
+hub.py is the face. rooms.py knows who is subscribed to what, and delivers. redis.py knows which Redis, or
+which node of a Redis Cluster, has a topic, and links.py speaks to it. pattern.py is Redis' glob.
 
 A topic is a channel of Redis, and a message is its payload there, so programs in any language can publish:
 
