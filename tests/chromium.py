@@ -125,7 +125,7 @@ def chromium(authority: trustme.CA) -> Iterator[Browser]:
         options.binary_location = CHROMIUM
         for option in [*OPTIONS, f"--user-data-dir={home}/profile"]:
             options.add_argument(option)
-        # All its processes are in a session of their own, which tells them from others.
+        # By their session and their home its processes are told from others.
         environment = {**os.environ, "HOME": folder}
         service = ChromeService(CHROMEDRIVER, env=environment, popen_kw={"start_new_session": True})
         try:
@@ -133,28 +133,28 @@ def chromium(authority: trustme.CA) -> Iterator[Browser]:
             try:
                 yield Browser(driver)
             finally:
-                left = [os.pidfd_open(pid) for pid in session(service.process.pid)]
+                left = list(processes(service.process.pid, folder))
                 driver.quit()
+                driver.command_executor.close()
         finally:
             service.stop()
             if service.process is not None:
                 service.process.wait(TIMEOUT)
                 assert service.process.stdin is not None
                 service.process.stdin.close()
-        for pid in left:
+        for process in left:
             try:
-                assert select.select([pid], [], [], TIMEOUT)[0], "Chromium does not end"
+                assert select.select([process], [], [], TIMEOUT)[0], "Chromium does not end"
             finally:
                 with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(pid, signal.SIGKILL)
-                os.close(pid)
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+                os.close(process)
 
 
-def session(leader: int) -> list[int]:
-    """Return the processes of a session, without its leader."""
-    pids = []
+def processes(leader: int, home: str) -> Iterator[int]:
+    """Open Chromium's processes: those of its driver's session, and those that live in this home."""
     for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):
-        with suppress(ProcessLookupError):
-            if os.getsid(pid) == leader != pid:
-                pids.append(pid)
-    return pids
+        with suppress(ProcessLookupError, FileNotFoundError, PermissionError):
+            is_ours = os.getsid(pid) == leader or home.encode() in Path(f"/proc/{pid}/environ").read_bytes()
+            if is_ours and pid != leader:
+                yield os.pidfd_open(pid)
