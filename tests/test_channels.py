@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from adapters import TIMEOUT, Peer
 from django_chat import EXAMPLE, Site, site
-from redis_server import RedisServer, needs_redis, redis_server
+from redis_server import RedisServer, needs_redis
 
 from wsframe import ConnectionClosed, HandshakeRejected, Opcode
 
@@ -28,12 +28,6 @@ LOST = "connection was lost: the stream ended without a Close"
 
 
 @pytest.fixture(scope="module")
-def broker() -> Iterator[RedisServer]:
-    with redis_server() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def alone() -> Iterator[Site]:
     """The example without any setting: its layer is in memory."""
     with site() as chat:
@@ -41,20 +35,20 @@ def alone() -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def processes(broker: RedisServer) -> Iterator[tuple[Site, Site]]:
-    with site(REDIS_URL=broker.url) as here, site(REDIS_URL=broker.url) as there:
+def processes(redis: RedisServer) -> Iterator[tuple[Site, Site]]:
+    with site(REDIS_URL=redis.url) as here, site(REDIS_URL=redis.url) as there:
         yield here, there
 
 
 @pytest.fixture
-def here(broker: RedisServer, processes: tuple[Site, Site]) -> Iterator[Site]:
+def here(redis: RedisServer, processes: tuple[Site, Site]) -> Iterator[Site]:
     """The first of two processes. A test leaves nothing behind in both of them, nor in Redis."""
     yield processes[0]
     for process in processes:
         assert process.tasks() == ""
     # Messages for who has just gone, channels_redis leaves to expire.
-    with broker.client() as client:
-        assert [key for key in keys(broker) if not 0 < client.ttl(key) <= 60] == []
+    with redis.client() as client:
+        assert [key for key in keys(redis) if not 0 < client.ttl(key) <= 60] == []
         client.flushall()
 
 
@@ -69,14 +63,14 @@ def room(request: pytest.FixtureRequest) -> str:
     return "/rooms/" + re.sub(r"[^a-z0-9]+", "-", request.node.name)[-40:] + "/"
 
 
-def keys(broker: RedisServer) -> list[bytes]:
+def keys(redis: RedisServer) -> list[bytes]:
     """Return what channels_redis has in Redis: members of groups, and messages for them."""
-    with broker.client() as client:
+    with redis.client() as client:
         return client.keys("asgi*")
 
 
-def members(broker: RedisServer, room: str) -> int:
-    with broker.client() as client:
+def members(redis: RedisServer, room: str) -> int:
+    with redis.client() as client:
         return client.zcard("asgi:group:room." + room.split("/")[2])
 
 
@@ -175,7 +169,7 @@ def test_the_synchronous_consumer(alone):
     ],
 )
 @needs_redis
-def test_denied(broker, here, room, path, options):
+def test_denied(redis, here, room, path, options):
     path = path or room
     with pytest.raises(HandshakeRejected) as rejected:
         here.connect(path, **{"cookie": here.enter("Ada"), **options})
@@ -184,7 +178,7 @@ def test_denied(broker, here, room, path, options):
         {"type": "websocket.connect"},
         {"type": "websocket.disconnect", "code": 1006, "reason": "handshake was refused with 403"},
     ]
-    assert keys(broker) == []
+    assert keys(redis) == []
 
 
 def test_allowed_hosts(room):
@@ -247,32 +241,32 @@ ENDINGS = {
 
 @pytest.mark.parametrize(("end", "code", "reason"), ENDINGS.values(), ids=ENDINGS)
 @needs_redis
-def test_endings(broker, here, there, room, end, code, reason):
+def test_endings(redis, here, there, room, end, code, reason):
     with there.connect(room, there.enter("Bob")) as bob:
         assert told(bob) == {"name": "Bob", "came": True}
         with here.open(room, here.enter("Ada")) as ada:
             assert read(ada) == {"name": "Ada", "came": True}
-            assert members(broker, room) == 2
+            assert members(redis, room) == 2
             end(ada)
             received = here.ended(room)
         assert kinds(received)[0] == "connect"
         assert kinds(received).count("disconnect") == 1
         assert received[-1] == {"type": "websocket.disconnect", "code": code, "reason": reason}
-        assert members(broker, room) == 1
+        assert members(redis, room) == 1
         assert here.tasks() == ""
         # The consumer has seen it too, and has said so.
         assert told(bob) == {"name": "Ada", "came": True}
         assert told(bob) == {"name": "Ada", "left": code}
     assert there.ended(room)[-1] == {"type": "websocket.disconnect", "code": 1000, "reason": ""}
     assert there.tasks() == ""
-    assert keys(broker) == []
+    assert keys(redis) == []
 
 
 @needs_redis
-def test_server_shutdown(broker, there, room):
+def test_server_shutdown(redis, there, room):
     with there.connect(room, there.enter("Bob")) as bob:
         assert told(bob) == {"name": "Bob", "came": True}
-        with site(REDIS_URL=broker.url) as chat:
+        with site(REDIS_URL=redis.url) as chat:
             with chat.open(room, chat.enter("Ada")) as ada:
                 assert read(ada) == {"name": "Ada", "came": True}
                 chat.process.send_signal(signal.SIGTERM)
@@ -287,28 +281,28 @@ def test_server_shutdown(broker, there, room):
             assert chat.process.wait(TIMEOUT) in (0, -signal.SIGTERM)
         assert told(bob) == {"name": "Ada", "came": True}
         assert told(bob) == {"name": "Ada", "left": 1012}
-        assert members(broker, room) == 1
+        assert members(redis, room) == 1
     there.ended(room)
     assert there.tasks() == ""
-    assert keys(broker) == []
+    assert keys(redis) == []
 
 
 @needs_redis
-def test_a_process_that_is_killed_leaves_its_members_for_a_day(broker, here, room):
-    with site(REDIS_URL=broker.url) as chat, chat.connect(room, chat.enter("Ada")) as ada:
+def test_a_process_that_is_killed_leaves_its_members_for_a_day(redis, here, room):
+    with site(REDIS_URL=redis.url) as chat, chat.connect(room, chat.enter("Ada")) as ada:
         assert told(ada)["came"]
         chat.process.kill()
         with pytest.raises(ConnectionClosed):
             ada.recv(TIMEOUT)
-    with broker.client() as client:
-        (group,) = keys(broker)
+    with redis.client() as client:
+        (group,) = keys(redis)
         assert client.zcard(group) == 1
         assert 0 < client.ttl(group) <= DAY
         client.delete(group)
 
 
 @needs_redis
-def test_a_message_comes_when_the_client_has_gone(broker, here, there, room):
+def test_a_message_comes_when_the_client_has_gone(redis, here, there, room):
     """To send it is an error, and leaves the consumer all the same its disconnect."""
     with there.connect(room, there.enter("Bob")) as bob:
         assert told(bob)["came"]
@@ -318,14 +312,14 @@ def test_a_message_comes_when_the_client_has_gone(broker, here, there, room):
             assert here.hear("gone")["gone"] == room
             bob.send(say("are you there?"))
             assert kinds(here.ended(room)) == ["connect", "disconnect"]
-        assert members(broker, room) == 1
+        assert members(redis, room) == 1
         assert told(bob) == {"name": "Ada", "came": True}
         assert told(bob) == {"name": "Bob", "html": "<p>are you there?</p>"}
         assert told(bob) == {"name": "Ada", "left": 1006}
 
 
 @needs_redis
-def test_many_come_and_go_at_once(broker, here, there, room):
+def test_many_come_and_go_at_once(redis, here, there, room):
     """Half of them vanish while others still speak: nobody stays in the room."""
     cookies = here.enter("Ada"), there.enter("Bob")
     with there.connect(room, cookies[1]):
@@ -341,15 +335,15 @@ def test_many_come_and_go_at_once(broker, here, there, room):
         endings = [chat.ended(room) for chat in (here, there) for _ in range(20)]
         assert [kinds(received).count("disconnect") for received in endings] == [1] * 40
         assert {received[-1]["code"] for received in endings} <= {1006, 3001}
-        assert members(broker, room) == 1
+        assert members(redis, room) == 1
     assert kinds(there.ended(room)) == ["connect", "disconnect"]
-    assert members(broker, room) == 0
+    assert members(redis, room) == 0
 
 
 @needs_redis
-def test_a_room_in_which_nobody_speaks(broker, here, room):
+def test_a_room_in_which_nobody_speaks(redis, here, room):
     """Its consumer waits for messages from Redis, and asks again after 5 seconds."""
-    with here.connect(room, here.enter("Ada")) as ada, broker.client() as client:
+    with here.connect(room, here.enter("Ada")) as ada, redis.client() as client:
         assert told(ada)["came"]
         client.config_resetstat()
         while not client.info("commandstats").get("cmdstat_bzpopmin"):
