@@ -212,7 +212,7 @@ def test_an_asyncio_client(site: Site):
             await websocket.send("a")
             return await websocket.recv()
 
-    assert site.loop.run(visiting) == "a"
+    assert asyncio.run(visiting()) == "a"
     assert visit.heard() == [{"type": "websocket.receive", "text": "a"}, disconnect(1000)]
 
 
