@@ -32,6 +32,7 @@ BARE = "bare TCP"
 PLAIN = "picows (no aiofastnet)"
 ASYNC = (WSFRAME, "websockets", "picows", "picows.websockets", "aiohttp", BARE)
 SYNC = {WSFRAME: "wsframe.sync", "websockets.sync": "websockets.sync"}
+ASGI = {WSFRAME: "wsframe.asgi", "websockets-sansio": "websockets-sansio", "wsproto": "wsproto"}
 SIZE = 64
 
 
@@ -216,6 +217,13 @@ def rows() -> list[Row]:
             {peer: many(peer, 100, 5000) for peer in (*ASYNC, PLAIN)},
             is_cost=True,
             targets=cpu,
+        ),
+        Row(
+            "ASGI echo under uvicorn, 100 connections, server CPU",
+            "µs/message",
+            {peer: many(server, 100, 5000) for peer, server in ASGI.items()},
+            is_cost=True,
+            targets=targets("websockets-sansio", 1.3, 2),
         ),
         Row(
             "opening and closing handshake, server CPU",

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import importlib
 import inspect
 import resource
@@ -109,6 +110,50 @@ async def aiohttp(mode: str, deflate: bool) -> None:
     await runner.setup()
     await web.TCPSite(runner, HOST, 0).start()
     await until_stdin_is_closed(runner.addresses[0][1])
+
+
+# ASGI, under uvicorn
+
+UVICORN = {
+    "wsframe.asgi": "wsframe.asgi:WebSocketProtocol",
+    "websockets-sansio": "websockets-sansio",
+    "wsproto": "wsproto",
+}
+
+
+async def asgi(implementation: str, mode: str, deflate: bool) -> None:
+    import uvicorn
+
+    sends: set[Any] = set()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        sends.add(send)
+        while (event := await receive())["type"] == "websocket.receive":
+            # What groups of Channels come to: each consumer sends a message of its own, which is the same.
+            for each in sends if mode == "broadcast" else (send,):
+                await each({"type": "websocket.send", "bytes": event["bytes"]})
+        sends.discard(send)
+
+    config = uvicorn.Config(
+        application,
+        HOST,
+        0,
+        loop="none",
+        ws=UVICORN[implementation],
+        ws_per_message_deflate=deflate,
+        ws_ping_interval=None,
+        lifespan="off",
+        log_level="warning",
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    await until_stdin_is_closed(server.servers[0].sockets[0].getsockname()[1])
+    server.force_exit = server.should_exit = True
+    await serving
 
 
 # Callbacks
@@ -275,6 +320,7 @@ ASYNC: dict[str, Callable[[str, bool], Coroutine[Any, Any, None]]] = {
     "picows.websockets": picows_websockets,
     "aiohttp": aiohttp,
     "bare TCP": bare_tcp,
+    **{name: functools.partial(asgi, name) for name in UVICORN},
 }
 SYNC: dict[str, Callable[[], None]] = {
     "wsframe.sync": wsframe_sync,

@@ -16,7 +16,18 @@ from pathlib import Path
 import pytest
 from adapters import MIB, TIMEOUT, Blocking, asynchronous, fill, opened
 
-from wsframe import ConnectionClosed, Deflate, FrameDecoder, Opcode, aio, encode_frame, prepare
+from wsframe import (
+    ConnectionClosed,
+    Deflate,
+    FrameDecoder,
+    Opcode,
+    Ping,
+    Request,
+    ServerConnection,
+    aio,
+    encode_frame,
+    prepare,
+)
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "stream.py"
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = Opcode
@@ -469,6 +480,39 @@ async def test_cancelling_a_stream_loses_nothing():
             await receiving
         gate.set()
         assert [piece async for piece in stream] == ["b"]
+
+
+@pytest.mark.parametrize("receive", ["recv", "__anext__"])
+@asynchronous
+async def test_the_rest_of_a_message_is_dropped_in_its_order(receive):
+    gate = asyncio.Event()
+
+    async def serve(reader, writer):
+        connection = ServerConnection(deflate=None)
+        while not isinstance(event := connection.next_event(), Ping):
+            if isinstance(event, Request):
+                connection.accept()
+                connection.send_text("a", fin=False)
+                connection.send_text("b", fin=False)
+                writer.write(connection.data_to_send())
+            elif event is None:
+                connection.receive_data(await reader.read(65536))
+        writer.write(connection.data_to_send())
+        await gate.wait()
+        connection.send_text("c")
+        connection.send_text("next")
+        writer.write(connection.data_to_send())
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with aio.connect(f"ws://127.0.0.1:{port}/") as websocket:
+            assert await anext(websocket.recv_stream()) == "a"
+            await websocket.ping()  # the Pong comes behind "b"
+            receiving = asyncio.create_task(getattr(websocket, receive)())
+            await asyncio.sleep(0)
+            gate.set()
+            assert await receiving == "next"
 
 
 @pytest.mark.parametrize("size", [1, 16])

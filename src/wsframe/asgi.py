@@ -23,17 +23,19 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Iterable, MutableMapping
+import threading
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote, unquote
 
 import h11
 
 from .aio.connection import CONNECTING, OPEN, WebSocket
-from .aio.protocol import HIGH_WATER
+from .aio.protocol import BURST, HIGH_WATER
 from .deflate import DEFAULT
 from .errors import ConnectionClosed
 from .events import Close, Fail, Request
+from .prepared import Prepared, prepare
 from .server import ServerConnection
 
 if TYPE_CHECKING:
@@ -174,7 +176,7 @@ class WebSocketProtocol(WebSocket):
             self._connection.reject(503, self._headers(), b"too many connections\n")
             return
         self._scope = self._describe(request)
-        context = contextvars.Context() if config.reset_contextvars else None
+        context = contextvars.Context() if getattr(config, "reset_contextvars", False) else None
         task = self._loop.create_task(self._run(), context=context)
         state.tasks.add(task)
         task.add_done_callback(state.tasks.discard)
@@ -226,6 +228,9 @@ class WebSocketProtocol(WebSocket):
             return {"type": "websocket.connect"}
         try:
             message = self._next_whole()
+            if message is None and not self._messages:
+                await self._wait()  # as in recv
+                message = self._next_whole()
             if message is None:
                 message = await self._receive()
         except ConnectionClosed as closed:
@@ -239,30 +244,38 @@ class WebSocketProtocol(WebSocket):
 
     async def _send_event(self, event: Event) -> None:
         """Be ``send``. It waits while more than 64 KiB are unsent."""
-        state = self.state
         kind = event["type"]
-        if state is OPEN and kind == "websocket.send":
+        if kind == "websocket.send" and self._connection.state is OPEN:
+            message: str | bytes | Prepared = _payload(event)
+            if len(message) >= DEFAULT.threshold and self._connection.compresses(len(message)):
+                message = _repeated.prepare(message, self.id)  # type: ignore[arg-type]
             try:
-                await self.send(_payload(event))
+                if not self._send_at_once(message, None):
+                    await self._send_slowly(message, None)
             except ConnectionClosed as closed:
                 raise ClientDisconnected(str(closed)) from None
+            if self._is_writing_paused or self._burst >= BURST:
+                await self._pause()
             return
-        if state is OPEN:
-            steps = {"websocket.send": None, "websocket.close": self._close}
-        elif state is not CONNECTING:
-            raise ClientDisconnected(f"{kind} was sent when the connection was closing or closed")
-        elif self._start is not None:
-            steps = {"websocket.http.response.body": self._respond}
-        else:
-            steps = {
-                "websocket.accept": self._accept,
-                "websocket.close": self._deny,
-                "websocket.http.response.start": self._begin_response,
-            }
-        step = steps.get(kind)
-        if step is None:
+        steps = self._steps()
+        if kind not in steps:
             raise RuntimeError(f"the application may send {' or '.join(steps)} now, not {kind}")
-        step(event)
+        steps[kind](event)
+
+    def _steps(self) -> dict[str, Callable[[Event], object]]:
+        """Return what the application may send now."""
+        state = self.state
+        if state is OPEN:
+            return {"websocket.send": _payload, "websocket.close": self._close}
+        if state is not CONNECTING:
+            raise ClientDisconnected("connection is closing or closed")
+        if self._start is not None:
+            return {"websocket.http.response.body": self._respond}
+        return {
+            "websocket.accept": self._accept,
+            "websocket.close": self._deny,
+            "websocket.http.response.start": self._begin_response,
+        }
 
     def _accept(self, event: Event) -> None:
         self._connection.accept(event.get("subprotocol") or None, self._headers(event))
@@ -315,6 +328,49 @@ class WebSocketProtocol(WebSocket):
                 quote(self._scope["path"]) + ("?" + query if query else ""),
                 outcome,
             )
+
+
+class _Repeated(threading.local):
+    """Notice what many connections send, and compress it once.
+
+    The groups of Channels have each consumer encode and send the same message. Measured with 500 connections
+    and JSON of 140, 970 and 4200 octets, that takes 2.5, 2.7 and 4.1 µs each instead of 11, 26 and 70. But
+    what is compressed for many has no context: it is 3.3, 1.6 and 1.1 times as long. So it begins with the
+    third connection that sends the message.
+    """
+
+    def __init__(self) -> None:
+        self._sent: dict[str | bytes, _Sent] = {}
+
+    def prepare(self, message: str | bytes, sender: int) -> str | bytes | Prepared:
+        """Return the message itself, or prepared if others have sent it just now."""
+        if len(message) >= HIGH_WATER or type(message) not in (str, bytes):
+            return message
+        sent = self._sent.get(message)
+        if sent is None:
+            if len(self._sent) == 8:  # so many groups at a time
+                del self._sent[next(iter(self._sent))]
+            sent = self._sent[message] = _Sent()
+        if sent.prepared is None and sent.is_by_others(sender):
+            sent.prepared = prepare(message)
+        return sent.prepared or message
+
+
+class _Sent:
+    __slots__ = ("prepared", "senders")
+
+    def __init__(self) -> None:
+        self.prepared: Prepared | None = None
+        self.senders: list[int] = []
+
+    def is_by_others(self, sender: int) -> bool:
+        """Tell whether two others have sent it."""
+        if sender not in self.senders:
+            self.senders.append(sender)
+        return len(self.senders) > 2
+
+
+_repeated = _Repeated()
 
 
 def _payload(event: Event) -> str | bytes:

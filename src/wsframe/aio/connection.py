@@ -118,12 +118,12 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
             RuntimeError: another task is receiving.
         """
         message = self._next_whole()
+        if message is None and timeout is None and not self._messages:
+            await self._wait()  # and then it is there, usually: the rest is for what comes in pieces
+            message = self._next_whole()
         if message is None:
-            if timeout is None:
+            async with asyncio.timeout(timeout):
                 message = await self._receive()
-            else:
-                async with asyncio.timeout(timeout):
-                    message = await self._receive()
         return message.data
 
     def recv_stream(self) -> Pieces:
@@ -183,6 +183,9 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
     async def __anext__(self) -> str | bytes:
         try:
             message = self._next_whole()
+            if message is None and not self._messages:
+                await self._wait()  # as in recv
+                message = self._next_whole()
             if message is None:
                 message = await self._receive()
         except ConnectionClosed as closed:
@@ -219,9 +222,13 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
         """
         if not self._send_at_once(message, compress):
             await self._send_slowly(message, compress)
+        if self._is_writing_paused or self._burst >= BURST:
+            await self._pause()
+
+    async def _pause(self) -> None:
         if self._is_writing_paused:
             await self._drain()
-        elif self._burst >= BURST:
+        else:
             # What is sent without ever waiting would keep everybody else from it.
             self._burst = 0
             await asyncio.sleep(0)

@@ -1,7 +1,7 @@
 """The ``wsframe`` command, which the extra ``cli`` is for: ``pip install 'wsframe[cli]'``.
 
-Each subcommand is a chapter of its own: ``serve``, ``connect``, ``decode`` and ``bench``. ``command`` binds
-them together, and ``terminal`` has how they all speak to a user.
+Each subcommand is a chapter of its own: ``serve``, ``connect``, ``decode``, ``asgi`` and ``bench``.
+``command`` binds them together, and ``terminal`` has how they all speak to a user.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from importlib.metadata import version
 import click
 
 from .. import compiled
+from .asgi import asgi
 from .bench import bench
 from .connect import connect
 from .decode import decode
@@ -34,10 +35,11 @@ def wsframe() -> None:
     wsframe serve                                 a demo server, with a page
     wsframe connect ws://localhost:8001/echo      talk to a server
     echo hello | wsframe connect ws://localhost:8001/echo
+    wsframe asgi module:app                       an application, under uvicorn
     wsframe decode capture.pcap                   what two endpoints said
     echo 818537fa213d7f9f4d5158 | wsframe decode
     """
 
 
-for subcommand in (serve, connect, decode, bench):
+for subcommand in (serve, connect, decode, asgi, bench):
     wsframe.add_command(subcommand)
