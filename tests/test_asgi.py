@@ -10,7 +10,7 @@ import struct
 import pytest
 import websockets.exceptions
 import websockets.sync.client
-from adapters import TIMEOUT, key_of, request
+from adapters import key_of, request
 from asgi_site import PLACES, Site, echo, hear, nothing_goes, parsed, site_at, to_the_end
 
 import wsframe.aio
@@ -880,7 +880,9 @@ def ending(*, accepts: bool = False, starts: bool = False, error: BaseException 
 
 
 @pytest.mark.parametrize("starts", [False, True], ids=["", "in a response"])
-@pytest.mark.parametrize("error", [Trouble(), None, asyncio.CancelledError()], ids=["raise", "return", "cancel"])
+@pytest.mark.parametrize(
+    "error", [Trouble(), None, asyncio.CancelledError()], ids=["raise", "return", "cancel"]
+)
 def test_an_application_ends_before_it_accepts(site: Site, caplog, error, starts):
     visit = site.visit(ending(error=error, starts=starts))
     with site.ask(visit) as peer:

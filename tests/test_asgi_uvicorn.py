@@ -19,7 +19,9 @@ pytest.importorskip("anyio", reason="uvicorn's tests need anyio")
 
 HERE = Path(__file__).parent
 
-SAYS_MORE = "every websocket.disconnect has a reason (DESIGN.md, section 8): the test compares the whole event"
+SAYS_MORE = (
+    "every websocket.disconnect has a reason (DESIGN.md, section 8): the test compares the whole event"
+)
 NOT_CUT = "the connection is closed with {}, where uvicorn cuts it: the client sees {}, not 1006"
 TOGETHER = (
     "the head goes out with the first body, as the specification has it: when none follows, it can still become "
