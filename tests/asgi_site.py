@@ -243,7 +243,7 @@ async def nothing_goes(receive: Any, send: Any) -> None:
         {"type": "websocket.http.response.start", "status": 200, "headers": []},
         {"type": "websocket.http.response.body", "body": b""},
     ):
-        with pytest.raises(OSError, match="clos|lost|refused"):
+        with pytest.raises(OSError, match=r"clos|lost|refused"):
             await send(event)
     with pytest.raises(RuntimeError, match="nothing follows"):
         await receive()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import struct
@@ -451,7 +452,7 @@ def test_a_response_that_is_begun_can_only_go_on(site: Site, kind):
     async def application(scope, receive, send):
         await receive()
         await send({"type": "websocket.http.response.start", "status": 401})
-        with pytest.raises(RuntimeError, match="may send websocket.http.response.body now"):
+        with pytest.raises(RuntimeError, match=r"may send websocket\.http\.response\.body now"):
             await send({"type": kind})
         await send({"type": "websocket.http.response.body"})
         await to_the_end(receive, send)
@@ -705,10 +706,8 @@ def test_a_receive_that_is_cancelled_loses_nothing(site: Site):
             pending = asyncio.create_task(receive())
             await asyncio.wait([pending], timeout=0.0001 * (len(received) % 3))
             pending.cancel()
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 received.append((await pending)["text"])
-            except asyncio.CancelledError:
-                pass
         assert received == list(map(str, range(100)))
         await to_the_end(receive, send)
 
@@ -842,7 +841,7 @@ def test_an_event_with_wrong_values(site: Site, event, error):
 def test_an_event_that_is_wrong_now(site: Site, kind):
     async def application(scope, receive, send):
         await receive()
-        with pytest.raises(RuntimeError, match="may send .* now, not websocket.send"):
+        with pytest.raises(RuntimeError, match=r"may send .* now, not websocket\.send"):
             await send({"type": "websocket.send", "text": "a"})
         await send(ACCEPT)
         with pytest.raises(RuntimeError, match=f"may send .* now, not {kind}"):

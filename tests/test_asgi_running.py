@@ -70,7 +70,7 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_handshake(site: Site, caplog, wrong):
-    """It is answered by a status of its own, and the application is not asked. Some stop at uvicorn already."""
+    """It is answered by a status of its own, and the application is not asked. Some stop at uvicorn."""
     octets, status, says = WRONG[wrong]
     with site.connect() as peer:
         peer.send(octets)
@@ -111,7 +111,7 @@ ODD = {
     "0x80": (b"X: a\x80b\r\n", None, None),
     "0x85": (b"X: a\x85Y: b\r\n", None, None),
     "0x9f": (b"X: a\x9fb\r\n", None, None),
-    # RFC 7230, section 3.2.4: a server must refuse it, or "replace each received obs-fold with one or more SP".
+    # RFC 7230, section 3.2.4: refuse it, or "replace each received obs-fold with one or more SP".
     "obs-fold": (b"X: a\r\n b\r\n", SEEN, None),
     "obs-fold at first": (b"X:\r\n Upgrade: x\r\n", [(b"x", b"Upgrade: x")], None),
     # Section 3.5: "a recipient MAY recognize a single LF as a line terminator". h11 does.

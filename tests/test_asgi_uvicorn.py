@@ -19,13 +19,11 @@ pytest.importorskip("anyio", reason="uvicorn's tests need anyio")
 
 HERE = Path(__file__).parent
 
-SAYS_MORE = (
-    "every websocket.disconnect has a reason (DESIGN.md, section 8): the test compares the whole event"
-)
+SAYS_MORE = "every websocket.disconnect has a reason (DESIGN.md, section 8): the test compares it whole"
 NOT_CUT = "the connection is closed with {}, where uvicorn cuts it: the client sees {}, not 1006"
 TOGETHER = (
-    "the head goes out with the first body, as the specification has it: when none follows, it can still become "
-    "a 500. uvicorn skips the test for its websockets-sansio, which does the same"
+    "the head goes out with the first body, as the specification has it: when none follows, it can still "
+    "become a 500. uvicorn skips the test for its websockets-sansio, which does the same"
 )
 # The tests that fail, and why it is right to differ
 DIFFERENT = {
