@@ -218,6 +218,24 @@ def parsed(response: bytes) -> tuple[int, dict[str, str], bytes]:
     return int(status.split()[1]), headers, body
 
 
+# Events
+
+CONNECT = {"type": "websocket.connect"}
+ACCEPT = {"type": "websocket.accept"}
+CLOSE = {"type": "websocket.close"}
+
+
+def disconnect(code: int, reason: str = "") -> dict[str, object]:
+    return {"type": "websocket.disconnect", "code": code, "reason": reason}
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what was logged, and clear it: it was expected."""
+    said = [record.getMessage().strip() for record in caplog.records]
+    caplog.clear()
+    return said
+
+
 # Applications
 
 

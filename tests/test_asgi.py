@@ -12,28 +12,26 @@ import pytest
 import websockets.exceptions
 import websockets.sync.client
 from adapters import key_of, request
-from asgi_site import PLACES, Site, echo, hear, nothing_goes, parsed, site_at, to_the_end
+from asgi_site import (
+    ACCEPT,
+    CLOSE,
+    CONNECT,
+    PLACES,
+    Site,
+    disconnect,
+    echo,
+    hear,
+    messages,
+    nothing_goes,
+    parsed,
+    site_at,
+    to_the_end,
+)
 
 import wsframe.aio
 import wsframe.sync
 from wsframe import CloseCode, HandshakeRejected, Opcode
 from wsframe.handshake import accept_key
-
-CONNECT = {"type": "websocket.connect"}
-ACCEPT = {"type": "websocket.accept"}
-CLOSE = {"type": "websocket.close"}
-
-
-def disconnect(code: int, reason: str = "") -> dict[str, object]:
-    return {"type": "websocket.disconnect", "code": code, "reason": reason}
-
-
-def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what was logged, and clear it: it was expected."""
-    said = [record.getMessage().strip() for record in caplog.records]
-    caplog.clear()
-    return said
-
 
 # The scope
 
