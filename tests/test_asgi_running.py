@@ -296,6 +296,34 @@ def test_a_response_is_still_unsent_when_the_upgrade_comes(place, leaks, tls, se
         site.settle()
 
 
+def test_an_upgrade_that_comes_while_uvicorn_answers_another_request(place, leaks):
+    """With h11 it waits for its turn. With httptools uvicorn hands it over, and then goes on answering."""
+
+    async def application(scope, receive, send):
+        await receive()
+        if scope["type"] == "websocket":
+            await send(ACCEPT)
+            await to_the_end(receive, send)
+            return
+        await is_asked.wait()
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    is_asked = asyncio.Event()
+    with site_at(place, application) as site, site.connect() as peer:
+        peer.send(GET + request())
+        if site.http == "httptools":
+            assert read_head(peer).startswith(b"HTTP/1.1 101 ")
+            site.loop.run(is_asked.set)
+            assert read_head(peer).startswith(b"HTTP/1.1 204 ")
+        else:
+            site.loop.run(is_asked.set)
+            assert read_head(peer).startswith(b"HTTP/1.1 204 ")
+            assert read_head(peer).startswith(b"HTTP/1.1 101 ")
+        peer.send(peer.close())
+        assert peer.read_close() == (1000, "")
+
+
 # Settings
 
 
