@@ -1,0 +1,656 @@
+"""Pub/sub of Redis, by redis-py's connections: one to subscribe and one to publish, for each node.
+
+redis-py's own PubSub connects and subscribes again on its own, in whichever call finds that the connection is
+lost. Here a connection that is lost is lost: who was publishing is told, and what was subscribed to is
+subscribed to again in the one place that knows what is wanted by then.
+
+Commands are answered in their order, so a queue of them tells whose an answer is. On the connection that
+subscribes, messages come in between: in RESP2, arrays that begin with their kind. All that comes there is in
+the order in which Redis did it. So who becomes a member when the answer to SUBSCRIBE is read gets what was
+published since Redis subscribed, and nothing from before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from bisect import bisect_right
+from collections import deque
+from contextlib import suppress
+from typing import Any
+
+from redis.asyncio.connection import Connection, UnixDomainSocketConnection, parse_url
+from redis.crc import key_slot
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
+
+from ..aio import Backoff
+from ..frames import TEXT
+from ..prepared import Prepared
+from .pattern import Pattern
+from .rooms import Key, Rooms
+
+__all__ = ["Redis"]
+
+logger = logging.getLogger("wsframe.hub")
+
+# All hubs of a Redis that restarts come back within seconds, but not at once.
+BACKOFF = Backoff(0.25, 1.6, 5.0)
+HEALTH_CHECK_INTERVAL = 10.0  # seconds
+BATCH = 262144  # octets that are written at a time
+BURST = 1000  # deliveries, after which others have a turn
+BINARY = b"\xff"
+PING = "PING"
+# Where it is not yet, or no more, known which node has a topic.
+_MOVED = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN")
+
+
+def encode(message: Prepared) -> bytes:
+    """Return a message as a payload of Redis."""
+    return message.payload if message.opcode == TEXT else BINARY + message.payload
+
+
+def decode(payload: bytes) -> str | bytes:
+    """Return the message that a payload of Redis means."""
+    if payload[:1] == BINARY:
+        return payload[1:]
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        return payload
+
+
+class Lost(Exception):
+    """A connection to Redis was lost, or could not be made."""
+
+
+class Server:
+    """Be how a Redis, or the node of a cluster, is connected to.
+
+    Args:
+        kind: redis-py's class for the connections.
+        options: its arguments.
+    """
+
+    def __init__(self, kind: type[Any], options: dict[str, Any]) -> None:
+        self._kind = kind
+        self._options = options
+        self.interval = float(options.get("health_check_interval") or HEALTH_CHECK_INTERVAL)
+
+    def __str__(self) -> str:
+        options = self._options
+        return str(options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}")
+
+    def at(self, host: str, port: int) -> Server:
+        """Return another server, that is connected to in the same way but for its address."""
+        options = {name: value for name, value in self._options.items() if name != "path"}
+        kind = Connection if issubclass(self._kind, UnixDomainSocketConnection) else self._kind
+        return Server(kind, {**options, "host": host, "port": port})
+
+    def connection(self) -> Any:
+        """Return a connection, not connected yet, that does nothing of its own accord.
+
+        RESP3 has nothing that is needed here. Links look after the connection themselves.
+        """
+        mine = {"protocol": 2, "decode_responses": False, "socket_timeout": None, "health_check_interval": 0}
+        return self._kind(**{**self._options, **mine})
+
+    async def ask(self, *command: str) -> Any:
+        """Send one command, on a connection of its own, and return the answer.
+
+        Raises:
+            Lost: it cannot be connected to.
+            ResponseError: it refuses the command.
+        """
+        connection = self.connection()
+        try:
+            async with asyncio.timeout(self.interval):
+                await connection.connect()
+                await connection.send_command(*command, check_health=False)
+                return await connection.read_response()
+        except ResponseError:
+            raise
+        except (RedisError, OSError) as error:
+            raise Lost(reason(error)) from error
+        finally:
+            await disconnect(connection)
+
+
+def reason(error: BaseException) -> str:
+    """Return what an error says."""
+    if isinstance(error, TimeoutError) and not str(error):
+        return "it does not answer"
+    return str(error) or type(error).__name__
+
+
+async def disconnect(connection: Any) -> None:
+    """Disconnect, also if the peer is slow to."""
+    with suppress(RedisError, OSError):
+        async with asyncio.timeout(1):
+            await connection.disconnect()
+
+
+class Link:
+    """Be a connection that commands are written to and answers read from at the same time.
+
+    Args:
+        server: where to.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._queue: deque[tuple[tuple[str | bytes, ...], Any]] = deque()  # commands to write, and what for
+        self._asked: deque[Any] = deque()  # what the commands were for whose answers are to come
+        self._wake = asyncio.Event()
+        self._is_heard = True
+
+    def _send(self, *command: str | bytes, what: Any = None) -> None:
+        self._queue.append((command, what))
+        self._wake.set()
+
+    def _answered(self, what: Any, answer: Any) -> None:
+        """Take the answer to a command, which may be a ResponseError."""
+        raise NotImplementedError
+
+    def _received(self, answer: Any) -> int:
+        """Take what came; return how many connections it was delivered to."""
+        if not self._asked:
+            raise Lost(f"it says what it was not asked for: {answer!a}")
+        self._answered(self._asked.popleft(), answer)
+        return 0
+
+    async def _connect(self) -> Any:
+        connection = self._server.connection()
+        try:
+            async with asyncio.timeout(self._server.interval):
+                await connection.connect()
+        except BaseException as error:
+            await disconnect(connection)
+            if isinstance(error, (RedisError, OSError)):
+                raise Lost(reason(error)) from error
+            raise
+        return connection
+
+    async def _talk(self, connection: Any) -> None:
+        """Write what is queued, and take what comes, until the connection is lost."""
+        loop = asyncio.get_running_loop()
+        interval = self._server.interval
+        reading = asyncio.create_task(self._read(connection))
+        reading.add_done_callback(lambda _: self._wake.set())
+        self._is_heard = True
+        check = loop.time() + interval
+        try:
+            while True:
+                await self._write(connection)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(check):
+                        await self._wake.wait()
+                self._wake.clear()
+                if reading.done():
+                    await reading
+                if loop.time() >= check:
+                    if not self._is_heard:
+                        raise Lost(f"it has not answered for {interval:g} s")
+                    self._is_heard = False
+                    self._send(PING)
+                    check = loop.time() + interval
+        except (RedisError, OSError) as error:
+            raise Lost(reason(error)) from error
+        finally:
+            reading.cancel()
+            await asyncio.wait([reading])
+            if not reading.cancelled():
+                reading.exception()  # it is known
+            await disconnect(connection)
+
+    async def _write(self, connection: Any) -> None:
+        while self._queue:
+            commands: list[tuple[str | bytes, ...]] = []
+            size = 0
+            while self._queue and size < BATCH:
+                command, what = self._queue.popleft()
+                if isinstance(what, asyncio.Future) and what.cancelled():
+                    continue
+                commands.append(command)
+                self._asked.append(what)
+                size += len(command[-1])
+            async with asyncio.timeout(self._server.interval):
+                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+
+    async def _read(self, connection: Any) -> None:
+        burst = 0
+        while True:
+            try:
+                answer = await connection.read_response()
+            except ResponseError as error:
+                answer = error
+            self._is_heard = True
+            # Redis may send faster than it can be delivered: then reading would never wait.
+            burst += 1 + self._received(answer)
+            if burst >= BURST:
+                burst = 0
+                await asyncio.sleep(0)
+
+
+class Publisher(Link):
+    """Publish, in order: by a connection that is made when there is something to publish."""
+
+    def publish(self, *command: str | bytes) -> asyncio.Future[None]:
+        """Send a command; the future is done when it is answered."""
+        published: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._send(*command, what=published)
+        return published
+
+    def _answered(self, what: Any, answer: Any) -> None:
+        if what is None or what.done():
+            return
+        if isinstance(answer, ResponseError):
+            what.set_exception(answer)
+        else:
+            what.set_result(None)
+
+    async def run(self) -> None:
+        """Publish until it is cancelled."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                if not self._queue:
+                    continue
+                try:
+                    connection = await self._connect()
+                except Lost as lost:
+                    self._fail(
+                        self._queue, f"not published: cannot connect to Redis at {self._server}: {lost}"
+                    )
+                    continue
+                try:
+                    await self._talk(connection)
+                except Lost as lost:
+                    self._fail(
+                        self._asked,
+                        f"it is not known whether this was published: Redis at {self._server} was lost "
+                        f"before it answered: {lost}",
+                    )
+                    if self._queue:  # nothing of it was written
+                        self._wake.set()
+        finally:
+            self._fail(self._asked, "it is not known whether this was published: the connection was closed")
+            self._fail(self._queue, "not published: the connection was closed")
+
+    def _fail(self, waiting: deque[Any], problem: str) -> None:
+        for item in waiting:
+            published = item[1] if isinstance(item, tuple) else item
+            if published is not None and not published.done():
+                published.set_exception(ConnectionError(problem))
+        waiting.clear()
+
+
+class Subscriber(Link):
+    """Be subscribed to what is wanted, by a connection that is made again when it is lost.
+
+    Args:
+        server: where to.
+        rooms: what is confirmed, and delivered to.
+        cluster: the cluster that the server is a node of, or None.
+    """
+
+    def __init__(self, server: Server, rooms: Rooms, cluster: Redis | None) -> None:
+        super().__init__(server)
+        self._rooms = rooms
+        self._cluster = cluster
+        self._is_connected = False
+        self._wanted: dict[Key, None] = {}
+        # What Redis sends messages for, as of what has been read: it has confirmed it.
+        self._active: set[Key] = set()
+        self._unanswered: dict[Key, int] = {}  # how many answers are to come
+        self._problem: str | None = None  # why it is away
+
+    def want(self, key: Key) -> None:
+        """Subscribe; ``Rooms.confirm`` is called when it is confirmed."""
+        self._wanted[key] = None
+        if self._is_connected:
+            self._ask("SUBSCRIBE", key)
+
+    def unwant(self, key: Key) -> None:
+        """Unsubscribe."""
+        del self._wanted[key]
+        if self._is_connected:
+            self._ask("UNSUBSCRIBE", key)
+
+    def retry(self, key: Key) -> None:
+        """Subscribe to what is wanted, where the node has refused it or dropped it."""
+        if self._is_connected and key not in self._active and key not in self._unanswered:
+            self._ask("SUBSCRIBE", key)
+
+    def _ask(self, verb: str, key: Key) -> None:
+        self._unanswered[key] = self._unanswered.get(key, 0) + 1
+        if isinstance(key, Pattern):
+            self._send("P" + verb, key.octets, what=(verb, key))
+        else:
+            self._send(verb if self._cluster is None else "S" + verb, key, what=(verb, key))
+
+    async def run(self) -> None:
+        """Be subscribed until it is cancelled."""
+        delays = iter(BACKOFF)
+        while True:
+            try:
+                connection = await self._connect()
+                delays = iter(BACKOFF)
+                self._is_connected = True
+                for key in self._wanted:
+                    self._ask("SUBSCRIBE", key)
+                self._say_back()
+                await self._talk(connection)
+            except Lost as lost:
+                self._say_away(str(lost))
+            except Exception:
+                # A message that breaks something must not end all subscriptions.
+                logger.exception("delivery failed, and what is published meanwhile will be missed")
+            finally:
+                self._is_connected = False
+                for key in self._wanted:
+                    self._rooms.unconfirm(key)
+                for forgotten in (self._queue, self._asked, self._active, self._unanswered):
+                    forgotten.clear()
+            if self._cluster is not None:
+                self._cluster.look_again()
+            await asyncio.sleep(next(delays))
+
+    def _say_away(self, problem: str) -> None:
+        if self._problem is None or (problem != self._problem and not self._is_connected):
+            logger.warning(
+                "Redis at %s is away, and what is published meanwhile will be missed: %s",
+                self._server,
+                problem,
+            )
+        self._problem = problem
+
+    def _say_back(self) -> None:
+        if self._problem is not None and not self._unanswered:
+            self._problem = None
+            logger.info("Redis at %s is back; resubscribed to %d topics", self._server, len(self._active))
+
+    def _received(self, answer: Any) -> int:
+        if type(answer) is list:
+            kind = answer[0]
+            if kind == b"message" or kind == b"smessage":
+                return self._rooms.deliver(answer[1], decode(answer[2]))
+            if kind == b"pmessage":
+                return self._received_by_pattern(*answer[1:])
+            if kind == b"sunsubscribe" and (not self._asked or self._asked[0] != ("UNSUBSCRIBE", answer[1])):
+                # The topic's slot has moved to another node.
+                self._dropped(answer[1])
+                return 0
+        return super()._received(answer)
+
+    def _received_by_pattern(self, pattern: bytes, topic: bytes, payload: bytes) -> int:
+        """Deliver a message that comes once for each subscription that it matches, but only once.
+
+        That of the topic, if there is one, is delivered to the members of patterns as well. Otherwise that of
+        the least pattern is: any would do, if all of the copies agree on it.
+        """
+        if topic in self._active:
+            return 0
+        patterns = [key.octets for key in self._active if isinstance(key, Pattern) and key.matches(topic)]
+        if pattern != min(patterns, default=pattern):
+            return 0
+        return self._rooms.deliver(topic, decode(payload))
+
+    def _dropped(self, key: Key) -> None:
+        self._active.discard(key)
+        if key in self._wanted:
+            self._rooms.unconfirm(key)
+        assert self._cluster is not None
+        self._cluster.look_again()
+
+    def _answered(self, what: Any, answer: Any) -> None:
+        if what is None:  # a Pong
+            return
+        verb, key = what
+        self._unanswered[key] -= 1
+        is_last = not self._unanswered[key]
+        if is_last:
+            del self._unanswered[key]
+        if isinstance(answer, ResponseError):
+            self._refused(key, answer)
+        elif verb == "SUBSCRIBE":
+            self._active.add(key)
+            if is_last:  # and so it is wanted
+                self._rooms.confirm(key)
+        else:
+            self._active.discard(key)
+        self._say_back()
+
+    def _refused(self, key: Key, error: ResponseError) -> None:
+        if is_moved(error) and self._cluster is not None:
+            self._dropped(key)
+        elif key in self._wanted:
+            logger.error("Redis at %s refuses a subscription: %s", self._server, error)
+            self._rooms.refuse(key, refusal(error))
+
+
+def is_moved(error: ResponseError) -> bool:
+    """Tell whether another node, or the same one later, would do."""
+    code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
+    return code in _MOVED or type(error).__name__ in (
+        "MovedError",
+        "AskError",
+        "ClusterDownError",
+        "TryAgainError",
+    )
+
+
+def refusal(error: ResponseError) -> Exception:
+    """Return the builtin error for one of Redis."""
+    kind = PermissionError if isinstance(error, NoPermissionError) else ConnectionError
+    problem = kind(f"Redis refuses it: {error}")
+    problem.__cause__ = error
+    return problem
+
+
+class Node:
+    """Be what speaks to one server: a Publisher and a Subscriber, each from when it is needed."""
+
+    def __init__(self, server: Server, rooms: Rooms, cluster: Redis | None) -> None:
+        self.server = server
+        self._publisher = Publisher(server)
+        self.subscriber = Subscriber(server, rooms, cluster)
+        self._tasks: dict[Link, asyncio.Task[None]] = {}
+
+    def _run(self, link: Any) -> Any:
+        if link not in self._tasks or self._tasks[link].done():
+            self._tasks[link] = asyncio.create_task(link.run())
+        return link
+
+    def publish(self, *command: str | bytes) -> asyncio.Future[None]:
+        """Send a command; the future is done when it is answered."""
+        published: asyncio.Future[None] = self._run(self._publisher).publish(*command)
+        return published
+
+    def want(self, key: Key) -> None:
+        """Subscribe."""
+        self._run(self.subscriber).want(key)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for task in self._tasks.values():
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks.values())
+
+
+class Redis:
+    """Be a broker: a Redis, or a Redis Cluster.
+
+    Args:
+        url: its address.
+        rooms: what is delivered to.
+    """
+
+    def __init__(self, url: str, rooms: Rooms) -> None:
+        if not isinstance(url, str):
+            raise TypeError(f"a URL is a str, not {type(url).__name__}")
+        try:
+            options: dict[str, Any] = dict(parse_url(url))
+            for of_a_pool in ("max_connections", "timeout"):
+                options.pop(of_a_pool, None)
+            kind = options.pop("connection_class", Connection)
+            if issubclass(kind, UnixDomainSocketConnection) and not options.get("path"):
+                raise ValueError("unix:// needs a path")
+            self._server = Server(kind, options)
+            self._server.connection()
+        except (RedisError, TypeError, ValueError) as error:
+            # The URL may hold a password, and is not shown.
+            raise ValueError(
+                f"a hub takes the URL of a Redis, redis://, rediss:// or unix://, and this is none: {error}"
+            ) from error
+        self._rooms = rooms
+        self._is_cluster = False
+        self._is_closed = False
+        self._nodes: dict[str, Node] = {}
+        self._homes: dict[Key, Node] = {}  # where a key is subscribed to
+        # Of a cluster: where each range of slots begins, and its node
+        self._slots: list[tuple[int, Node]] = []
+        self._look_again = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Find out whether it is there, and whether it is a cluster.
+
+        Raises:
+            ConnectionError: it is not.
+        """
+        try:
+            try:
+                about = await self._server.ask("INFO", "cluster")
+            except NoPermissionError as error:
+                logger.warning(
+                    "Redis at %s is taken for no cluster, as it may not be asked: %s", self._server, error
+                )
+                about = b""
+            self._is_cluster = isinstance(about, bytes) and b"cluster_enabled:1" in about
+            if self._is_cluster:
+                await self._look([self._server])
+                self._keeper = asyncio.create_task(self._keep())
+        except (Lost, ResponseError) as error:
+            raise ConnectionError(f"cannot connect to Redis at {self._server}: {error}") from error
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+            self._keeper = None
+        self._is_closed = True
+        for node in self._nodes.values():
+            await node.close()
+
+    def _node_at(self, server: Server) -> Node:
+        node = self._nodes.get(str(server))
+        if node is None:
+            cluster = self if self._is_cluster else None
+            node = self._nodes[str(server)] = Node(server, self._rooms, cluster)
+        return node
+
+    def _node_of(self, key: Key) -> Node:
+        if not self._is_cluster:
+            return self._node_at(self._server)
+        assert isinstance(key, bytes)
+        return self._slots[bisect_right(self._slots, key_slot(key), key=lambda slot: slot[0]) - 1][1]
+
+    def check(self, key: Key) -> None:
+        """Raise a ValueError if it is a pattern, and this a cluster."""
+        if self._is_cluster and isinstance(key, Pattern):
+            raise ValueError(
+                "there are no patterns on a Redis Cluster, whose shards each know some topics only"
+            )
+
+    def want(self, key: Key) -> None:
+        """Subscribe."""
+        node = self._homes[key] = self._node_of(key)
+        node.want(key)
+
+    def unwant(self, key: Key) -> None:
+        """Unsubscribe."""
+        self._homes.pop(key).subscriber.unwant(key)
+
+    async def publish(self, topic: bytes, message: Prepared) -> None:
+        """Publish, and wait until Redis has it."""
+        command = "SPUBLISH" if self._is_cluster else "PUBLISH"
+        delays = iter(BACKOFF)
+        for is_last in (False, False, False, True):
+            if self._is_closed:
+                raise ConnectionError("not published: the hub was closed")
+            node = self._node_of(topic)
+            try:
+                await node.publish(command, topic, encode(message))
+            except ResponseError as error:
+                if is_last or not (self._is_cluster and is_moved(error)):
+                    raise refusal(error) from error
+                # It was not published, and another node will do it.
+                with suppress(Lost, ResponseError):
+                    await self._look([node.server, self._server])
+                if self._node_of(topic) is node:
+                    await asyncio.sleep(next(delays))
+            except ConnectionError:
+                self.look_again()
+                raise
+            else:
+                return
+
+    # The slots of a cluster
+
+    def look_again(self) -> None:
+        """Find out anew which node has which slots, soon."""
+        self._look_again.set()
+
+    async def _keep(self) -> None:
+        """Follow the slots to where they are."""
+        while True:
+            await self._look_again.wait()
+            delays = iter(BACKOFF)
+            while self._look_again.is_set():
+                self._look_again.clear()
+                try:
+                    await self._look([self._server, *(node.server for node in self._nodes.values())])
+                except (Lost, ResponseError) as error:
+                    logger.debug("no node of the Redis Cluster says where its slots are: %s", error)
+                    self._look_again.set()
+                await asyncio.sleep(next(delays))
+
+    async def _look(self, servers: list[Server]) -> None:
+        """Ask the first of the nodes that answers which one has which slots, and subscribe there.
+
+        Raises:
+            Lost: none is there.
+            ResponseError: it refuses to say, or there are no slots.
+        """
+        for number, server in enumerate(servers, 1):
+            try:
+                ranges = await server.ask("CLUSTER", "SLOTS")
+                break
+            except (Lost, ResponseError):
+                if number == len(servers):
+                    raise
+        # A node that does not know its own name sends none.
+        slots = [
+            (first, self._node_at(server.at(host.decode(), port) if host else server))
+            for first, _, (host, port, *_), *_ in ranges
+        ]
+        if not slots:
+            raise ResponseError("no node of the Redis Cluster has slots")
+        self._slots = sorted(slots, key=lambda slot: slot[0])
+        for key, home in list(self._homes.items()):
+            node = self._node_of(key)
+            if node is home:
+                home.subscriber.retry(key)
+            else:
+                home.subscriber.unwant(key)
+                self._rooms.unconfirm(key)
+                self._homes[key] = node
+                node.want(key)
+        current = {node for _, node in self._slots}
+        for name, node in list(self._nodes.items()):
+            if node not in current:
+                del self._nodes[name]
+                await node.close()

@@ -1,0 +1,182 @@
+"""Debian's redis-server, started by a test: in a folder of its own, on a port or Unix socket of its own.
+
+    with redis_server() as redis:
+        Hub(redis.url)
+        redis.kill()       # kill -9
+        redis.restart()    # on the same port
+
+A test that uses it is marked with ``needs_redis``, or asks for the fixture ``redis``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+REDIS_SERVER = shutil.which("redis-server")
+needs_redis = pytest.mark.skipif(
+    REDIS_SERVER is None, reason="redis-server is not installed (Debian: redis-server)"
+)
+TIMEOUT = 60
+
+
+class RedisServer:
+    """A redis-server that runs.
+
+    Args:
+        folder: where it keeps its files.
+        unix: whether it listens on a Unix socket, not on a port.
+        tls: the authority that certifies it; the URL says whom to trust.
+        options: more of its options, ``["--requirepass", "x"]``.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        unix: bool = False,
+        tls: trustme.CA | None = None,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        self.folder = folder
+        self.port = 0 if unix else free_port()
+        self._options = [*("--bind", "127.0.0.1", "--dir", str(folder), "--save", ""), *options]
+        if unix:
+            self.url = f"unix://{folder}/redis.sock"
+            self._options += ["--port", "0", "--unixsocket", f"{folder}/redis.sock"]
+        elif tls is not None:
+            self.url = f"rediss://localhost:{self.port}?ssl_ca_certs={folder}/authority.pem"
+            certificate = tls.issue_cert("localhost")
+            tls.cert_pem.write_to_path(folder / "authority.pem")
+            certificate.private_key_pem.write_to_path(folder / "key.pem")
+            for pem in certificate.cert_chain_pems:
+                pem.write_to_path(folder / "chain.pem", append=True)
+            self._options += ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"]
+            for option, file in ("cert", "chain"), ("key", "key"), ("ca-cert", "authority"):
+                self._options += [f"--tls-{option}-file", f"{folder}/{file}.pem"]
+        else:
+            self.url = f"redis://127.0.0.1:{self.port}"
+            self._options += ["--port", str(self.port)]
+        self.restart()
+
+    def restart(self) -> None:
+        """Start it, at the same address, and wait until it listens."""
+        assert REDIS_SERVER is not None
+        self._process = subprocess.Popen(
+            [REDIS_SERVER, *self._options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert self._process.stdout is not None
+        said = []
+        for line in self._process.stdout:
+            said.append(line)
+            if "eady to accept connections" in line:
+                # What it says later it says to nobody, and does not mind.
+                self._process.stdout.close()
+                return
+        raise AssertionError("".join(said))
+
+    def kill(self) -> None:
+        """Kill it, as ``kill -9`` does."""
+        self._end(signal.SIGKILL)
+
+    def close(self) -> None:
+        """End it."""
+        self.proceed()
+        self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> None:
+        self._process.send_signal(how)
+        try:
+            self._process.wait(TIMEOUT)
+        finally:
+            self._process.kill()
+
+    def hang(self) -> None:
+        """Stop it, without closing its connections."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def proceed(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
+    @contextmanager
+    def client(self) -> Iterator[Redis]:
+        """Open redis-py's blocking client, whose answers are octets."""
+        from redis import Redis  # most tests need none
+
+        with Redis.from_url(self.url) as client:
+            yield client
+
+
+@contextmanager
+def redis_server(
+    *, unix: bool = False, tls: trustme.CA | None = None, options: tuple[str, ...] = ()
+) -> Iterator[RedisServer]:
+    """Run a redis-server."""
+    with tempfile.TemporaryDirectory() as folder:
+        server = RedisServer(Path(folder), unix=unix, tls=tls, options=options)
+        try:
+            yield server
+        finally:
+            server.close()
+
+
+@contextmanager
+def redis_cluster(size: int = 3, *, has_replica: bool = False) -> Iterator[list[RedisServer]]:
+    """Run a Redis Cluster, whose nodes have equal shares of the slots; one more is a replica of the first."""
+    with ExitStack() as stack:
+        nodes = []
+        for _ in range(size + has_replica):
+            bus = ("--cluster-port", str(free_port()))
+            options = ("--cluster-enabled", "yes", *bus, "--cluster-require-full-coverage", "no")
+            patience = ("--cluster-node-timeout", "1000")  # milliseconds
+            nodes.append(stack.enter_context(redis_server(options=options + patience)))
+        for number, node in enumerate(nodes):
+            first, last = 16384 * number // size, 16384 * (number + 1) // size - 1
+            with node.client() as client:
+                if number < size:
+                    client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+                if node is not nodes[0]:
+                    meeting_port = nodes[0]._options[nodes[0]._options.index("--cluster-port") + 1]
+                    client.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port, meeting_port)
+        deadline = time.monotonic() + TIMEOUT
+        for node in nodes:
+            with node.client() as client:
+                # The nodes gossip, and tell nobody when they are done.
+                while len(client.execute_command("CLUSTER", "SLOTS")) < size:
+                    assert time.monotonic() < deadline
+        if has_replica:
+            with nodes[0].client() as first, nodes[-1].client() as replica:
+                replica.execute_command("CLUSTER", "REPLICATE", first.execute_command("CLUSTER", "MYID"))
+                while replica.info("replication").get("master_link_status") != "up":
+                    assert time.monotonic() < deadline
+        yield nodes
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    """A redis-server that the tests of a module share."""
+    if REDIS_SERVER is None:
+        pytest.skip("redis-server is not installed (Debian: redis-server)")
+    with redis_server() as server:
+        yield server
