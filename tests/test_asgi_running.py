@@ -348,7 +348,7 @@ def test_ws_max_queue(corner, leaks, limit):
         await receive()
         await send(ACCEPT)
         websocket = scope["extensions"]["wsframe"]["websocket"]
-        while not websocket._is_reading_paused:
+        while websocket._transport.is_reading():
             await asyncio.sleep(0)
         queued.append(len(websocket._messages))
         await to_the_end(receive, send)

@@ -11,6 +11,7 @@ import asyncio
 
 import pytest
 
+from wsframe import State
 from wsframe.asgi import WebSocketProtocol
 
 
@@ -27,11 +28,11 @@ class Judged(WebSocketProtocol):
 
     @property
     def ping_sent_at(self):
-        return float(self._pings_sent)
+        return float(self.counters.pings_sent)
 
     def data_received(self, data):
         super().data_received(data)
-        if self._is_looking_ahead:
+        if self._connection.state is not State.CONNECTING:
             # Event loops have a turn between two reads, in which what nobody waits for is read.
             self._look_ahead()
 
@@ -42,11 +43,10 @@ class Judged(WebSocketProtocol):
 
     @property
     def close_timer(self):
-        # It is for the client's Close, and then for the end of its stream: they ask about the first.
-        timer = self._close_timer
-        if timer is None or timer.cancelled() or self._connection.close_received is not None:
-            return None
-        return timer
+        # They ask whether it waits for the client's Close.
+        connection = self._connection
+        waits = connection.close_sent is not None and connection.close_received is None
+        return self if waits and not self._is_lost and not self._transport.closed else None
 
 
 def completed(transport_class):
