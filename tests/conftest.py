@@ -10,7 +10,7 @@ import pytest
 
 # What the tests of the adapters share; test modules import from it as well.
 sys.path.append(str(Path(__file__).parent))
-pytest_plugins = ["adapters", "redis_server"]
+pytest_plugins = ["adapters", "asgi_site", "redis_server"]
 
 
 class Reading(NamedTuple):

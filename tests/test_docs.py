@@ -391,7 +391,7 @@ def test_the_reference_has_every_public_name_once() -> None:
 
 def test_every_program_is_known_here() -> None:
     pages = {page.name for page in DOCS.rglob("*.md") if "```python\n" in page.read_text()}
-    elsewhere = {"client.md", "hub.md", "server.md"}  # in tests/test_docs_client.py, and so on
+    elsewhere = {"asgi.md", "client.md", "hub.md", "server.md"}  # in tests/test_docs_client.py, and so on
     assert (
         pages
         == {"fuzzing.md", "index.md", "limits.md", "production.md", "sansio.md", "tutorial.md"} | elsewhere

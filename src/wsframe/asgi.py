@@ -123,9 +123,10 @@ class WebSocketProtocol(WebSocket):
         """Begin (called by uvicorn)."""
         super().connection_made(transport)
         self._server_state.connections.add(self)  # type: ignore[arg-type]
-        if self._transport.get_write_buffer_size():
+        if self._transport.get_write_buffer_size() > HIGH_WATER // 4:
             # An HTTP response is still being sent. Perhaps HTTP was told to pause: now the transport has said
-            # so in any case, and will tell us when to go on.
+            # so in any case, and will tell us when to go on. With less in it, down to what TLS says after its
+            # handshake, it has said that already, or never will.
             self._transport.set_write_buffer_limits(0)
             self._transport.set_write_buffer_limits(HIGH_WATER)
             self.pause_writing()
@@ -375,7 +376,7 @@ _repeated = _Repeated()
 def _payload(event: Event) -> str | bytes:
     """Return what websocket.send sends."""
     octets, text = event.get("bytes"), event.get("text")
-    if type(text) is str and octets is None:
+    if isinstance(text, str) and octets is None:  # perhaps Django's SafeString
         return text
     if isinstance(octets, (bytes, bytearray, memoryview)) and text is None:
         return octets  # type: ignore[return-value]  # one that is not bytes is as good

@@ -734,6 +734,8 @@ class Protocol:
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take octets off the network (called by the event loop)."""
+        if self._eof:
+            return  # Windows' loop says what it had read when the transport was closed
         source = self._input
         self._octets_received += nbytes
         if self._frame_log is not None:
