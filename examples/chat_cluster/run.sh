@@ -14,7 +14,7 @@ cp "$here/page.html" .
 sed "s/8443/${PORT:=8443}/" "$here/nginx.conf" >nginx.conf
 
 processes=
-trap 'kill $processes || true; wait' EXIT
+trap 'kill $processes 2>/dev/null || true; wait' EXIT
 trap exit INT TERM
 for number in 1 2 3; do
     python "$here/chat.py" "$number.sock" &
@@ -25,4 +25,6 @@ done
 nginx -p "$PWD" -e stderr -c nginx.conf -g "daemon off; $user" &
 processes="$processes $!"
 echo "https://localhost:$PORT/"
-wait
+for process in $processes; do
+    wait "$process" # where there is no Redis it fails, and all end
+done
