@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 import trustme
 from adapters import MIB, TIMEOUT, Peer, request
+from chromium import chromium, needs_certutil, needs_chromium
 from redis_server import needs_redis, redis_server
 
 from wsframe import ConnectionClosed, HandshakeRejected, Opcode
@@ -143,8 +144,8 @@ def test_the_index_has_every_example():
     for path in EXAMPLES.iterdir():
         if path.name not in ("README.md", "__pycache__"):
             assert f"{path.name}/" in README if path.is_dir() else f"`{path.name}`" in README, path.name
-    for name in "chat.py", "nginx.conf", "run.sh":
-        assert name in README
+    for link in re.findall(r"\]\(([^#)]+)\)", README):
+        assert (EXAMPLES / link).exists(), link
 
 
 def test_what_the_index_installs_exists():
@@ -220,18 +221,17 @@ def test_nobody_waits_for_a_slow_one():
 # The chat in several processes
 
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian: nginx-light)")
 
 
 @pytest.fixture
 def cluster(tmp_path):
-    """Run the chat with a Redis of its own; yield the port of nginx, the client's TLS, and Redis."""
+    """Run the chat with a Redis of its own; yield the port of nginx, whom to trust, and Redis."""
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost")
     for blob in certificate.cert_chain_pems:
         blob.write_to_path(tmp_path / "chain.pem", append=True)
     certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    authority.configure_trust(tls)
     # nginx inherits its socket, so nobody else can take the port before it does.
     with redis_server() as redis, socket.create_server(("127.0.0.1", 0)) as listener:
         port, fd = listener.getsockname()[1], listener.fileno()
@@ -239,7 +239,7 @@ def cluster(tmp_path):
         with started(CLUSTER, (fd,), **variables) as example:
             for _ in range(3):
                 example.wait_for("listens on (.*)")
-            yield port, tls, redis
+            yield port, authority, redis
             said = example.end()
             assert example.process.returncode == 128 + signal.SIGINT
             assert "Traceback" not in said
@@ -247,9 +247,11 @@ def cluster(tmp_path):
 
 
 @needs_redis
-@pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian: nginx-light)")
+@needs_nginx
 def test_people_chat_across_processes(cluster):
-    port, tls, redis = cluster
+    port, authority, redis = cluster
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(tls)
     assert "new WebSocket(" in get(port, tls=tls)
     uri = f"wss://localhost:{port}/chat/"
     with connect(uri + "Ada", ssl=tls) as ada:
@@ -283,6 +285,33 @@ def test_people_chat_across_processes(cluster):
         with connect(uri + "x" * 21, ssl=tls) as other, pytest.raises(ConnectionClosed) as caught:
             other.recv(TIMEOUT)
         assert (caught.value.code, caught.value.reason) == (4000, "choose another name")
+
+
+def alert_of(browser):
+    """Return the question that a page asks, or None as long as it asks none."""
+    from selenium.common.exceptions import NoAlertPresentException
+
+    with suppress(NoAlertPresentException):
+        return browser.driver.switch_to.alert
+
+
+@needs_redis
+@needs_nginx
+@needs_chromium
+@needs_certutil
+def test_browsers_chat_across_processes(cluster):
+    port, authority, _ = cluster
+    with chromium(authority) as browser:
+        names = {}
+        for name in "Ada", "Zoë":
+            names[name] = browser.open_window(f"https://localhost:{port}/")
+            alert = browser.wait(lambda: alert_of(browser))
+            alert.send_keys(name)
+            alert.accept()
+            browser.wait(lambda name=name: f"{name} is here, in process" in browser.text("pre"))
+        browser.find("input").send_keys("Hello!\n")
+        browser.look_at(names["Ada"])
+        browser.wait(lambda: browser.text("pre").endswith("Zoë: Hello!"))
 
 
 # ASGI
@@ -380,32 +409,18 @@ def test_the_dashboard():
                 assert 0 < octets < 0.7 * sum(map(len, texts))
 
 
-BROWSER = shutil.which("chromium"), shutil.which("chromedriver")
-
-
-@pytest.mark.skipif(None in BROWSER, reason="Chromium is not installed (Debian: chromium, chromium-driver)")
+@needs_chromium
 def test_a_browser_draws_the_dashboard():
-    from selenium import webdriver
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER[0]
-    for argument in "--headless=new", "--no-sandbox", "--disable-dev-shm-usage":
-        options.add_argument(argument)
-    with (
-        listening(DASHBOARD) as port,
-        webdriver.Chrome(options, webdriver.ChromeService(BROWSER[1])) as browser,
-    ):
-        browser.get(f"http://localhost:{port}/")
-        table = browser.find_element(By.TAG_NAME, "table")
-        WebDriverWait(browser, TIMEOUT).until(lambda _: re.search("compression leaves \\d", table.text))
-        assert "connections 1" in table.text
-        for line in browser.find_elements(By.TAG_NAME, "polyline"):
-            assert re.match(r"0,\d", line.get_attribute("points"))
-        state = browser.find_element(By.ID, "state").text
-        assert state.startswith("connected, with permessage-deflate"), state
-        assert [entry for entry in browser.get_log("browser") if "favicon" not in entry["message"]] == []
+    with listening(DASHBOARD) as port, chromium(trustme.CA()) as browser:
+        browser.open(f"http://localhost:{port}/")
+        # The second sample says what compression has left of the first.
+        browser.wait(lambda: re.search(r"compression leaves \d+\.\d %", browser.text("table")))
+        assert "connections 1" in browser.text("table")
+        assert browser.text("#state").startswith("connected, with permessage-deflate")
+        for chart in "cpu", "delay":
+            points = browser.find(f"#{chart} polyline").get_attribute("points").split()
+            assert len(points) >= 2
+            assert all(0 <= float(point.partition(",")[2]) <= 1 for point in points)
 
 
 # Others
