@@ -1,6 +1,7 @@
 """A chat: run it, and open http://localhost:8001/Ada and /Bob in two windows. See docs/tutorial.md."""
 
 import asyncio
+import os
 from urllib.parse import unquote
 
 from wsframe import Response
@@ -8,11 +9,10 @@ from wsframe.aio import broadcast, serve
 
 PAGE = b"""<!doctype html>
 <title>Chat</title>
-<form><input autofocus></form>
-<pre></pre>
+<form><input autofocus></form><pre></pre>
 <script>
   const input = document.querySelector("input"), log = document.querySelector("pre")
-  const ws = new WebSocket("ws://" + location.host + location.pathname)
+  const ws = new WebSocket(location.href.replace("http", "ws"))
   ws.onmessage = event => log.append(event.data, "\\n")
   ws.onclose = event => log.append("closed with ", event.code, " ", event.reason, "\\n")
   document.forms[0].onsubmit = event => { event.preventDefault(); ws.send(input.value); input.value = "" }
@@ -21,8 +21,7 @@ people = {}  # name -> WebSocket
 
 
 def page(request):
-    is_page = not request.is_upgrade
-    return Response(200, [("Content-Type", "text/html; charset=utf-8")], PAGE) if is_page else None
+    return None if request.is_upgrade else Response(200, [("Content-Type", "text/html; charset=utf-8")], PAGE)
 
 
 def tell(text):
@@ -45,7 +44,9 @@ async def chat(ws):
 
 
 async def main():
-    async with serve(chat, "localhost", 8001, process_request=page, max_message_size=1000) as server:
+    port = int(os.environ.get("PORT", 8001))
+    async with serve(chat, "localhost", port, process_request=page, max_message_size=1000) as server:
+        print(f"http://localhost:{server.port}/Ada", flush=True)
         await server.serve_forever()
 
 

@@ -42,7 +42,7 @@ def inherited_sockets() -> list[socket.socket]:
 def address() -> dict[str, object]:
     if sockets := inherited_sockets():
         return {"sock": sockets}
-    host, port = sys.argv[1:] or ("localhost", "8001")
+    host, port = sys.argv[1:] or ("localhost", os.environ.get("PORT", "8001"))
     return {"host": host, "port": int(port)}
 
 
