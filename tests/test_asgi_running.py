@@ -31,7 +31,7 @@ from asgi_site import (
 )
 
 import wsframe.sync
-from wsframe import ConnectionClosed, HandshakeRejected, Opcode
+from wsframe import ConnectionClosed, HandshakeRejected, LocalProtocolError, Opcode
 
 # Wrong handshakes
 
@@ -457,6 +457,17 @@ def test_default_headers(corner, leaks, settings, expected):
                 if application is echo:
                     peer.send(peer.close())
                     peer.read_close()
+
+
+def test_default_headers_that_cannot_be_sent(corner, leaks, caplog):
+    """Nobody is left waiting: not even a 500 can be sent."""
+    with site_at(corner, headers=[("Upgrade", "h2c")]) as site:
+        visit = site.visit(echo)
+        with site.ask(visit) as peer:
+            assert peer.read_head() == b""
+        with pytest.raises(LocalProtocolError, match="header upgrade is set by the handshake"):
+            visit.result()
+    assert messages(caplog) == ["Exception in ASGI application"]
 
 
 @pytest.mark.parametrize("access_log", [True, False])

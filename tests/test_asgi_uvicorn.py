@@ -101,9 +101,11 @@ def test_the_tests_of_uvicorn(source, tmp_path):
     assert all("zttp" in name for name in skipped), skipped  # a third parser, when it is not installed
     assert all(any(http in name for name in here) for http in HTTP)
     failed = {name for name, outcome in here.items() if outcome != "passed"}
-    assert {name.split("[")[0] for name in failed} == set(DIFFERENT)
-    assert failed == {name for name in here if name.split("[")[0] in DIFFERENT}, "not with every parser"
     said = re.search(r"(\S+): (\d+) of its (\d+) tests", (HERE.parent / "docs/asgi.md").read_text())
     assert said is not None
+    if said[1] != uvicorn.__version__ and (news := {name.split("[")[0] for name in failed} ^ set(DIFFERENT)):
+        pytest.xfail(f"these tests of uvicorn {uvicorn.__version__} are to be looked at: {sorted(news)}")
+    assert {name.split("[")[0] for name in failed} == set(DIFFERENT)
+    assert failed == {name for name in here if name.split("[")[0] in DIFFERENT}, "not with every parser"
     if said[1] == uvicorn.__version__:
         assert (len(here) - len(failed)) * int(said[3]) == len(here) * int(said[2])

@@ -14,11 +14,11 @@ import pytest
 
 README = Path(__file__).parents[1] / "README.md"
 PROGRAMS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-AIO_SERVER, AIO_CLIENT, SYNC_SERVER, SYNC_CLIENT, SANS_IO_SERVER, SANS_IO_CLIENT, OPEN, STREAM, PREPARE = (
-    PROGRAMS
-)
+AIO_SERVER, AIO_CLIENT, SYNC_SERVER, SYNC_CLIENT, SANS_IO_SERVER, SANS_IO_CLIENT = PROGRAMS[:6]
+OPEN, STREAM, PREPARE, HUB = PROGRAMS[6:]
 
-SERVERS = {"aio": AIO_SERVER, "sync": SYNC_SERVER, "sans-io": SANS_IO_SERVER}
+# The hub sends to everybody, and so to who has said it.
+SERVERS = {"aio": AIO_SERVER, "sync": SYNC_SERVER, "sans-io": SANS_IO_SERVER, "hub": HUB}
 CLIENTS = {"aio": AIO_CLIENT, "sync": SYNC_CLIENT, "sans-io": SANS_IO_CLIENT}
 
 

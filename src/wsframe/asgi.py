@@ -33,7 +33,7 @@ import h11
 from .aio.connection import CONNECTING, OPEN, WebSocket
 from .aio.protocol import BURST, HIGH_WATER
 from .deflate import DEFAULT
-from .errors import ConnectionClosed
+from .errors import ConnectionClosed, LocalProtocolError
 from .events import Close, Fail, Request
 from .prepared import Prepared, prepare
 from .server import ServerConnection
@@ -84,9 +84,9 @@ class WebSocketProtocol(WebSocket):
         "_farewell",
         "_is_announced",
         "_is_over",
+        "_response",
         "_scope",
         "_server_state",
-        "_start",
     )
 
     _connection: ServerConnection
@@ -113,7 +113,7 @@ class WebSocketProtocol(WebSocket):
         self._scope: dict[str, Any] = {}
         self._is_announced = False  # the application has received websocket.connect,
         self._is_over = False  # and websocket.disconnect
-        self._start: Event | None = None  # websocket.http.response.start,
+        self._response: Event | None = None  # websocket.http.response.start,
         self._body: list[bytes] = []  # and what followed it
         self._farewell: Close | None = None  # our Close, if we were first
 
@@ -217,7 +217,12 @@ class WebSocketProtocol(WebSocket):
             logger.exception("Exception in ASGI application\n")
         finally:
             if self.state is CONNECTING:
-                self._reject(500, body=b"Internal Server Error")
+                try:
+                    self._reject(500, body=b"Internal Server Error")
+                except (
+                    LocalProtocolError
+                ):  # of uvicorn's default headers, perhaps it is one of them that failed
+                    self._transport.abort()
             self._start_close(code, reason)
             self._discard()
 
@@ -266,10 +271,10 @@ class WebSocketProtocol(WebSocket):
         """Return what the application may send now."""
         state = self.state
         if state is OPEN:
-            return {"websocket.send": _payload, "websocket.close": self._close}
+            return {"websocket.send": _payload, "websocket.close": self._close}  # the first was sent already
         if state is not CONNECTING:
             raise ClientDisconnected("connection is closing or closed")
-        if self._start is not None:
+        if self._response is not None:
             return {"websocket.http.response.body": self._respond}
         return {
             "websocket.accept": self._accept,
@@ -288,13 +293,13 @@ class WebSocketProtocol(WebSocket):
 
     def _begin_response(self, event: Event) -> None:
         # It goes out with its body: until then it can still become a 500.
-        self._start = event
+        self._response = event
 
     def _respond(self, event: Event) -> None:
-        assert self._start is not None
+        assert self._response is not None
         self._body.append(event.get("body", b""))
         if not event.get("more_body"):
-            self._reject(self._start["status"], self._start, b"".join(self._body))
+            self._reject(self._response["status"], self._response, b"".join(self._body))
 
     def _reject(self, status: int, event: Event = _EMPTY, body: bytes = b"") -> None:
         self._connection.reject(status, self._headers(event), body)
