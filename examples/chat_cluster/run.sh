@@ -5,7 +5,11 @@
 # here is kept; a certificate that is there already, chain.pem with key.pem, is used.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-cd "${FOLDER:-$(mktemp -d)}"
+processes=
+made=$(mktemp -d)
+trap 'kill $processes 2>/dev/null || true; wait; rm -r "$made"' EXIT
+trap exit INT TERM
+cd "${FOLDER:-$made}"
 PATH=$PATH:/usr/sbin # where Debian has nginx
 
 [ -e chain.pem ] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 \
@@ -13,9 +17,6 @@ PATH=$PATH:/usr/sbin # where Debian has nginx
 cp "$here/page.html" .
 sed "s/8443/${PORT:=8443}/" "$here/nginx.conf" >nginx.conf
 
-processes=
-trap 'kill $processes 2>/dev/null || true; wait' EXIT
-trap exit INT TERM
 for number in 1 2 3; do
     python "$here/chat.py" "$number.sock" &
     processes="$processes $!"
