@@ -620,6 +620,15 @@ async def test_what_was_not_written_is_not_published(caplog):
 
 
 @asynchronous
+async def test_a_publish_ends_when_the_hub_is_closed_at_once(redis):
+    async with Hub(redis.url) as hub:
+        publishing = asyncio.create_task(hub.publish("news", "last words"))
+        await asyncio.sleep(0)
+    with pytest.raises(ConnectionError, match=r"^not published: the connection was closed"):
+        await asyncio.wait_for(publishing, TIMEOUT)
+
+
+@asynchronous
 async def test_a_publish_that_is_cancelled_before_it_is_written_is_none(redis):
     async with site() as here, Hub(redis.url) as hub:
         [(websocket, client)] = await here.open()

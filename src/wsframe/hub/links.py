@@ -249,32 +249,34 @@ class Publisher(Link):
 
     async def run(self) -> None:
         """Publish until it is cancelled."""
-        try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                if not self._queue:
-                    continue
-                try:
-                    connection = await self._connect()
-                except Lost as lost:
-                    self._fail(
-                        self._queue, f"not published: cannot connect to Redis at {self._server}: {lost}"
-                    )
-                    continue
-                try:
-                    await self._talk(connection)
-                except Lost as lost:
-                    self._fail(
-                        self._asked,
-                        f"it is not known whether this was published: Redis at {self._server} was lost "
-                        f"before it answered: {lost}",
-                    )
-                    if self._queue:  # nothing of it was written
-                        self._wake.set()
-        finally:
-            self._fail(self._asked, "it is not known whether this was published: the connection was closed")
-            self._fail(self._queue, "not published: the connection was closed")
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if not self._queue:
+                continue
+            try:
+                connection = await self._connect()
+            except Lost as lost:
+                self._fail(self._queue, f"not published: cannot connect to Redis at {self._server}: {lost}")
+                continue
+            try:
+                await self._talk(connection)
+            except Lost as lost:
+                self._fail(
+                    self._asked,
+                    f"it is not known whether this was published: Redis at {self._server} was lost "
+                    f"before it answered: {lost}",
+                )
+                if self._queue:  # nothing of it was written
+                    self._wake.set()
+
+    def close(self) -> None:
+        """Tell those who wait for an answer, when it has been cancelled, that none will come.
+
+        A task that is cancelled before its first step does nothing at all, so ``run`` cannot do this.
+        """
+        self._fail(self._asked, "it is not known whether this was published: the connection was closed")
+        self._fail(self._queue, "not published: the connection was closed")
 
     def _fail(self, waiting: deque[Any], problem: str) -> None:
         for item in waiting:
@@ -477,3 +479,4 @@ class Node:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks.values())
+        self._publisher.close()
