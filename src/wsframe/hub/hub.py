@@ -108,19 +108,16 @@ class Hub:
         keys = dict.fromkeys(_key(topic) for topic in topics)
         for key in keys:
             self._broker.check(key)
-        before = self._rooms.keys(websocket)
-        joining = {key: self._rooms.join(websocket, key) for key in keys}
+        calls = {key: self._rooms.join(websocket, key) for key in keys}
         try:
-            for joined in joining.values():
-                if joined is not None:
-                    await joined
+            for call in calls.values():
+                await call
         except BaseException:
-            for key, joined in joining.items():
-                if joined is not None:
-                    self._rooms.give_up(websocket, key, joined)
-                elif key not in before:
-                    self._rooms.leave(websocket, [key])
+            for key, call in calls.items():
+                self._rooms.give_up(websocket, key, call)
             raise
+        for key, call in calls.items():
+            self._rooms.keep(websocket, key, call)
 
     async def unsubscribe(self, websocket: WebSocket, *topics: str | Pattern) -> None:
         """Let a connection get no more of what is published to topics. It waits for nothing.

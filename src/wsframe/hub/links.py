@@ -304,28 +304,33 @@ class Subscriber(Link):
         self._wanted: dict[Key, None] = {}
         # What Redis sends messages for, as of what has been read: it has confirmed it.
         self._active: set[Key] = set()
-        self._unanswered: dict[Key, int] = {}  # how many answers are to come
-        self._problem: str | None = None  # why it is away
+        self._unanswered: set[Key] = set()  # what it was asked for, and has not answered
+        self._problem: str | None = None  # why messages do not come
 
     def want(self, key: Key) -> None:
-        """Subscribe; ``Rooms.confirm`` is called when it is confirmed."""
+        """Subscribe, if it is not; ``Rooms.confirm`` is called when it is confirmed."""
         self._wanted[key] = None
-        if self._is_connected:
-            self._ask("SUBSCRIBE", key)
+        self._settle(key)
 
     def unwant(self, key: Key) -> None:
         """Unsubscribe."""
         del self._wanted[key]
-        if self._is_connected:
-            self._ask("UNSUBSCRIBE", key)
+        self._settle(key)
 
-    def retry(self, key: Key) -> None:
-        """Subscribe to what is wanted, where the node has refused it or dropped it."""
-        if self._is_connected and key not in self._active and key not in self._unanswered:
+    def _settle(self, key: Key) -> None:
+        """Ask for what is wanted and not so, one thing at a time: what was asked for must be answered."""
+        if not self._is_connected or key in self._unanswered:
+            return
+        if key not in self._wanted:
+            if key in self._active:
+                self._ask("UNSUBSCRIBE", key)
+        elif key in self._active:
+            self._rooms.confirm(key)
+        else:
             self._ask("SUBSCRIBE", key)
 
     def _ask(self, verb: str, key: Key) -> None:
-        self._unanswered[key] = self._unanswered.get(key, 0) + 1
+        self._unanswered.add(key)
         if isinstance(key, Pattern):
             self._send("P" + verb, key.octets, what=(verb, key))
         else:
@@ -340,11 +345,12 @@ class Subscriber(Link):
                 delays = iter(BACKOFF)
                 self._is_connected = True
                 for key in self._wanted:
-                    self._ask("SUBSCRIBE", key)
-                self._say_back()
+                    self._settle(key)
                 await self._talk(connection)
             except Lost as lost:
-                self._say_away(str(lost))
+                self._say(
+                    logging.WARNING, "is away, and what is published meanwhile will be missed", str(lost)
+                )
             except Exception:
                 # A message that breaks something must not end all subscriptions.
                 logger.exception("delivery failed, and what is published meanwhile will be missed")
@@ -358,17 +364,14 @@ class Subscriber(Link):
                 self._look_again()
             await asyncio.sleep(next(delays))
 
-    def _say_away(self, problem: str) -> None:
-        if self._problem is None or (problem != self._problem and not self._is_connected):
-            logger.warning(
-                "Redis at %s is away, and what is published meanwhile will be missed: %s",
-                self._server,
-                problem,
-            )
+    def _say(self, level: int, text: str, problem: str) -> None:
+        """Log a problem, once."""
+        if problem != self._problem:
+            logger.log(level, "Redis at %s " + text + ": %s", self._server, problem)
         self._problem = problem
 
     def _say_back(self) -> None:
-        if self._problem is not None and not self._unanswered:
+        if self._problem is not None and not self._unanswered and self._wanted.keys() <= self._active:
             self._problem = None
             logger.info("Redis at %s is back; resubscribed to %d topics", self._server, len(self._active))
 
@@ -406,29 +409,25 @@ class Subscriber(Link):
         self._look_again()
 
     def _answered(self, what: Any, answer: Any) -> None:
-        if what is None:  # a Pong
-            return
-        verb, key = what
-        self._unanswered[key] -= 1
-        is_last = not self._unanswered[key]
-        if is_last:
-            del self._unanswered[key]
-        if isinstance(answer, ResponseError):
-            self._refused(key, answer)
-        elif verb == "SUBSCRIBE":
-            self._active.add(key)
-            if is_last:  # and so it is wanted
-                self._rooms.confirm(key)
-        else:
-            self._active.discard(key)
+        is_refused = isinstance(answer, ResponseError)
+        if what is not None:
+            verb, key = what
+            self._unanswered.discard(key)
+            if is_refused:
+                self._refused(key, answer)
+            else:
+                (self._active.add if verb == "SUBSCRIBE" else self._active.discard)(key)
+                self._settle(key)
+        elif not is_refused:  # a Pong: it may grant now what it has refused
+            for key in {*self._wanted, *self._active}:
+                self._settle(key)
         self._say_back()
 
     def _refused(self, key: Key, error: ResponseError) -> None:
         if is_moved(error) and self._look_again is not None:
             self._dropped(key)
-        elif key in self._wanted:
-            logger.error("Redis at %s refuses a subscription: %s", self._server, error)
-            self._rooms.refuse(key, refusal(error))
+        elif key in self._wanted and self._rooms.refuse(key, refusal(error)):
+            self._say(logging.ERROR, "refuses a subscription that it had, and is asked again", str(error))
 
 
 def is_moved(error: ResponseError) -> bool:
@@ -456,7 +455,7 @@ class Node:
     def __init__(self, server: Server, rooms: Rooms, look_again: Callable[[], None] | None) -> None:
         self.server = server
         self._publisher = Publisher(server)
-        self.subscriber = Subscriber(server, rooms, look_again)
+        self._subscriber = Subscriber(server, rooms, look_again)
         self._tasks: dict[Link, asyncio.Task[None]] = {}
 
     def _run(self, link: Any) -> Any:
@@ -471,7 +470,11 @@ class Node:
 
     def want(self, key: Key) -> None:
         """Subscribe."""
-        self._run(self.subscriber).want(key)
+        self._run(self._subscriber).want(key)
+
+    def unwant(self, key: Key) -> None:
+        """Unsubscribe."""
+        self._subscriber.unwant(key)
 
     async def close(self) -> None:
         """Close the connections."""

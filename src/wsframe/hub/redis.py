@@ -113,13 +113,13 @@ class Redis:
             )
 
     def want(self, key: Key) -> None:
-        """Subscribe."""
+        """Subscribe, if it is not."""
         node = self._homes[key] = self._node_of(key)
         node.want(key)
 
     def unwant(self, key: Key) -> None:
         """Unsubscribe."""
-        self._homes.pop(key).subscriber.unwant(key)
+        self._homes.pop(key).unwant(key)
 
     async def publish(self, topic: bytes, message: Prepared) -> None:
         """Publish, and wait until Redis has it."""
@@ -189,13 +189,10 @@ class Redis:
         self._slots = sorted(slots, key=lambda slot: slot[0])
         for key, home in list(self._homes.items()):
             node = self._node_of(key)
-            if node is home:
-                home.subscriber.retry(key)
-            else:
-                home.subscriber.unwant(key)
+            if node is not home:
+                home.unwant(key)
                 self._rooms.unconfirm(key)
-                self._homes[key] = node
-                node.want(key)
+            self.want(key)
         current = {node for _, node in self._slots}
         for name, node in list(self._nodes.items()):
             if node not in current:
