@@ -808,7 +808,8 @@ async def test_who_comes_when_another_one_was_just_refused_is_told_too():
     with redis_server() as redis:
         with redis.client() as admin:
             admin.execute_command(*["ACL", "SETUSER", "ann", "on", ">pw", "~*", "&news", "+@all"])
-        async with site() as here, Hub(f"redis://ann:pw@127.0.0.1:{redis.port}") as hub:
+        url = f"redis://ann:pw@127.0.0.1:{redis.port}?health_check_interval=1000"
+        async with site() as here, Hub(url) as hub:
             (one, _), (two, _) = await here.open(2)
             first = asyncio.create_task(hub.subscribe(one, "secret"))
             await asyncio.sleep(0)

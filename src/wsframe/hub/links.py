@@ -247,6 +247,11 @@ class Publisher(Link):
         else:
             what.set_result(None)
 
+    def in_flight(self) -> list[asyncio.Future[None]]:
+        """Return what is not answered yet."""
+        items = [*self._asked, *(what for _, what in self._queue)]
+        return [what for what in items if what is not None and not what.done()]
+
     async def run(self) -> None:
         """Publish until it is cancelled."""
         while True:
@@ -441,10 +446,10 @@ def is_moved(error: ResponseError) -> bool:
     )
 
 
-def refusal(error: ResponseError) -> Exception:
-    """Return the builtin error for one of Redis."""
+def refusal(error: ResponseError, what: str = "") -> Exception:
+    """Return the builtin error for one of Redis, with what it means before it."""
     kind = PermissionError if isinstance(error, NoPermissionError) else ConnectionError
-    problem = kind(f"Redis refuses it: {error}")
+    problem = kind(f"{what}Redis refuses it: {error}")
     problem.__cause__ = error
     return problem
 
@@ -467,6 +472,10 @@ class Node:
         """Send a command; the future is done when it is answered."""
         published: asyncio.Future[None] = self._run(self._publisher).publish(*command)
         return published
+
+    def in_flight(self) -> list[asyncio.Future[None]]:
+        """Return what is published and not answered yet."""
+        return self._publisher.in_flight()
 
     def want(self, key: Key) -> None:
         """Subscribe."""
