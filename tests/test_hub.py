@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random
 import re
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -642,6 +643,45 @@ async def test_a_publish_that_is_cancelled_before_it_is_written_is_none(redis):
         assert await received(client, "begin", "second")
 
 
+@needs_redis
+@asynchronous
+async def test_a_publish_that_is_cancelled_keeps_nothing():
+    with redis_server() as redis:
+        async with Hub(redis.url) as hub:
+            await hub.publish("film", "begin")
+            redis.hang()
+            publishing = [asyncio.create_task(hub.publish("film", bytes(8 * MIB))) for _ in range(4)]
+            publisher = hub._broker._nodes[f"127.0.0.1:{redis.port}"]._publisher
+            while len(publisher._queue) != 3:  # one is being written
+                await asyncio.sleep(0)
+            for task in publishing:
+                task.cancel()
+            await asyncio.wait(publishing)
+            assert [command.words for command in publisher._queue] == [(), (), ()]
+            redis.proceed()
+            await hub.publish("film", "end")
+
+
+class Unseen(set):
+    """A set that nobody may go through."""
+
+    def __iter__(self):
+        raise AssertionError("it has many elements")
+
+
+@asynchronous
+async def test_a_message_that_comes_by_a_pattern_is_not_sought_among_all_topics(redis):
+    async with site() as here, Hub(redis.url) as hub:
+        [(websocket, client)] = await here.open()
+        await hub.subscribe(websocket, "a", "b", Pattern("n*"))
+        subscriber = hub._broker._nodes[f"127.0.0.1:{redis.port}"]._subscriber
+        subscriber._active = Unseen(subscriber._active)
+        await hub.publish("news", "hello")
+        assert await received(client, "hello")
+        await hub.unsubscribe(websocket, Pattern("n*"))
+        await settled(lambda: not subscriber._active_patterns)
+
+
 @asynchronous
 async def test_a_message_that_breaks_something_does_not_end_the_subscriptions(redis, caplog):
     async with site() as here, Hub(redis.url) as hub:
@@ -655,7 +695,7 @@ async def test_a_message_that_breaks_something_does_not_end_the_subscriptions(re
         await hub.publish("news", "hello")
         while (message := await client.recv(TIMEOUT)) != "hello":
             assert message == "broken"  # it may have come first
-        assert "delivery failed, and what is published meanwhile will be missed" in caplog.text
+        assert [record.getMessage() for record in caplog.records] == ["a message was not delivered to all"]
         hub._rooms._rooms[b"sport"].members.discard(None)
         caplog.clear()
 
@@ -684,6 +724,122 @@ async def test_what_is_no_redis_is_not_taken_for_one():
             before = connections
             await hub.publish("news", "hello")
             assert connections == before + 1
+
+
+@contextlib.asynccontextmanager
+async def false_redis(answers: Callable[[bytes], bytes | None]) -> AsyncIterator[str]:
+    """Be a server that answers as Redis until it is connected to, and then what it is told, or hangs up."""
+
+    async def serve(reader, writer):
+        while octets := await reader.read(65536):
+            writer.write(b"+OK\r\n" * octets.count(b"SETINFO"))
+            answer = answers(octets)
+            if answer is None:
+                break
+            writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"*x\r\n", b"*0\r\n", b"*2\r\n$7\r\nmessage\r\n$1\r\na\r\n", b"*1\r\n" * 3000],
+    ids=["no-number", "empty", "short", "deep"],
+)
+@asynchronous
+async def test_what_is_not_understood_is_a_connection_lost(nonsense, caplog):
+    def answers(octets: bytes) -> bytes:
+        return (
+            b"$0\r\n\r\n" if octets.endswith(b"cluster\r\n") else nonsense if b"\r\nnews" in octets else b""
+        )
+
+    async with false_redis(answers) as url, site() as here, Hub(url) as hub:
+        [(websocket, _)] = await here.open()
+        joining = asyncio.create_task(hub.subscribe(websocket, "news"))
+        while not caplog.records:
+            await asyncio.sleep(0)
+        joining.cancel()
+        await asyncio.wait([joining])
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert "will be missed: what it says is not understood: " in caplog.text
+        if nonsense == b"*x\r\n":
+            with pytest.raises(ConnectionError, match=r"not known .*: what it says is not understood: Value"):
+                await hub.publish("news", "hello")
+        caplog.clear()
+
+
+@asynchronous
+async def test_a_hub_does_not_open_on_what_is_not_understood():
+    async with false_redis(lambda octets: b"*x\r\n" * octets.count(b"INFO\r\n$7")) as url:
+        with pytest.raises(ConnectionError, match=r"cannot connect to Redis at .*not understood: ValueError"):
+            await Hub(url).__aenter__()
+
+
+@asynchronous
+async def test_a_redis_that_drops_connections_is_not_run_down(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "wsframe.hub")
+    connections = backoffs = 0
+
+    class Delays:
+        def __iter__(self):
+            nonlocal backoffs
+            backoffs += 1
+            return itertools.repeat(0)
+
+    def answers(octets: bytes) -> bytes | None:
+        nonlocal connections
+        connections += octets.count(b"LIB-NAME")
+        if octets.endswith(b"cluster\r\n"):
+            return b"$0\r\n\r\n"
+        return None if b"LIB-VER" in octets and connections > 1 else b""
+
+    monkeypatch.setattr("wsframe.hub.links.BACKOFF", Delays())
+    async with false_redis(answers) as url, site() as here:
+        [(websocket, _)] = await here.open()
+        for steady in 1000, 0:
+            monkeypatch.setattr("wsframe.hub.links.STEADY", steady)
+            connections = backoffs = 0
+            async with Hub(url) as hub:
+                joining = asyncio.create_task(hub.subscribe(websocket, "news"))
+                await asyncio.sleep(0)
+                await hub.unsubscribe(websocket)  # so nothing is asked for, and nothing answered
+                await joining
+                while connections < 10:
+                    await asyncio.sleep(0)
+            assert (backoffs == 1) == (steady == 1000)
+            assert [record.levelname for record in caplog.records] == ["WARNING"]
+            caplog.clear()
+
+
+@needs_redis
+@asynchronous
+async def test_redis_cuts_the_connections(caplog):
+    with redis_server() as redis, redis.client() as admin:
+        async with site() as here, Hub(redis.url) as hub:
+            [(websocket, client)] = await here.open()
+            await hub.subscribe(websocket, "news")
+            await hub.publish("news", "before")
+            for connection in admin.client_list():
+                if int(connection["id"]) != admin.client_id():
+                    admin.client_kill_filter(_id=connection["id"])
+            await settled(lambda: "is away" in caplog.text)
+            await hub.subscribe(websocket, "sport")
+            with contextlib.suppress(ConnectionError):  # it may have been written just before
+                await hub.publish("nobody", "listens")
+            await hub.publish("news", "killed")
+            assert await received(client, "before", "killed")
+            caplog.clear()
+            # One message is more than may wait for a process.
+            admin.config_set("client-output-buffer-limit", "pubsub 65536 0 0")
+            admin.publish("news", bytes(MIB))
+            await settled(lambda: "is away" in caplog.text)
+            await hub.subscribe(websocket, "weather")
+            await hub.publish("news", "overrun")
+            assert await received(client, "overrun")
+            caplog.clear()
 
 
 @asynchronous

@@ -50,7 +50,7 @@ class Hub:
         if slow not in ("drop", "close"):
             raise ValueError(f'slow must be "drop" or "close", not {slow!r}')
         self._compress = compress
-        self._rooms = Rooms(max_buffered, slow, compress)
+        self._rooms = Rooms(max_buffered, slow)
         if url is None:
             self._rooms.broker = Process(self._rooms)
         else:
@@ -58,7 +58,7 @@ class Hub:
                 from .redis import Redis
             except ImportError as error:
                 raise ImportError("a hub over Redis needs redis-py: pip install 'wsframe[redis]'") from error
-            self._rooms.broker = Redis(url, self._rooms)
+            self._rooms.broker = Redis(url, self._rooms, compress)
         self._broker = self._rooms.broker
         self._state = "not open yet: enter it by async with"
 

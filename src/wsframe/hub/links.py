@@ -23,39 +23,23 @@ from redis.asyncio.connection import Connection, UnixDomainSocketConnection
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from ..aio import Backoff
-from ..frames import TEXT
-from ..prepared import Prepared
 from .pattern import Pattern
+from .payload import decode
 from .rooms import Key, Rooms
 
-__all__ = ["BACKOFF", "Lost", "Node", "Server", "encode", "is_moved", "refusal"]
+__all__ = ["BACKOFF", "Lost", "Node", "Server", "is_moved", "refusal"]
 
 logger = logging.getLogger("wsframe.hub")
 
 # All hubs of a Redis that restarts come back within seconds, but not at once.
 BACKOFF = Backoff(0.25, 1.6, 5.0)
 HEALTH_CHECK_INTERVAL = 10.0  # seconds
+STEADY = 5.0  # seconds that a connection lasts before one that is lost is no more the same trouble
 BATCH = 262144  # octets that are written at a time
 BURST = 1000  # deliveries, after which others have a turn
-BINARY = b"\xff"
 PING = "PING"
 # Where it is not yet, or no more, known which node has a topic.
 _MOVED = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN")
-
-
-def encode(message: Prepared) -> bytes:
-    """Return a message as a payload of Redis."""
-    return message.payload if message.opcode == TEXT else BINARY + message.payload
-
-
-def decode(payload: bytes) -> str | bytes:
-    """Return the message that a payload of Redis means."""
-    if payload[:1] == BINARY:
-        return payload[1:]
-    try:
-        return payload.decode()
-    except UnicodeDecodeError:
-        return payload
 
 
 class Lost(Exception):
@@ -108,16 +92,19 @@ class Server:
                 return await connection.read_response()
         except ResponseError:
             raise
-        except (RedisError, OSError) as error:
+        except Exception as error:
             raise Lost(reason(error)) from error
         finally:
             await disconnect(connection)
 
 
-def reason(error: BaseException) -> str:
+def reason(error: Exception) -> str:
     """Return what an error says."""
     if isinstance(error, TimeoutError) and not str(error):
         return "it does not answer"
+    if not isinstance(error, (Lost, RedisError, OSError)):
+        # What is no Redis makes redis-py and us stumble over anything.
+        return f"what it says is not understood: {error!r}"
     return str(error) or type(error).__name__
 
 
@@ -126,6 +113,25 @@ async def disconnect(connection: Any) -> None:
     with suppress(RedisError, OSError):
         async with asyncio.timeout(1):
             await connection.disconnect()
+
+
+class Command:
+    """Be a command that is to be written.
+
+    Attributes:
+        words: the command and its arguments.
+        what: what it is for.
+    """
+
+    __slots__ = ("what", "words")
+
+    def __init__(self, words: tuple[str | bytes, ...], what: Any) -> None:
+        self.words = words
+        self.what = what
+
+    def forget(self) -> None:
+        """Let go of the payload: nobody waits for it to be written."""
+        self.words = ()
 
 
 class Link:
@@ -137,14 +143,16 @@ class Link:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._queue: deque[tuple[tuple[str | bytes, ...], Any]] = deque()  # commands to write, and what for
+        self._queue: deque[Command] = deque()  # what is to be written
         self._asked: deque[Any] = deque()  # what the commands were for whose answers are to come
         self._wake = asyncio.Event()
         self._is_heard = True
 
-    def _send(self, *command: str | bytes, what: Any = None) -> None:
-        self._queue.append((command, what))
+    def _send(self, *words: str | bytes, what: Any = None) -> Command:
+        command = Command(words, what)
+        self._queue.append(command)
         self._wake.set()
+        return command
 
     def _answered(self, what: Any, answer: Any) -> None:
         """Take the answer to a command, which may be a ResponseError."""
@@ -164,7 +172,7 @@ class Link:
                 await connection.connect()
         except BaseException as error:
             await disconnect(connection)
-            if isinstance(error, (RedisError, OSError)):
+            if isinstance(error, Exception):
                 raise Lost(reason(error)) from error
             raise
         return connection
@@ -192,7 +200,7 @@ class Link:
                     self._is_heard = False
                     self._send(PING)
                     check = loop.time() + interval
-        except (RedisError, OSError) as error:
+        except Exception as error:
             raise Lost(reason(error)) from error
         finally:
             reading.cancel()
@@ -206,12 +214,12 @@ class Link:
             commands: list[tuple[str | bytes, ...]] = []
             size = 0
             while self._queue and size < BATCH:
-                command, what = self._queue.popleft()
-                if isinstance(what, asyncio.Future) and what.cancelled():
+                command = self._queue.popleft()
+                if isinstance(command.what, asyncio.Future) and command.what.cancelled():
                     continue
-                commands.append(command)
-                self._asked.append(what)
-                size += len(command[-1])
+                commands.append(command.words)
+                self._asked.append(command.what)
+                size += len(command.words[-1])
             async with asyncio.timeout(self._server.interval):
                 await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
 
@@ -233,10 +241,11 @@ class Link:
 class Publisher(Link):
     """Publish, in order: by a connection that is made when there is something to publish."""
 
-    def publish(self, *command: str | bytes) -> asyncio.Future[None]:
+    def publish(self, *words: str | bytes) -> asyncio.Future[None]:
         """Send a command; the future is done when it is answered."""
         published: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._send(*command, what=published)
+        command = self._send(*words, what=published)
+        published.add_done_callback(lambda _: command.forget())
         return published
 
     def _answered(self, what: Any, answer: Any) -> None:
@@ -249,7 +258,7 @@ class Publisher(Link):
 
     def in_flight(self) -> list[asyncio.Future[None]]:
         """Return what is not answered yet."""
-        items = [*self._asked, *(what for _, what in self._queue)]
+        items = [*self._asked, *(command.what for command in self._queue)]
         return [what for what in items if what is not None and not what.done()]
 
     async def run(self) -> None:
@@ -285,7 +294,7 @@ class Publisher(Link):
 
     def _fail(self, waiting: deque[Any], problem: str) -> None:
         for item in waiting:
-            published = item[1] if isinstance(item, tuple) else item
+            published = item.what if isinstance(item, Command) else item
             if published is not None and not published.done():
                 published.set_exception(ConnectionError(problem))
         waiting.clear()
@@ -297,18 +306,23 @@ class Subscriber(Link):
     Args:
         server: where to.
         rooms: what is confirmed, and delivered to.
+        compress: as for ``prepare``, what is received.
         look_again: tells the cluster that the server is a node of that a topic may have moved; None: it is in
             no cluster.
     """
 
-    def __init__(self, server: Server, rooms: Rooms, look_again: Callable[[], None] | None) -> None:
+    def __init__(
+        self, server: Server, rooms: Rooms, compress: bool | None, look_again: Callable[[], None] | None
+    ) -> None:
         super().__init__(server)
         self._rooms = rooms
+        self._compress = compress
         self._look_again = look_again
         self._is_connected = False
         self._wanted: dict[Key, None] = {}
         # What Redis sends messages for, as of what has been read: it has confirmed it.
         self._active: set[Key] = set()
+        self._active_patterns: set[Pattern] = set()  # those of them
         self._unanswered: set[Key] = set()  # what it was asked for, and has not answered
         self._problem: str | None = None  # why messages do not come
 
@@ -343,11 +357,12 @@ class Subscriber(Link):
 
     async def run(self) -> None:
         """Be subscribed until it is cancelled."""
+        loop = asyncio.get_running_loop()
         delays = iter(BACKOFF)
         while True:
+            began = loop.time()
             try:
                 connection = await self._connect()
-                delays = iter(BACKOFF)
                 self._is_connected = True
                 for key in self._wanted:
                     self._settle(key)
@@ -356,17 +371,18 @@ class Subscriber(Link):
                 self._say(
                     logging.WARNING, "is away, and what is published meanwhile will be missed", str(lost)
                 )
-            except Exception:
-                # A message that breaks something must not end all subscriptions.
-                logger.exception("delivery failed, and what is published meanwhile will be missed")
             finally:
                 self._is_connected = False
                 for key in self._wanted:
                     self._rooms.unconfirm(key)
-                for forgotten in (self._queue, self._asked, self._active, self._unanswered):
+                for forgotten in (self._active, self._active_patterns, self._unanswered):
                     forgotten.clear()
+                self._queue.clear()
+                self._asked.clear()
             if self._look_again is not None:
                 self._look_again()
+            if loop.time() - began >= STEADY:
+                delays = iter(BACKOFF)
             await asyncio.sleep(next(delays))
 
     def _say(self, level: int, text: str, problem: str) -> None:
@@ -384,7 +400,7 @@ class Subscriber(Link):
         if type(answer) is list:
             kind = answer[0]
             if kind == b"message" or kind == b"smessage":
-                return self._rooms.deliver(answer[1], decode(answer[2]))
+                return self._deliver(answer[1], answer[2])
             if kind == b"pmessage":
                 return self._received_by_pattern(*answer[1:])
             if kind == b"sunsubscribe" and (not self._asked or self._asked[0] != ("UNSUBSCRIBE", answer[1])):
@@ -401,10 +417,19 @@ class Subscriber(Link):
         """
         if topic in self._active:
             return 0
-        patterns = [key.octets for key in self._active if isinstance(key, Pattern) and key.matches(topic)]
+        patterns = [active.octets for active in self._active_patterns if active.matches(topic)]
         if pattern != min(patterns, default=pattern):
             return 0
-        return self._rooms.deliver(topic, decode(payload))
+        return self._deliver(topic, payload)
+
+    def _deliver(self, topic: bytes, payload: bytes) -> int:
+        message = decode(payload, self._compress)
+        try:
+            return self._rooms.deliver(topic, message)
+        except Exception:
+            # A message that breaks something must not end all subscriptions.
+            logger.exception("a message was not delivered to all")
+            return 0
 
     def _dropped(self, key: Key) -> None:
         self._active.discard(key)
@@ -421,7 +446,10 @@ class Subscriber(Link):
             if is_refused:
                 self._refused(key, answer)
             else:
-                (self._active.add if verb == "SUBSCRIBE" else self._active.discard)(key)
+                is_active = verb == "SUBSCRIBE"
+                (self._active.add if is_active else self._active.discard)(key)
+                if isinstance(key, Pattern):
+                    (self._active_patterns.add if is_active else self._active_patterns.discard)(key)
                 self._settle(key)
         elif not is_refused:  # a Pong: it may grant now what it has refused
             for key in {*self._wanted, *self._active}:
@@ -457,10 +485,12 @@ def refusal(error: ResponseError, what: str = "") -> Exception:
 class Node:
     """Be what speaks to one server: a Publisher and a Subscriber, each from when it is needed."""
 
-    def __init__(self, server: Server, rooms: Rooms, look_again: Callable[[], None] | None) -> None:
+    def __init__(
+        self, server: Server, rooms: Rooms, compress: bool | None, look_again: Callable[[], None] | None
+    ) -> None:
         self.server = server
         self._publisher = Publisher(server)
-        self._subscriber = Subscriber(server, rooms, look_again)
+        self._subscriber = Subscriber(server, rooms, compress, look_again)
         self._tasks: dict[Link, asyncio.Task[None]] = {}
 
     def _run(self, link: Any) -> Any:

@@ -16,8 +16,9 @@ from redis.crc import key_slot
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from ..prepared import Prepared
-from .links import BACKOFF, Lost, Node, Server, encode, is_moved, refusal
+from .links import BACKOFF, Lost, Node, Server, is_moved, refusal
 from .pattern import Pattern
+from .payload import encode
 from .rooms import Key, Rooms
 
 __all__ = ["Redis"]
@@ -33,9 +34,10 @@ class Redis:
     Args:
         url: its address.
         rooms: what is delivered to.
+        compress: as for ``prepare``, what is received.
     """
 
-    def __init__(self, url: str, rooms: Rooms) -> None:
+    def __init__(self, url: str, rooms: Rooms, compress: bool | None) -> None:
         if not isinstance(url, str):
             raise TypeError(f"a URL is a str, not {type(url).__name__}")
         try:
@@ -53,6 +55,7 @@ class Redis:
                 f"a hub takes the URL of a Redis, redis://, rediss:// or unix://, and this is none: {error}"
             ) from error
         self._rooms = rooms
+        self._compress = compress
         self._is_cluster = False
         self._is_closed = False
         self._nodes: dict[str, Node] = {}
@@ -101,7 +104,7 @@ class Redis:
         node = self._nodes.get(str(server))
         if node is None:
             look_again = self.look_again if self._is_cluster else None
-            node = self._nodes[str(server)] = Node(server, self._rooms, look_again)
+            node = self._nodes[str(server)] = Node(server, self._rooms, self._compress, look_again)
         return node
 
     def _node_of(self, key: Key) -> Node:

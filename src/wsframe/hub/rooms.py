@@ -103,7 +103,7 @@ class Rooms:
     """Be the rooms of a hub.
 
     Args:
-        max_buffered, slow, compress: as for ``broadcast``.
+        max_buffered, slow: as for ``broadcast``.
 
     Attributes:
         broker: what the messages come from.
@@ -111,10 +111,9 @@ class Rooms:
 
     broker: Broker
 
-    def __init__(self, max_buffered: int, slow: Literal["drop", "close"], compress: bool | None) -> None:
+    def __init__(self, max_buffered: int, slow: Literal["drop", "close"]) -> None:
         self._max_buffered = max_buffered
         self._slow = slow
-        self._compress = compress
         self._rooms: dict[Key, Room] = {}
         self._patterns: dict[Pattern, Room] = {}  # those of a pattern
         # What each connection has joined or is joining, and the future that is done when it is lost.
@@ -230,7 +229,7 @@ class Rooms:
         """Let those who come now wait: the messages do not come, until it is confirmed again."""
         self._rooms[key].is_confirmed = False
 
-    def deliver(self, topic: bytes, message: str | bytes | Prepared) -> int:
+    def deliver(self, topic: bytes, message: Prepared) -> int:
         """Send a message to all members of the rooms that a topic belongs to; return how many they are."""
         rooms = [room for pattern, room in self._patterns.items() if pattern.matches(topic)]
         if topic in self._rooms:
@@ -238,9 +237,7 @@ class Rooms:
         if not rooms:
             return 0
         members = rooms[0].members if len(rooms) == 1 else set().union(*(room.members for room in rooms))
-        slow = broadcast(
-            members, message, compress=self._compress, max_buffered=self._max_buffered, slow=self._slow
-        )
+        slow = broadcast(members, message, max_buffered=self._max_buffered, slow=self._slow)
         if slow:
             logger.debug("%d of %d clients were too slow for a message", len(slow), len(members))
         return len(members)
