@@ -923,9 +923,12 @@ async def test_it_closes_while_redis_is_away(caplog):
                 await asyncio.sleep(0)
         with pytest.raises(RuntimeError, match="the hub was closed"):
             await joining
+        another = Hub(redis.url)
         with pytest.raises(ConnectionError, match=f"cannot connect to Redis at 127.0.0.1:{redis.port}: "):
-            await Hub(redis.url).__aenter__()
+            await another.__aenter__()
         redis.restart()
+        async with another:
+            await another.publish("news", "back")
         caplog.clear()
 
 
@@ -951,7 +954,7 @@ async def test_redis_refuses(caplog):
                 await hub.subscribe(websocket, "news", "secret", Pattern("*"))
             assert hub._rooms.keys(websocket) == []
             assert not caplog.records  # the caller knows
-            with pytest.raises(PermissionError, match="Redis refuses it: "):
+            with pytest.raises(PermissionError, match=r"^not published: Redis refuses it: "):
                 await hub.publish("secret", "hello")
             await hub.subscribe(websocket, "news")
             await hub.publish("news", "hello")
@@ -1121,6 +1124,41 @@ async def test_a_hub_is_used_while_it_is_open(url):
     with pytest.raises(RuntimeError, match="a hub can be opened once"):
         await hub.__aenter__()
     await Hub(url).close()
+
+
+@asynchronous
+async def test_a_hub_belongs_to_the_event_loop_that_opened_it(url):
+    async with site() as here, Hub(url) as hub:
+        [(websocket, client)] = await here.open()
+        calls = [
+            lambda: hub.subscribe(websocket, "news"),
+            lambda: hub.unsubscribe(websocket),
+            lambda: hub.publish("news", "hello"),
+        ]
+        for call in calls:
+            with pytest.raises(RuntimeError, match="the hub was opened in another event loop"):
+                await asyncio.to_thread(lambda call=call: asyncio.run(call()))
+        await hub.subscribe(websocket, "news")
+        publish = asyncio.run_coroutine_threadsafe, hub.publish("news", "hello"), asyncio.get_running_loop()
+        await asyncio.wrap_future(await asyncio.to_thread(*publish))
+        assert await received(client, "hello")
+
+
+@asynchronous
+async def test_a_hub_is_opened_once_and_closed_for_good(redis):
+    hub = Hub(redis.url)
+    results = await asyncio.gather(hub.__aenter__(), hub.__aenter__(), return_exceptions=True)
+    assert results[0] is hub
+    assert str(results[1]) == "a hub can be opened once"
+    await hub.close()
+    hub = Hub(redis.url)
+    opening = asyncio.create_task(hub.__aenter__())
+    await asyncio.sleep(0)
+    await hub.close()
+    with pytest.raises(RuntimeError, match="the hub was closed"):
+        await opening
+    with pytest.raises(RuntimeError, match="the hub is closed"):
+        await hub.publish("news", "hello")
 
 
 @asynchronous
