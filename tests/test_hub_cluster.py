@@ -134,6 +134,23 @@ async def test_a_topic_follows_its_slot_to_another_node(cluster):
 
 
 @asynchronous
+async def test_who_leaves_a_topic_that_has_just_moved_disturbs_nobody(cluster):
+    """The node says of its own accord that it is unsubscribed, and then refuses to unsubscribe."""
+    topic = topics_of(cluster)[0]
+    others = [other for other in map(str, range(100, 200)) if key_slot(other.encode()) < 5400]
+    async with site() as here, Hub(cluster[0].url) as hub:
+        (one, _), (two, client) = await here.open(2)
+        await hub.subscribe(one, topic)
+        await hub.subscribe(two, others[0])
+        with moved(cluster, topic):
+            await hub.unsubscribe(one)
+            await hub.subscribe(two, *others[1:])
+            for other in others:
+                await hub.publish(other, other)
+            assert await received(client, *others)
+
+
+@asynchronous
 async def test_what_is_published_while_a_topic_moves_stays_in_order(cluster):
     topic = topics_of(cluster)[0]
     numbers = [str(number) for number in range(600)]

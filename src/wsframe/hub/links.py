@@ -38,6 +38,7 @@ STEADY = 5.0  # seconds that a connection lasts before one that is lost is no mo
 BATCH = 262144  # octets that are written at a time
 BURST = 1000  # deliveries, after which others have a turn
 PING = "PING"
+AFTER = "after SUNSUBSCRIBE"
 # Where it is not yet, or no more, known which node has a topic.
 _MOVED = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN")
 
@@ -354,6 +355,8 @@ class Subscriber(Link):
             self._send("P" + verb, key.octets, what=(verb, key))
         else:
             self._send(verb if self._look_again is None else "S" + verb, key, what=(verb, key))
+            if verb == "UNSUBSCRIBE" and self._look_again is not None:
+                self._send(PING, what=AFTER)
 
     async def run(self) -> None:
         """Be subscribed until it is cancelled."""
@@ -407,6 +410,11 @@ class Subscriber(Link):
                 # The topic's slot has moved to another node.
                 self._dropped(answer[1])
                 return 0
+        elif (
+            self._asked and self._asked[0] is AFTER and isinstance(answer, ResponseError) and is_moved(answer)
+        ):
+            # The slot had moved, and the message that says so was taken for the answer, which comes now.
+            return 0
         return super()._received(answer)
 
     def _received_by_pattern(self, pattern: bytes, topic: bytes, payload: bytes) -> int:
@@ -440,6 +448,8 @@ class Subscriber(Link):
 
     def _answered(self, what: Any, answer: Any) -> None:
         is_refused = isinstance(answer, ResponseError)
+        if what is AFTER:
+            return
         if what is not None:
             verb, key = what
             self._unanswered.discard(key)
