@@ -171,7 +171,7 @@ class Redis:
                 self._look_again.clear()
                 try:
                     slots = await self._look()
-                except (Lost, ResponseError) as error:
+                except Exception as error:  # also if it says nonsense: somebody may wait for this to go on
                     logger.debug("no node of the Redis Cluster says where its slots are: %s", error)
                     slots = self._slots
                     self._look_again.set()
