@@ -175,6 +175,20 @@ async def test_what_is_published_while_a_topic_moves_stays_in_order(cluster):
 
 
 @asynchronous
+async def test_publishing_ends_when_a_hub_is_closed_while_it_looks_where_a_topic_is(cluster):
+    topic = topics_of(cluster)[0]
+    for turns in 1, 3, 10, 30, 100:
+        async with Hub(cluster[0].url) as hub:
+            with moved(cluster, topic):
+                publishing = [asyncio.create_task(hub.publish(topic, str(number))) for number in range(10)]
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await hub.close()
+        results = await asyncio.wait_for(asyncio.gather(*publishing, return_exceptions=True), TIMEOUT)
+        assert all(result is None or "published" in str(result) for result in results)
+
+
+@asynchronous
 async def test_a_node_of_a_cluster_is_killed_and_comes_back(cluster, caplog):
     caplog.set_level(logging.INFO, "wsframe.hub")
     topics = topics_of(cluster)
