@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random
 import re
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from adapters import MIB, TIMEOUT, Peer, asynchronous, request
 from hub_site import received, settled, site
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from redis import Redis
+from redis import Redis, ResponseError
 from redis_server import needs_redis, redis_server
 
 from wsframe import LocalProtocolError
@@ -620,6 +621,15 @@ async def test_what_was_not_written_is_not_published(caplog):
 
 
 @asynchronous
+async def test_a_publish_ends_when_the_hub_is_closed_at_once(redis):
+    async with Hub(redis.url) as hub:
+        publishing = asyncio.create_task(hub.publish("news", "last words"))
+        await asyncio.sleep(0)
+    with pytest.raises(ConnectionError, match=r"^not published: the connection was closed"):
+        await asyncio.wait_for(publishing, TIMEOUT)
+
+
+@asynchronous
 async def test_a_publish_that_is_cancelled_before_it_is_written_is_none(redis):
     async with site() as here, Hub(redis.url) as hub:
         [(websocket, client)] = await here.open()
@@ -631,6 +641,45 @@ async def test_a_publish_that_is_cancelled_before_it_is_written_is_none(redis):
         await second
         assert first.cancelled()
         assert await received(client, "begin", "second")
+
+
+@needs_redis
+@asynchronous
+async def test_a_publish_that_is_cancelled_keeps_nothing():
+    with redis_server() as redis:
+        async with Hub(redis.url) as hub:
+            await hub.publish("film", "begin")
+            redis.hang()
+            publishing = [asyncio.create_task(hub.publish("film", bytes(8 * MIB))) for _ in range(4)]
+            publisher = hub._broker._nodes[f"127.0.0.1:{redis.port}"]._publisher
+            while len(publisher._queue) != 3:  # one is being written
+                await asyncio.sleep(0)
+            for task in publishing:
+                task.cancel()
+            await asyncio.wait(publishing)
+            assert [command.words for command in publisher._queue] == [(), (), ()]
+            redis.proceed()
+            await hub.publish("film", "end")
+
+
+class Unseen(set):
+    """A set that nobody may go through."""
+
+    def __iter__(self):
+        raise AssertionError("it has many elements")
+
+
+@asynchronous
+async def test_a_message_that_comes_by_a_pattern_is_not_sought_among_all_topics(redis):
+    async with site() as here, Hub(redis.url) as hub:
+        [(websocket, client)] = await here.open()
+        await hub.subscribe(websocket, "a", "b", Pattern("n*"))
+        subscriber = hub._broker._nodes[f"127.0.0.1:{redis.port}"]._subscriber
+        subscriber._active = Unseen(subscriber._active)
+        await hub.publish("news", "hello")
+        assert await received(client, "hello")
+        await hub.unsubscribe(websocket, Pattern("n*"))
+        await settled(lambda: not subscriber._active_patterns)
 
 
 @asynchronous
@@ -646,7 +695,7 @@ async def test_a_message_that_breaks_something_does_not_end_the_subscriptions(re
         await hub.publish("news", "hello")
         while (message := await client.recv(TIMEOUT)) != "hello":
             assert message == "broken"  # it may have come first
-        assert "delivery failed, and what is published meanwhile will be missed" in caplog.text
+        assert [record.getMessage() for record in caplog.records] == ["a message was not delivered to all"]
         hub._rooms._rooms[b"sport"].members.discard(None)
         caplog.clear()
 
@@ -677,9 +726,125 @@ async def test_what_is_no_redis_is_not_taken_for_one():
             assert connections == before + 1
 
 
+@contextlib.asynccontextmanager
+async def false_redis(answers: Callable[[bytes], bytes | None]) -> AsyncIterator[str]:
+    """Be a server that answers as Redis until it is connected to, and then what it is told, or hangs up."""
+
+    async def serve(reader, writer):
+        while octets := await reader.read(65536):
+            writer.write(b"+OK\r\n" * octets.count(b"SETINFO"))
+            answer = answers(octets)
+            if answer is None:
+                break
+            writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"*x\r\n", b"*0\r\n", b"*2\r\n$7\r\nmessage\r\n$1\r\na\r\n", b"*1\r\n" * 3000],
+    ids=["no-number", "empty", "short", "deep"],
+)
+@asynchronous
+async def test_what_is_not_understood_is_a_connection_lost(nonsense, caplog):
+    def answers(octets: bytes) -> bytes:
+        return (
+            b"$0\r\n\r\n" if octets.endswith(b"cluster\r\n") else nonsense if b"\r\nnews" in octets else b""
+        )
+
+    async with false_redis(answers) as url, site() as here, Hub(url) as hub:
+        [(websocket, _)] = await here.open()
+        joining = asyncio.create_task(hub.subscribe(websocket, "news"))
+        while not caplog.records:
+            await asyncio.sleep(0)
+        joining.cancel()
+        await asyncio.wait([joining])
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert "will be missed: what it says is not understood: " in caplog.text
+        if nonsense == b"*x\r\n":
+            with pytest.raises(ConnectionError, match=r"not known .*: what it says is not understood: Value"):
+                await hub.publish("news", "hello")
+        caplog.clear()
+
+
+@asynchronous
+async def test_a_hub_does_not_open_on_what_is_not_understood():
+    async with false_redis(lambda octets: b"*x\r\n" * octets.count(b"INFO\r\n$7")) as url:
+        with pytest.raises(ConnectionError, match=r"cannot connect to Redis at .*not understood: ValueError"):
+            await Hub(url).__aenter__()
+
+
+@asynchronous
+async def test_a_redis_that_drops_connections_is_not_run_down(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "wsframe.hub")
+    connections = backoffs = 0
+
+    class Delays:
+        def __iter__(self):
+            nonlocal backoffs
+            backoffs += 1
+            return itertools.repeat(0)
+
+    def answers(octets: bytes) -> bytes | None:
+        nonlocal connections
+        connections += octets.count(b"LIB-NAME")
+        if octets.endswith(b"cluster\r\n"):
+            return b"$0\r\n\r\n"
+        return None if b"LIB-VER" in octets and connections > 1 else b""
+
+    monkeypatch.setattr("wsframe.hub.links.BACKOFF", Delays())
+    async with false_redis(answers) as url, site() as here:
+        [(websocket, _)] = await here.open()
+        for steady in 1000, 0:
+            monkeypatch.setattr("wsframe.hub.links.STEADY", steady)
+            connections = backoffs = 0
+            async with Hub(url) as hub:
+                joining = asyncio.create_task(hub.subscribe(websocket, "news"))
+                await asyncio.sleep(0)
+                await hub.unsubscribe(websocket)  # so nothing is asked for, and nothing answered
+                await joining
+                while connections < 10:
+                    await asyncio.sleep(0)
+            assert (backoffs == 1) == (steady == 1000)
+            assert [record.levelname for record in caplog.records] == ["WARNING"]
+            caplog.clear()
+
+
+@needs_redis
+@asynchronous
+async def test_redis_cuts_the_connections(caplog):
+    with redis_server() as redis, redis.client() as admin:
+        async with site() as here, Hub(redis.url) as hub:
+            [(websocket, client)] = await here.open()
+            await hub.subscribe(websocket, "news")
+            await hub.publish("news", "before")
+            for connection in admin.client_list():
+                if int(connection["id"]) != admin.client_id():
+                    admin.client_kill_filter(_id=connection["id"])
+            await settled(lambda: "is away" in caplog.text)
+            await hub.subscribe(websocket, "sport")
+            with contextlib.suppress(ConnectionError):  # it may have been written just before
+                await hub.publish("nobody", "listens")
+            await hub.publish("news", "killed")
+            assert await received(client, "before", "killed")
+            caplog.clear()
+            # One message is more than may wait for a process.
+            admin.config_set("client-output-buffer-limit", "pubsub 65536 0 0")
+            admin.publish("news", bytes(MIB))
+            await settled(lambda: "is away" in caplog.text)
+            await hub.subscribe(websocket, "weather")
+            await hub.publish("news", "overrun")
+            assert await received(client, "overrun")
+            caplog.clear()
+
+
 @asynchronous
 async def test_a_member_is_one_from_the_last_answer_on():
-    """The last member leaves, and another one comes, before Redis has answered at all."""
+    """The last member leaves, and another one comes, before Redis has answered."""
     heard = b""
     connection = None
 
@@ -697,25 +862,38 @@ async def test_a_member_is_one_from_the_last_answer_on():
     def push(kind: bytes, last: bytes) -> None:
         connection.write(b"*3\r\n$%d\r\n%b\r\n$4\r\nnews\r\n%b\r\n" % (len(kind), kind, last))
 
+    async def answer(number: int, kind: bytes, last: bytes) -> None:
+        while heard.count(b"SUBSCRIBE") != number:
+            await asyncio.sleep(0)
+        push(kind, last)
+
     server = await asyncio.start_server(be_redis, "127.0.0.1", 0)
     url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server, site() as here, Hub(url) as hub:
         (one, _), (two, client) = await here.open(2)
-        leaving = asyncio.create_task(hub.subscribe(one, "news"))
-        while heard.count(b"SUBSCRIBE") != 1:
-            await asyncio.sleep(0)
+        await asyncio.gather(hub.subscribe(one, "news"), answer(1, b"subscribe", b":1"))
         await hub.unsubscribe(one)
         joining = asyncio.create_task(hub.subscribe(two, "news"))
-        while heard.count(b"SUBSCRIBE") != 3:
-            await asyncio.sleep(0)
-        push(b"subscribe", b":1")
-        push(b"message", b"$5\r\nearly")
+        await answer(2, b"message", b"$5\r\nearly")
         push(b"unsubscribe", b":0")
-        push(b"subscribe", b":1")
+        await answer(3, b"subscribe", b":1")
         push(b"message", b"$4\r\nlate")
         assert await received(client, "late")
         await joining
+        # What is asked for is not asked for again.
+        await hub.unsubscribe(two)
+        leaving = asyncio.create_task(hub.subscribe(one, "news"))
+        await answer(4, b"unsubscribe", b":0")
+        while heard.count(b"SUBSCRIBE") != 5:
+            await asyncio.sleep(0)
+        await hub.unsubscribe(one)
         await leaving
+        joining = asyncio.create_task(hub.subscribe(two, "news"))
+        await answer(5, b"subscribe", b":1")
+        await joining
+        push(b"message", b"$4\r\nlast")
+        assert await received(client, "last")
+        assert heard.count(b"SUBSCRIBE") == 5
 
 
 @asynchronous
@@ -745,9 +923,12 @@ async def test_it_closes_while_redis_is_away(caplog):
                 await asyncio.sleep(0)
         with pytest.raises(RuntimeError, match="the hub was closed"):
             await joining
+        another = Hub(redis.url)
         with pytest.raises(ConnectionError, match=f"cannot connect to Redis at 127.0.0.1:{redis.port}: "):
-            await Hub(redis.url).__aenter__()
+            await another.__aenter__()
         redis.restart()
+        async with another:
+            await another.publish("news", "back")
         caplog.clear()
 
 
@@ -772,12 +953,120 @@ async def test_redis_refuses(caplog):
             with pytest.raises(PermissionError, match="Redis refuses it: "):
                 await hub.subscribe(websocket, "news", "secret", Pattern("*"))
             assert hub._rooms.keys(websocket) == []
-            assert "refuses a subscription" in caplog.text
-            caplog.clear()
-            with pytest.raises(PermissionError, match="Redis refuses it: "):
+            assert not caplog.records  # the caller knows
+            with pytest.raises(PermissionError, match=r"^not published: Redis refuses it: "):
                 await hub.publish("secret", "hello")
             await hub.subscribe(websocket, "news")
             await hub.publish("news", "hello")
+            assert await received(client, "hello")
+
+
+@needs_redis
+@asynchronous
+async def test_who_comes_when_another_one_was_just_refused_is_told_too():
+    with redis_server() as redis:
+        with redis.client() as admin:
+            admin.execute_command(*["ACL", "SETUSER", "ann", "on", ">pw", "~*", "&news", "+@all"])
+        url = f"redis://ann:pw@127.0.0.1:{redis.port}?health_check_interval=1000"
+        async with site() as here, Hub(url) as hub:
+            (one, _), (two, _) = await here.open(2)
+            first = asyncio.create_task(hub.subscribe(one, "secret"))
+            await asyncio.sleep(0)
+            [call] = hub._rooms._rooms[b"secret"].memberships[one].calls
+
+            async def second():
+                while not call.done():
+                    await asyncio.sleep(0)
+                assert not first.done()
+                await hub.subscribe(two, "secret")
+
+            errors = await asyncio.wait_for(asyncio.gather(first, second(), return_exceptions=True), TIMEOUT)
+            assert [type(error) for error in errors] == [PermissionError, PermissionError]
+            assert hub._rooms._rooms == {}
+
+
+@needs_redis
+@asynchronous
+async def test_what_was_refused_when_redis_came_back_is_asked_for_again(caplog):
+    caplog.set_level(logging.INFO, "wsframe.hub")
+    with redis_server() as redis, redis.client() as admin:
+
+        def set_channels(*rules: str) -> None:
+            admin.execute_command("ACL", "SETUSER", "ann", *rules)
+
+        set_channels("on", ">pw", "~*", "&*", "+@all")
+        url = f"redis://ann:pw@127.0.0.1:{redis.port}?health_check_interval=1"
+        async with site() as here, Hub(url) as hub:
+            (one, client), (two, _) = await here.open(2)
+            await hub.subscribe(one, "news", "sport")
+            set_channels("resetchannels", "&sport")  # this cuts the connection
+            await settled(lambda: "refuses a subscription that it had" in caplog.text)
+            with pytest.raises(PermissionError):
+                await asyncio.wait_for(hub.subscribe(two, "news"), TIMEOUT)
+            assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
+            set_channels("allchannels")
+            await settled(lambda: subscriptions(redis.url) == ([b"news", b"sport"], 0))
+            await asyncio.wait_for(hub.subscribe(two, "news"), TIMEOUT)
+            await hub.publish("news", "hello")
+            assert await received(client, "hello")
+            assert caplog.records[-1].getMessage().endswith("is back; resubscribed to 2 topics")
+            caplog.clear()
+
+
+@needs_redis
+@asynchronous
+async def test_what_redis_was_too_busy_to_unsubscribe_it_is_asked_again():
+    with redis_server(options=("--lua-time-limit", "1")) as redis, redis.client() as admin:
+        async with site() as here, Hub(f"{redis.url}?health_check_interval=1") as hub:
+            [(websocket, client)] = await here.open()
+            await hub.subscribe(websocket, "news", "old", "older")
+            with redis.client() as other:
+                busy = asyncio.create_task(asyncio.to_thread(other.eval, "while true do end", 0))
+                await settled(lambda: is_busy(admin))
+                await hub.unsubscribe(websocket, "old", "older")
+                subscriber = hub._broker._nodes[f"127.0.0.1:{redis.port}"]._subscriber
+                await settled(lambda: not subscriber._unanswered)
+                admin.script_kill()
+                with pytest.raises(ResponseError, match="killed"):
+                    await busy
+            # Redis has this one, and says nothing when it is asked for it.
+            await asyncio.wait_for(hub.subscribe(websocket, "older"), TIMEOUT)
+            await settled(lambda: subscriptions(redis.url) == ([b"news", b"older"], 0))
+            await hub.publish("older", "hello")
+            assert await received(client, "hello")
+
+
+def is_busy(admin: Redis) -> bool:
+    try:
+        admin.ping()
+    except ResponseError as error:
+        return str(error).startswith("BUSY") or "busy running a script" in str(error)
+    return False
+
+
+@needs_redis
+@asynchronous
+async def test_a_subscribe_that_is_given_up_undoes_no_other():
+    with redis_server() as redis:
+        async with site() as here, Hub(redis.url) as hub:
+            (one, client), (other, _) = await here.open(2)
+            await hub.subscribe(other, "lobby")
+            redis.hang()
+            first = asyncio.create_task(hub.subscribe(one, "lobby", "game"))
+            await asyncio.sleep(0)
+            await hub.subscribe(one, "lobby")
+            first.cancel()
+            await asyncio.wait([first])
+            assert hub._rooms.keys(one) == [b"lobby"]
+            # One that is of a membership that has ended undoes none either.
+            first = asyncio.create_task(hub.subscribe(one, "lobby", "game"))
+            await asyncio.sleep(0)
+            await hub.unsubscribe(one)
+            await hub.subscribe(one, "lobby")
+            first.cancel()
+            await asyncio.wait([first])
+            redis.proceed()
+            await hub.publish("lobby", "hello")
             assert await received(client, "hello")
 
 
@@ -835,6 +1124,41 @@ async def test_a_hub_is_used_while_it_is_open(url):
     with pytest.raises(RuntimeError, match="a hub can be opened once"):
         await hub.__aenter__()
     await Hub(url).close()
+
+
+@asynchronous
+async def test_a_hub_belongs_to_the_event_loop_that_opened_it(url):
+    async with site() as here, Hub(url) as hub:
+        [(websocket, client)] = await here.open()
+        calls = [
+            lambda: hub.subscribe(websocket, "news"),
+            lambda: hub.unsubscribe(websocket),
+            lambda: hub.publish("news", "hello"),
+        ]
+        for call in calls:
+            with pytest.raises(RuntimeError, match="the hub was opened in another event loop"):
+                await asyncio.to_thread(lambda call=call: asyncio.run(call()))
+        await hub.subscribe(websocket, "news")
+        publish = asyncio.run_coroutine_threadsafe, hub.publish("news", "hello"), asyncio.get_running_loop()
+        await asyncio.wrap_future(await asyncio.to_thread(*publish))
+        assert await received(client, "hello")
+
+
+@asynchronous
+async def test_a_hub_is_opened_once_and_closed_for_good(redis):
+    hub = Hub(redis.url)
+    results = await asyncio.gather(hub.__aenter__(), hub.__aenter__(), return_exceptions=True)
+    assert results[0] is hub
+    assert str(results[1]) == "a hub can be opened once"
+    await hub.close()
+    hub = Hub(redis.url)
+    opening = asyncio.create_task(hub.__aenter__())
+    await asyncio.sleep(0)
+    await hub.close()
+    with pytest.raises(RuntimeError, match="the hub was closed"):
+        await opening
+    with pytest.raises(RuntimeError, match="the hub is closed"):
+        await hub.publish("news", "hello")
 
 
 @asynchronous

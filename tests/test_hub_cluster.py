@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from adapters import TIMEOUT, asynchronous
@@ -50,6 +51,34 @@ def shard_channels(cluster: list[RedisServer]) -> list[list[bytes]]:
     return channels
 
 
+@contextmanager
+def moved(cluster: list[RedisServer], topic: str) -> Iterator[None]:
+    """Let a topic of the first node be on the second one."""
+    slot = key_slot(topic.encode())
+    with ExitStack() as stack:
+        clients = [stack.enter_context(node.client()) for node in cluster]
+        source, target, _ = [client.execute_command("CLUSTER", "MYID") for client in clients]
+
+        def move(node_id: bytes) -> None:
+            for client in *clients[1:], clients[0]:
+                client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", node_id)
+
+        move(target)
+        try:
+            yield
+        finally:
+            move(source)
+
+
+def connections(cluster: list[RedisServer]) -> int:
+    """Return how many the nodes have accepted, with one of each for this."""
+    total = 0
+    for node in cluster:
+        with node.client() as client:
+            total += client.info("stats")["total_connections_received"]
+    return total
+
+
 @asynchronous
 async def test_a_cluster_has_a_topic_on_each_node(cluster):
     topics = topics_of(cluster)
@@ -80,26 +109,14 @@ async def test_a_cluster_has_a_topic_on_each_node(cluster):
 
 @asynchronous
 async def test_a_topic_follows_its_slot_to_another_node(cluster):
-    old, new, _ = cluster
     topic, *others = topics_of(cluster)
-    with new.client() as client:
-        target = client.execute_command("CLUSTER", "MYID")
-    with old.client() as client:
-        source = client.execute_command("CLUSTER", "MYID")
-    slot = key_slot(topic.encode())
-
-    def move(node_id: bytes) -> None:
-        for node in sorted(cluster, key=lambda node: node is old):
-            with node.client() as client:
-                client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", node_id)
-
-    async with site() as here, Hub(old.url) as hub, Hub(old.url) as publisher, Hub(old.url) as stale:
+    url = cluster[0].url
+    async with site() as here, Hub(url) as hub, Hub(url) as publisher, Hub(url) as stale:
         (one, one_client), (two, two_client) = await here.open(2)
         await hub.subscribe(one, topic, *others)
         await publisher.publish(topic, "before")
         assert await received(one_client, "before")
-        await asyncio.to_thread(move, target)
-        try:
+        with moved(cluster, topic):
             await settled(lambda: topic.encode() in shard_channels(cluster)[1])
             # These are told by the old node where it is now.
             await publisher.publish(topic, "after")
@@ -111,9 +128,64 @@ async def test_a_topic_follows_its_slot_to_another_node(cluster):
                 await publisher.publish(other, other)
             assert await received(one_client, *others)
             assert topic.encode() not in shard_channels(cluster)[0]
-        finally:
-            await asyncio.to_thread(move, source)
-    await settled(lambda: shard_channels(cluster) == [[], [], []])
+            await hub.unsubscribe(one)
+            await stale.unsubscribe(two)
+            await settled(lambda: shard_channels(cluster) == [[], [], []])
+
+
+@asynchronous
+async def test_who_leaves_a_topic_that_has_just_moved_disturbs_nobody(cluster):
+    """The node says of its own accord that it is unsubscribed, and then refuses to unsubscribe."""
+    topic = topics_of(cluster)[0]
+    others = [other for other in map(str, range(100, 200)) if key_slot(other.encode()) < 5400]
+    async with site() as here, Hub(cluster[0].url) as hub:
+        (one, _), (two, client) = await here.open(2)
+        await hub.subscribe(one, topic)
+        await hub.subscribe(two, others[0])
+        with moved(cluster, topic):
+            await hub.unsubscribe(one)
+            await hub.subscribe(two, *others[1:])
+            for other in others:
+                await hub.publish(other, other)
+            assert await received(client, *others)
+
+
+@asynchronous
+async def test_what_is_published_while_a_topic_moves_stays_in_order(cluster):
+    topic = topics_of(cluster)[0]
+    numbers = [str(number) for number in range(600)]
+    async with site() as here, Hub(cluster[0].url) as hub, Hub(cluster[0].url) as publisher:
+        [(websocket, client)] = await here.open()
+        await hub.subscribe(websocket, topic)
+        await publisher.publish(topic, "before")
+        with moved(cluster, topic):
+            await settled(lambda: topic.encode() in shard_channels(cluster)[1])
+            before = connections(cluster)
+            publishing = []
+            for number in numbers:
+                publishing.append(asyncio.create_task(publisher.publish(topic, number)))
+                # The last ones come when the first ones are answered, and one after another.
+                if int(number) > 300:
+                    await asyncio.sleep(0)
+            await asyncio.gather(*publishing)
+            assert await received(client, "before", *numbers)
+            assert connections(cluster) - before < 10
+            await hub.unsubscribe(websocket)
+            await settled(lambda: shard_channels(cluster) == [[], [], []])
+
+
+@asynchronous
+async def test_publishing_ends_when_a_hub_is_closed_while_it_looks_where_a_topic_is(cluster):
+    topic = topics_of(cluster)[0]
+    for turns in 1, 3, 10, 30, 100:
+        async with Hub(cluster[0].url) as hub:
+            with moved(cluster, topic):
+                publishing = [asyncio.create_task(hub.publish(topic, str(number))) for number in range(10)]
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await hub.close()
+        results = await asyncio.wait_for(asyncio.gather(*publishing, return_exceptions=True), TIMEOUT)
+        assert all(result is None or "published" in str(result) for result in results)
 
 
 @asynchronous

@@ -10,13 +10,8 @@
 hub.py is the face. rooms.py knows who is subscribed to what, and delivers. redis.py knows which Redis, or
 which node of a Redis Cluster, has a topic, and links.py speaks to it. pattern.py is Redis' glob.
 
-A topic is a channel of Redis, and a message is its payload there, so programs in any language can publish:
-
-- Text is its UTF-8: ``redis-cli PUBLISH room hello`` reaches everybody in the room as the text "hello".
-- Binary is the octet 0xFF, with which no UTF-8 begins, and then the octets of the message.
-- Anything else that is not UTF-8 is a binary message as it stands.
-
-On a Redis Cluster the channels are sharded ones: programs publish by SPUBLISH there.
+A topic is a channel of Redis, and a message is its payload there, as payload.py says: so programs in any
+language can publish. On a Redis Cluster the channels are sharded ones: programs publish by SPUBLISH there.
 """
 
 from .hub import Hub, websocket_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -26,9 +27,9 @@ class Hub:
 
     Args:
         url: ``redis://[[user]:password@]host[:port]``, ``rediss://...`` for TLS, or ``unix:///path``, with
-            options of redis-py as its query: ``?ssl_ca_certs=/path``. When Redis is silent for
-            ``health_check_interval`` seconds, 10 by default, it is asked whether it is there, and is given
-            up when it is silent for as long again. None: no Redis.
+            options of redis-py as its query: ``?ssl_ca_certs=/path``. Every ``health_check_interval``
+            seconds, 10 by default, Redis is asked whether it is there, and it is given up when it says
+            nothing until the next time. None: no Redis.
         max_buffered: how many octets may wait in a connection before it counts as slow.
         slow: what happens to slow ones. "drop": they miss the message. "close": they are closed with 1008.
         compress: whether to compress messages where that is agreed on; None: those that reach the threshold.
@@ -50,7 +51,7 @@ class Hub:
         if slow not in ("drop", "close"):
             raise ValueError(f'slow must be "drop" or "close", not {slow!r}')
         self._compress = compress
-        self._rooms = Rooms(max_buffered, slow, compress)
+        self._rooms = Rooms(max_buffered, slow)
         if url is None:
             self._rooms.broker = Process(self._rooms)
         else:
@@ -58,15 +59,26 @@ class Hub:
                 from .redis import Redis
             except ImportError as error:
                 raise ImportError("a hub over Redis needs redis-py: pip install 'wsframe[redis]'") from error
-            self._rooms.broker = Redis(url, self._rooms)
+            self._rooms.broker = Redis(url, self._rooms, compress)
         self._broker = self._rooms.broker
-        self._state = "not open yet: enter it by async with"
+        self._state = "new"  # then "opening", "open", and "closed"
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Hub:
-        if not self._state.startswith("not open"):
+        if self._state != "new":
             raise RuntimeError("a hub can be opened once")
-        await self._broker.open()
-        self._state = ""
+        self._state = "opening"
+        self._loop = asyncio.get_running_loop()
+        try:
+            await self._broker.open()
+        except BaseException:
+            if self._state == "opening":
+                self._state = "new"
+            raise
+        if self._state == "closed":
+            await self._broker.close()
+            raise RuntimeError("the hub was closed")
+        self._state = "open"
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -79,8 +91,15 @@ class Hub:
         await self._broker.close()
 
     def _check_open(self) -> None:
-        if self._state:
-            raise RuntimeError(f"the hub is {self._state}")
+        if self._state == "closed":
+            raise RuntimeError("the hub is closed")
+        if self._state != "open":
+            raise RuntimeError("the hub is not open yet: enter it by async with")
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError(
+                "the hub was opened in another event loop: from other threads, call it by "
+                "asyncio.run_coroutine_threadsafe"
+            )
 
     async def subscribe(self, websocket: WebSocket, *topics: str | Pattern) -> None:
         """Let a connection get what is published to topics from now on.
@@ -99,8 +118,9 @@ class Hub:
             TypeError: an argument has a wrong type.
             ValueError: a topic has a lone surrogate, or there is a pattern and Redis is a cluster, where
                 patterns see nothing of what is published to shards.
-            PermissionError: Redis refuses it.
-            RuntimeError: the hub is not open, or is closed meanwhile.
+            PermissionError: the rules of Redis' ACL forbid it.
+            ConnectionError: Redis refuses it for another reason: a script keeps it busy, say.
+            RuntimeError: the hub is not open, or is closed meanwhile, or was opened in another event loop.
         """
         self._check_open()
         if not isinstance(websocket, WebSocket):
@@ -108,19 +128,16 @@ class Hub:
         keys = dict.fromkeys(_key(topic) for topic in topics)
         for key in keys:
             self._broker.check(key)
-        before = self._rooms.keys(websocket)
-        joining = {key: self._rooms.join(websocket, key) for key in keys}
+        calls = {key: self._rooms.join(websocket, key) for key in keys}
         try:
-            for joined in joining.values():
-                if joined is not None:
-                    await joined
+            for call in calls.values():
+                await call
         except BaseException:
-            for key, joined in joining.items():
-                if joined is not None:
-                    self._rooms.give_up(websocket, key, joined)
-                elif key not in before:
-                    self._rooms.leave(websocket, [key])
+            for key, call in calls.items():
+                self._rooms.give_up(websocket, key, call)
             raise
+        for key, call in calls.items():
+            self._rooms.keep(websocket, key, call)
 
     async def unsubscribe(self, websocket: WebSocket, *topics: str | Pattern) -> None:
         """Let a connection get no more of what is published to topics. It waits for nothing.
@@ -132,7 +149,7 @@ class Hub:
         Raises:
             TypeError: a topic is neither a string nor a pattern.
             ValueError: a topic has a lone surrogate.
-            RuntimeError: the hub is not open.
+            RuntimeError: the hub is not open, or was opened in another event loop.
         """
         self._check_open()
         self._rooms.leave(websocket, [_key(topic) for topic in topics] or self._rooms.keys(websocket))
@@ -148,13 +165,14 @@ class Hub:
             message: ``str`` goes out as text, a bytes-like object as binary.
 
         Raises:
-            ConnectionError: Redis is away, and the message was not published; or it went away before it
-                answered, and nobody knows. The text says which. It is not tried again.
-            PermissionError: Redis refuses it.
+            ConnectionError: Redis is away or refuses it, or the hub is closed meanwhile, and the message was
+                not published; or Redis went away, or the connection was closed, before it answered, and
+                nobody knows. The text says which. It is not tried again.
+            PermissionError: the rules of Redis' ACL forbid it.
             LocalProtocolError: the text contains a lone surrogate.
             TypeError: the topic is not a string, or the message none of these.
             ValueError: the topic has a lone surrogate.
-            RuntimeError: the hub is not open.
+            RuntimeError: the hub is not open, or was opened in another event loop.
         """
         self._check_open()
         key = _key(topic)

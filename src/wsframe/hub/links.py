@@ -23,39 +23,24 @@ from redis.asyncio.connection import Connection, UnixDomainSocketConnection
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from ..aio import Backoff
-from ..frames import TEXT
-from ..prepared import Prepared
 from .pattern import Pattern
+from .payload import decode
 from .rooms import Key, Rooms
 
-__all__ = ["BACKOFF", "Lost", "Node", "Server", "encode", "is_moved", "refusal"]
+__all__ = ["BACKOFF", "Lost", "Node", "Server", "is_moved", "refusal"]
 
 logger = logging.getLogger("wsframe.hub")
 
 # All hubs of a Redis that restarts come back within seconds, but not at once.
 BACKOFF = Backoff(0.25, 1.6, 5.0)
 HEALTH_CHECK_INTERVAL = 10.0  # seconds
+STEADY = 5.0  # seconds that a connection lasts before one that is lost is no more the same trouble
 BATCH = 262144  # octets that are written at a time
 BURST = 1000  # deliveries, after which others have a turn
-BINARY = b"\xff"
 PING = "PING"
+AFTER = "after SUNSUBSCRIBE"
 # Where it is not yet, or no more, known which node has a topic.
 _MOVED = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN")
-
-
-def encode(message: Prepared) -> bytes:
-    """Return a message as a payload of Redis."""
-    return message.payload if message.opcode == TEXT else BINARY + message.payload
-
-
-def decode(payload: bytes) -> str | bytes:
-    """Return the message that a payload of Redis means."""
-    if payload[:1] == BINARY:
-        return payload[1:]
-    try:
-        return payload.decode()
-    except UnicodeDecodeError:
-        return payload
 
 
 class Lost(Exception):
@@ -108,16 +93,19 @@ class Server:
                 return await connection.read_response()
         except ResponseError:
             raise
-        except (RedisError, OSError) as error:
+        except Exception as error:
             raise Lost(reason(error)) from error
         finally:
             await disconnect(connection)
 
 
-def reason(error: BaseException) -> str:
+def reason(error: Exception) -> str:
     """Return what an error says."""
     if isinstance(error, TimeoutError) and not str(error):
         return "it does not answer"
+    if not isinstance(error, (Lost, RedisError, OSError)):
+        # What is no Redis makes redis-py and us stumble over anything.
+        return f"what it says is not understood: {error!r}"
     return str(error) or type(error).__name__
 
 
@@ -126,6 +114,25 @@ async def disconnect(connection: Any) -> None:
     with suppress(RedisError, OSError):
         async with asyncio.timeout(1):
             await connection.disconnect()
+
+
+class Command:
+    """Be a command that is to be written.
+
+    Attributes:
+        words: the command and its arguments.
+        what: what it is for.
+    """
+
+    __slots__ = ("what", "words")
+
+    def __init__(self, words: tuple[str | bytes, ...], what: Any) -> None:
+        self.words = words
+        self.what = what
+
+    def forget(self) -> None:
+        """Let go of the payload: nobody waits for it to be written."""
+        self.words = ()
 
 
 class Link:
@@ -137,14 +144,16 @@ class Link:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._queue: deque[tuple[tuple[str | bytes, ...], Any]] = deque()  # commands to write, and what for
+        self._queue: deque[Command] = deque()  # what is to be written
         self._asked: deque[Any] = deque()  # what the commands were for whose answers are to come
         self._wake = asyncio.Event()
         self._is_heard = True
 
-    def _send(self, *command: str | bytes, what: Any = None) -> None:
-        self._queue.append((command, what))
+    def _send(self, *words: str | bytes, what: Any = None) -> Command:
+        command = Command(words, what)
+        self._queue.append(command)
         self._wake.set()
+        return command
 
     def _answered(self, what: Any, answer: Any) -> None:
         """Take the answer to a command, which may be a ResponseError."""
@@ -164,7 +173,7 @@ class Link:
                 await connection.connect()
         except BaseException as error:
             await disconnect(connection)
-            if isinstance(error, (RedisError, OSError)):
+            if isinstance(error, Exception):
                 raise Lost(reason(error)) from error
             raise
         return connection
@@ -192,7 +201,7 @@ class Link:
                     self._is_heard = False
                     self._send(PING)
                     check = loop.time() + interval
-        except (RedisError, OSError) as error:
+        except Exception as error:
             raise Lost(reason(error)) from error
         finally:
             reading.cancel()
@@ -206,12 +215,12 @@ class Link:
             commands: list[tuple[str | bytes, ...]] = []
             size = 0
             while self._queue and size < BATCH:
-                command, what = self._queue.popleft()
-                if isinstance(what, asyncio.Future) and what.cancelled():
+                command = self._queue.popleft()
+                if isinstance(command.what, asyncio.Future) and command.what.cancelled():
                     continue
-                commands.append(command)
-                self._asked.append(what)
-                size += len(command[-1])
+                commands.append(command.words)
+                self._asked.append(command.what)
+                size += len(command.words[-1])
             async with asyncio.timeout(self._server.interval):
                 await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
 
@@ -233,10 +242,11 @@ class Link:
 class Publisher(Link):
     """Publish, in order: by a connection that is made when there is something to publish."""
 
-    def publish(self, *command: str | bytes) -> asyncio.Future[None]:
+    def publish(self, *words: str | bytes) -> asyncio.Future[None]:
         """Send a command; the future is done when it is answered."""
         published: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._send(*command, what=published)
+        command = self._send(*words, what=published)
+        published.add_done_callback(lambda _: command.forget())
         return published
 
     def _answered(self, what: Any, answer: Any) -> None:
@@ -247,38 +257,45 @@ class Publisher(Link):
         else:
             what.set_result(None)
 
+    def in_flight(self) -> list[asyncio.Future[None]]:
+        """Return what is not answered yet."""
+        items = [*self._asked, *(command.what for command in self._queue)]
+        return [what for what in items if what is not None and not what.done()]
+
     async def run(self) -> None:
         """Publish until it is cancelled."""
-        try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                if not self._queue:
-                    continue
-                try:
-                    connection = await self._connect()
-                except Lost as lost:
-                    self._fail(
-                        self._queue, f"not published: cannot connect to Redis at {self._server}: {lost}"
-                    )
-                    continue
-                try:
-                    await self._talk(connection)
-                except Lost as lost:
-                    self._fail(
-                        self._asked,
-                        f"it is not known whether this was published: Redis at {self._server} was lost "
-                        f"before it answered: {lost}",
-                    )
-                    if self._queue:  # nothing of it was written
-                        self._wake.set()
-        finally:
-            self._fail(self._asked, "it is not known whether this was published: the connection was closed")
-            self._fail(self._queue, "not published: the connection was closed")
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if not self._queue:
+                continue
+            try:
+                connection = await self._connect()
+            except Lost as lost:
+                self._fail(self._queue, f"not published: cannot connect to Redis at {self._server}: {lost}")
+                continue
+            try:
+                await self._talk(connection)
+            except Lost as lost:
+                self._fail(
+                    self._asked,
+                    f"it is not known whether this was published: Redis at {self._server} was lost "
+                    f"before it answered: {lost}",
+                )
+                if self._queue:  # nothing of it was written
+                    self._wake.set()
+
+    def close(self) -> None:
+        """Tell those who wait for an answer, when it has been cancelled, that none will come.
+
+        A task that is cancelled before its first step does nothing at all, so ``run`` cannot do this.
+        """
+        self._fail(self._asked, "it is not known whether this was published: the connection was closed")
+        self._fail(self._queue, "not published: the connection was closed")
 
     def _fail(self, waiting: deque[Any], problem: str) -> None:
         for item in waiting:
-            published = item[1] if isinstance(item, tuple) else item
+            published = item.what if isinstance(item, Command) else item
             if published is not None and not published.done():
                 published.set_exception(ConnectionError(problem))
         waiting.clear()
@@ -290,83 +307,95 @@ class Subscriber(Link):
     Args:
         server: where to.
         rooms: what is confirmed, and delivered to.
+        compress: as for ``prepare``, what is received.
         look_again: tells the cluster that the server is a node of that a topic may have moved; None: it is in
             no cluster.
     """
 
-    def __init__(self, server: Server, rooms: Rooms, look_again: Callable[[], None] | None) -> None:
+    def __init__(
+        self, server: Server, rooms: Rooms, compress: bool | None, look_again: Callable[[], None] | None
+    ) -> None:
         super().__init__(server)
         self._rooms = rooms
+        self._compress = compress
         self._look_again = look_again
         self._is_connected = False
         self._wanted: dict[Key, None] = {}
         # What Redis sends messages for, as of what has been read: it has confirmed it.
         self._active: set[Key] = set()
-        self._unanswered: dict[Key, int] = {}  # how many answers are to come
-        self._problem: str | None = None  # why it is away
+        self._active_patterns: set[Pattern] = set()  # those of them
+        self._unanswered: set[Key] = set()  # what it was asked for, and has not answered
+        self._problem: str | None = None  # why messages do not come
 
     def want(self, key: Key) -> None:
-        """Subscribe; ``Rooms.confirm`` is called when it is confirmed."""
+        """Subscribe, if it is not; ``Rooms.confirm`` is called when it is confirmed."""
         self._wanted[key] = None
-        if self._is_connected:
-            self._ask("SUBSCRIBE", key)
+        self._settle(key)
 
     def unwant(self, key: Key) -> None:
         """Unsubscribe."""
         del self._wanted[key]
-        if self._is_connected:
-            self._ask("UNSUBSCRIBE", key)
+        self._settle(key)
 
-    def retry(self, key: Key) -> None:
-        """Subscribe to what is wanted, where the node has refused it or dropped it."""
-        if self._is_connected and key not in self._active and key not in self._unanswered:
+    def _settle(self, key: Key) -> None:
+        """Ask for what is wanted and not so, one thing at a time: what was asked for must be answered."""
+        if not self._is_connected or key in self._unanswered:
+            return
+        if key not in self._wanted:
+            if key in self._active:
+                self._ask("UNSUBSCRIBE", key)
+        elif key in self._active:
+            self._rooms.confirm(key)
+        else:
             self._ask("SUBSCRIBE", key)
 
     def _ask(self, verb: str, key: Key) -> None:
-        self._unanswered[key] = self._unanswered.get(key, 0) + 1
+        self._unanswered.add(key)
         if isinstance(key, Pattern):
             self._send("P" + verb, key.octets, what=(verb, key))
         else:
             self._send(verb if self._look_again is None else "S" + verb, key, what=(verb, key))
+            if verb == "UNSUBSCRIBE" and self._look_again is not None:
+                self._send(PING, what=AFTER)
 
     async def run(self) -> None:
         """Be subscribed until it is cancelled."""
+        loop = asyncio.get_running_loop()
         delays = iter(BACKOFF)
         while True:
+            began = loop.time()
             try:
                 connection = await self._connect()
-                delays = iter(BACKOFF)
                 self._is_connected = True
                 for key in self._wanted:
-                    self._ask("SUBSCRIBE", key)
-                self._say_back()
+                    self._settle(key)
                 await self._talk(connection)
             except Lost as lost:
-                self._say_away(str(lost))
-            except Exception:
-                # A message that breaks something must not end all subscriptions.
-                logger.exception("delivery failed, and what is published meanwhile will be missed")
+                self._say(
+                    logging.WARNING, "is away, and what is published meanwhile will be missed", str(lost)
+                )
             finally:
                 self._is_connected = False
                 for key in self._wanted:
                     self._rooms.unconfirm(key)
-                for forgotten in (self._queue, self._asked, self._active, self._unanswered):
+                for forgotten in (self._active, self._active_patterns, self._unanswered):
                     forgotten.clear()
+                self._queue.clear()
+                self._asked.clear()
             if self._look_again is not None:
                 self._look_again()
+            if loop.time() - began >= STEADY:
+                delays = iter(BACKOFF)
             await asyncio.sleep(next(delays))
 
-    def _say_away(self, problem: str) -> None:
-        if self._problem is None or (problem != self._problem and not self._is_connected):
-            logger.warning(
-                "Redis at %s is away, and what is published meanwhile will be missed: %s",
-                self._server,
-                problem,
-            )
+    def _say(self, level: int, text: str, problem: str) -> None:
+        """Log a problem, once."""
+        if problem != self._problem:
+            logger.log(level, "Redis at %s " + text + ": %s", self._server, problem)
         self._problem = problem
 
     def _say_back(self) -> None:
-        if self._problem is not None and not self._unanswered:
+        if self._problem is not None and not self._unanswered and self._wanted.keys() <= self._active:
             self._problem = None
             logger.info("Redis at %s is back; resubscribed to %d topics", self._server, len(self._active))
 
@@ -374,13 +403,18 @@ class Subscriber(Link):
         if type(answer) is list:
             kind = answer[0]
             if kind == b"message" or kind == b"smessage":
-                return self._rooms.deliver(answer[1], decode(answer[2]))
+                return self._deliver(answer[1], answer[2])
             if kind == b"pmessage":
                 return self._received_by_pattern(*answer[1:])
             if kind == b"sunsubscribe" and (not self._asked or self._asked[0] != ("UNSUBSCRIBE", answer[1])):
                 # The topic's slot has moved to another node.
                 self._dropped(answer[1])
                 return 0
+        elif (
+            self._asked and self._asked[0] is AFTER and isinstance(answer, ResponseError) and is_moved(answer)
+        ):
+            # The slot had moved, and the message that says so was taken for the answer, which comes now.
+            return 0
         return super()._received(answer)
 
     def _received_by_pattern(self, pattern: bytes, topic: bytes, payload: bytes) -> int:
@@ -391,10 +425,19 @@ class Subscriber(Link):
         """
         if topic in self._active:
             return 0
-        patterns = [key.octets for key in self._active if isinstance(key, Pattern) and key.matches(topic)]
+        patterns = [active.octets for active in self._active_patterns if active.matches(topic)]
         if pattern != min(patterns, default=pattern):
             return 0
-        return self._rooms.deliver(topic, decode(payload))
+        return self._deliver(topic, payload)
+
+    def _deliver(self, topic: bytes, payload: bytes) -> int:
+        message = decode(payload, self._compress)
+        try:
+            return self._rooms.deliver(topic, message)
+        except Exception:
+            # A message that breaks something must not end all subscriptions.
+            logger.exception("a message was not delivered to all")
+            return 0
 
     def _dropped(self, key: Key) -> None:
         self._active.discard(key)
@@ -404,29 +447,30 @@ class Subscriber(Link):
         self._look_again()
 
     def _answered(self, what: Any, answer: Any) -> None:
-        if what is None:  # a Pong
+        is_refused = isinstance(answer, ResponseError)
+        if what is AFTER:
             return
-        verb, key = what
-        self._unanswered[key] -= 1
-        is_last = not self._unanswered[key]
-        if is_last:
-            del self._unanswered[key]
-        if isinstance(answer, ResponseError):
-            self._refused(key, answer)
-        elif verb == "SUBSCRIBE":
-            self._active.add(key)
-            if is_last:  # and so it is wanted
-                self._rooms.confirm(key)
-        else:
-            self._active.discard(key)
+        if what is not None:
+            verb, key = what
+            self._unanswered.discard(key)
+            if is_refused:
+                self._refused(key, answer)
+            else:
+                is_active = verb == "SUBSCRIBE"
+                (self._active.add if is_active else self._active.discard)(key)
+                if isinstance(key, Pattern):
+                    (self._active_patterns.add if is_active else self._active_patterns.discard)(key)
+                self._settle(key)
+        elif not is_refused:  # a Pong: it may grant now what it has refused
+            for key in {*self._wanted, *self._active}:
+                self._settle(key)
         self._say_back()
 
     def _refused(self, key: Key, error: ResponseError) -> None:
         if is_moved(error) and self._look_again is not None:
             self._dropped(key)
-        elif key in self._wanted:
-            logger.error("Redis at %s refuses a subscription: %s", self._server, error)
-            self._rooms.refuse(key, refusal(error))
+        elif key in self._wanted and self._rooms.refuse(key, refusal(error)):
+            self._say(logging.ERROR, "refuses a subscription that it had, and is asked again", str(error))
 
 
 def is_moved(error: ResponseError) -> bool:
@@ -440,10 +484,10 @@ def is_moved(error: ResponseError) -> bool:
     )
 
 
-def refusal(error: ResponseError) -> Exception:
-    """Return the builtin error for one of Redis."""
+def refusal(error: ResponseError, what: str = "") -> Exception:
+    """Return the builtin error for one of Redis, with what it means before it."""
     kind = PermissionError if isinstance(error, NoPermissionError) else ConnectionError
-    problem = kind(f"Redis refuses it: {error}")
+    problem = kind(f"{what}Redis refuses it: {error}")
     problem.__cause__ = error
     return problem
 
@@ -451,10 +495,12 @@ def refusal(error: ResponseError) -> Exception:
 class Node:
     """Be what speaks to one server: a Publisher and a Subscriber, each from when it is needed."""
 
-    def __init__(self, server: Server, rooms: Rooms, look_again: Callable[[], None] | None) -> None:
+    def __init__(
+        self, server: Server, rooms: Rooms, compress: bool | None, look_again: Callable[[], None] | None
+    ) -> None:
         self.server = server
         self._publisher = Publisher(server)
-        self.subscriber = Subscriber(server, rooms, look_again)
+        self._subscriber = Subscriber(server, rooms, compress, look_again)
         self._tasks: dict[Link, asyncio.Task[None]] = {}
 
     def _run(self, link: Any) -> Any:
@@ -467,9 +513,17 @@ class Node:
         published: asyncio.Future[None] = self._run(self._publisher).publish(*command)
         return published
 
+    def in_flight(self) -> list[asyncio.Future[None]]:
+        """Return what is published and not answered yet."""
+        return self._publisher.in_flight()
+
     def want(self, key: Key) -> None:
         """Subscribe."""
-        self._run(self.subscriber).want(key)
+        self._run(self._subscriber).want(key)
+
+    def unwant(self, key: Key) -> None:
+        """Unsubscribe."""
+        self._subscriber.unwant(key)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -477,3 +531,4 @@ class Node:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks.values())
+        self._publisher.close()

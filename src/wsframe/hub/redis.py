@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_right
-from contextlib import suppress
 from typing import Any
 
 from redis.asyncio.connection import Connection, UnixDomainSocketConnection, parse_url
@@ -17,13 +16,16 @@ from redis.crc import key_slot
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from ..prepared import Prepared
-from .links import BACKOFF, Lost, Node, Server, encode, is_moved, refusal
+from .links import BACKOFF, Lost, Node, Server, is_moved, refusal
 from .pattern import Pattern
+from .payload import encode
 from .rooms import Key, Rooms
 
 __all__ = ["Redis"]
 
 logger = logging.getLogger("wsframe.hub")
+
+PATIENCE = 1.0  # seconds
 
 
 class Redis:
@@ -32,9 +34,10 @@ class Redis:
     Args:
         url: its address.
         rooms: what is delivered to.
+        compress: as for ``prepare``, what is received.
     """
 
-    def __init__(self, url: str, rooms: Rooms) -> None:
+    def __init__(self, url: str, rooms: Rooms, compress: bool | None) -> None:
         if not isinstance(url, str):
             raise TypeError(f"a URL is a str, not {type(url).__name__}")
         try:
@@ -52,6 +55,7 @@ class Redis:
                 f"a hub takes the URL of a Redis, redis://, rediss:// or unix://, and this is none: {error}"
             ) from error
         self._rooms = rooms
+        self._compress = compress
         self._is_cluster = False
         self._is_closed = False
         self._nodes: dict[str, Node] = {}
@@ -59,6 +63,9 @@ class Redis:
         # Of a cluster: where each range of slots begins, and its node
         self._slots: list[tuple[int, Node]] = []
         self._look_again = asyncio.Event()
+        self._told_by = self._server  # the node that is known to answer
+        self._looked = asyncio.Event()  # wakes those whose messages are to go to another node
+        self._turn = asyncio.Lock()  # to publish what is new, or to change the slots
         self._keeper: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -77,18 +84,19 @@ class Redis:
                 about = b""
             self._is_cluster = isinstance(about, bytes) and b"cluster_enabled:1" in about
             if self._is_cluster:
-                await self._look([self._server])
+                await self._move(await self._look())
                 self._keeper = asyncio.create_task(self._keep())
         except (Lost, ResponseError) as error:
             raise ConnectionError(f"cannot connect to Redis at {self._server}: {error}") from error
 
     async def close(self) -> None:
         """Close all connections."""
+        self._is_closed = True
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
             self._keeper = None
-        self._is_closed = True
+        self._looked.set()
         for node in self._nodes.values():
             await node.close()
 
@@ -96,7 +104,7 @@ class Redis:
         node = self._nodes.get(str(server))
         if node is None:
             look_again = self.look_again if self._is_cluster else None
-            node = self._nodes[str(server)] = Node(server, self._rooms, look_again)
+            node = self._nodes[str(server)] = Node(server, self._rooms, self._compress, look_again)
         return node
 
     def _node_of(self, key: Key) -> Node:
@@ -113,37 +121,40 @@ class Redis:
             )
 
     def want(self, key: Key) -> None:
-        """Subscribe."""
+        """Subscribe, if it is not."""
         node = self._homes[key] = self._node_of(key)
         node.want(key)
 
     def unwant(self, key: Key) -> None:
         """Unsubscribe."""
-        self._homes.pop(key).subscriber.unwant(key)
+        self._homes.pop(key).unwant(key)
 
     async def publish(self, topic: bytes, message: Prepared) -> None:
         """Publish, and wait until Redis has it."""
-        command = "SPUBLISH" if self._is_cluster else "PUBLISH"
-        delays = iter(BACKOFF)
+        async with self._turn:
+            published = self._publish(topic, message)
         for is_last in (False, False, False, True):
-            if self._is_closed:
-                raise ConnectionError("not published: the hub was closed")
-            node = self._node_of(topic)
             try:
-                await node.publish(command, topic, encode(message))
+                await published
             except ResponseError as error:
                 if is_last or not (self._is_cluster and is_moved(error)):
-                    raise refusal(error) from error
-                # It was not published, and another node will do it.
-                with suppress(Lost, ResponseError):
-                    await self._look([node.server, self._server])
-                if self._node_of(topic) is node:
-                    await asyncio.sleep(next(delays))
+                    raise refusal(error, "not published: ") from error
             except ConnectionError:
                 self.look_again()
                 raise
             else:
                 return
+            # It was not published, and another node will do it, or this one later.
+            self._told_by = self._node_of(topic).server
+            self.look_again()
+            await self._looked.wait()
+            published = self._publish(topic, message)
+
+    def _publish(self, topic: bytes, message: Prepared) -> asyncio.Future[None]:
+        if self._is_closed:
+            raise ConnectionError("not published: the hub was closed")
+        command = "SPUBLISH" if self._is_cluster else "PUBLISH"
+        return self._node_of(topic).publish(command, topic, encode(message))
 
     # The slots of a cluster
 
@@ -159,26 +170,31 @@ class Redis:
             while self._look_again.is_set():
                 self._look_again.clear()
                 try:
-                    await self._look([self._server, *(node.server for node in self._nodes.values())])
-                except (Lost, ResponseError) as error:
+                    slots = await self._look()
+                except Exception as error:  # also if it says nonsense: somebody may wait for this to go on
                     logger.debug("no node of the Redis Cluster says where its slots are: %s", error)
+                    slots = self._slots
                     self._look_again.set()
+                await self._move(slots)
                 await asyncio.sleep(next(delays))
 
-    async def _look(self, servers: list[Server]) -> None:
-        """Ask the first of the nodes that answers which one has which slots, and subscribe there.
+    async def _look(self) -> list[tuple[int, Node]]:
+        """Ask the first of the nodes that answers which one has which slots.
 
         Raises:
             Lost: none is there.
             ResponseError: it refuses to say, or there are no slots.
         """
-        for number, server in enumerate(servers, 1):
+        others = (node.server for node in self._nodes.values())
+        servers = list(dict.fromkeys([self._told_by, self._server, *others]))
+        for server in servers:
             try:
                 ranges = await server.ask("CLUSTER", "SLOTS")
                 break
             except (Lost, ResponseError):
-                if number == len(servers):
+                if server is servers[-1]:
                     raise
+        self._told_by = server
         # A node that does not know its own name sends none.
         slots = [
             (first, self._node_at(server.at(host.decode(), port) if host else server))
@@ -186,17 +202,28 @@ class Redis:
         ]
         if not slots:
             raise ResponseError("no node of the Redis Cluster has slots")
-        self._slots = sorted(slots, key=lambda slot: slot[0])
-        for key, home in list(self._homes.items()):
-            node = self._node_of(key)
-            if node is home:
-                home.subscriber.retry(key)
-            else:
-                home.subscriber.unwant(key)
-                self._rooms.unconfirm(key)
-                self._homes[key] = node
-                node.want(key)
-        current = {node for _, node in self._slots}
+        return sorted(slots, key=lambda slot: slot[0])
+
+    async def _move(self, slots: list[tuple[int, Node]]) -> None:
+        """Subscribe and publish by these slots from now on.
+
+        What was published by the old ones, and has to go to another node, goes before anything new: so the
+        messages of a topic stay in order. A node that hangs is not waited for.
+        """
+        async with self._turn:
+            in_flight = [published for node in self._nodes.values() for published in node.in_flight()]
+            if in_flight:
+                await asyncio.wait(in_flight, timeout=PATIENCE)
+            self._slots = slots
+            for key, home in list(self._homes.items()):
+                if self._node_of(key) is not home:
+                    home.unwant(key)
+                    self._rooms.unconfirm(key)
+                self.want(key)
+            self._looked.set()
+            self._looked.clear()
+            await asyncio.sleep(0)  # they have their turn, in the order in which they began to wait
+        current = {node for _, node in slots}
         for name, node in list(self._nodes.items()):
             if node not in current:
                 del self._nodes[name]

@@ -67,20 +67,35 @@ class Process:
         self._rooms.deliver(topic, message)
 
 
+class Membership:
+    """Be what a connection has of a room.
+
+    Attributes:
+        calls: the calls of ``subscribe`` that are under way; each is done when the broker has confirmed.
+        is_kept: whether one has returned. Until then it lasts as long as there is a call.
+    """
+
+    __slots__ = ("calls", "is_kept")
+
+    def __init__(self) -> None:
+        self.calls: set[asyncio.Future[None]] = set()
+        self.is_kept = False
+
+
 class Room:
     """Be the connections that are subscribed to a topic or a pattern, and those that will be.
 
     Attributes:
-        members: they get what is published.
-        joining: they become members, and their futures are done, when the broker confirms.
-        is_confirmed: whether it has.
+        memberships: of both.
+        members: those who get what is published.
+        is_confirmed: whether the broker has confirmed it.
     """
 
-    __slots__ = ("is_confirmed", "joining", "members")
+    __slots__ = ("is_confirmed", "members", "memberships")
 
     def __init__(self) -> None:
+        self.memberships: dict[WebSocket, Membership] = {}
         self.members: set[WebSocket] = set()
-        self.joining: list[tuple[WebSocket, asyncio.Future[None]]] = []
         self.is_confirmed = False
 
 
@@ -88,7 +103,7 @@ class Rooms:
     """Be the rooms of a hub.
 
     Args:
-        max_buffered, slow, compress: as for ``broadcast``.
+        max_buffered, slow: as for ``broadcast``.
 
     Attributes:
         broker: what the messages come from.
@@ -96,10 +111,9 @@ class Rooms:
 
     broker: Broker
 
-    def __init__(self, max_buffered: int, slow: Literal["drop", "close"], compress: bool | None) -> None:
+    def __init__(self, max_buffered: int, slow: Literal["drop", "close"]) -> None:
         self._max_buffered = max_buffered
         self._slow = slow
-        self._compress = compress
         self._rooms: dict[Key, Room] = {}
         self._patterns: dict[Pattern, Room] = {}  # those of a pattern
         # What each connection has joined or is joining, and the future that is done when it is lost.
@@ -109,13 +123,16 @@ class Rooms:
         """Return what a connection is subscribed to, or will be."""
         return list(self._keys[websocket][0]) if websocket in self._keys else []
 
-    def join(self, websocket: WebSocket, key: Key) -> asyncio.Future[None] | None:
-        """Let a connection become a member: when the future is done, or now if there is none.
+    def join(self, websocket: WebSocket, key: Key) -> asyncio.Future[None]:
+        """Let a connection become a member; return the call that is done when it is.
 
-        A connection that is lost becomes none: there is nothing to deliver to, and ``recv`` tells why.
+        ``keep`` or ``give_up`` must follow. A connection that is lost becomes none: there is nothing to
+        deliver to, and ``recv`` tells why.
         """
+        call = asyncio.get_running_loop().create_future()
         if websocket._is_lost:
-            return None
+            call.set_result(None)
+            return call
         if websocket not in self._keys:
             lost = asyncio.get_running_loop().create_future()
             lost.add_done_callback(lambda _: self.leave(websocket, self.keys(websocket)))
@@ -127,24 +144,34 @@ class Rooms:
             room = self._rooms[key] = Room()
             if isinstance(key, Pattern):
                 self._patterns[key] = room
-            self.broker.want(key)
+        room.memberships.setdefault(websocket, Membership()).calls.add(call)
         if room.is_confirmed:
             room.members.add(websocket)
-            return None
-        joined = asyncio.get_running_loop().create_future()
-        room.joining.append((websocket, joined))
-        return joined
+            call.set_result(None)
+        else:
+            self.broker.want(key)  # also if it was before: it may have been refused since
+        return call
 
-    def give_up(self, websocket: WebSocket, key: Key, joined: asyncio.Future[None]) -> None:
-        """Undo a ``join``, unless the connection was a member before, or is joining once more."""
-        is_member = joined.done() and not joined.cancelled() and joined.exception() is None
+    def keep(self, websocket: WebSocket, key: Key, call: asyncio.Future[None]) -> None:
+        """Let a membership last, whatever becomes of other calls."""
+        membership = self._membership(websocket, key, call)
+        if membership is not None:
+            membership.calls.remove(call)
+            membership.is_kept = True
+
+    def give_up(self, websocket: WebSocket, key: Key, call: asyncio.Future[None]) -> None:
+        """End a membership if it depends on this call alone."""
+        membership = self._membership(websocket, key, call)
+        if membership is not None:
+            membership.calls.remove(call)
+            if not (membership.is_kept or membership.calls):
+                self.leave(websocket, [key])
+
+    def _membership(self, websocket: WebSocket, key: Key, call: asyncio.Future[None]) -> Membership | None:
+        """Return the membership that a call is for, if it has not ended."""
         room = self._rooms.get(key)
-        if room is None:
-            return
-        room.joining = [entry for entry in room.joining if entry[1] is not joined]
-        others = room.members if not is_member else set()
-        if websocket not in others and all(other is not websocket for other, _ in room.joining):
-            self.leave(websocket, [key])
+        membership = None if room is None else room.memberships.get(websocket)
+        return membership if membership is not None and call in membership.calls else None
 
     def leave(self, websocket: WebSocket, keys: Iterable[Key]) -> None:
         """End memberships, also those that are waited for. The last one of a room closes it."""
@@ -158,11 +185,10 @@ class Rooms:
                 websocket._closers.remove(lost)
             room = self._rooms[key]
             room.members.discard(websocket)
-            for entry in [entry for entry in room.joining if entry[0] is websocket]:
-                room.joining.remove(entry)
-                if not entry[1].done():
-                    entry[1].set_result(None)
-            if not (room.members or room.joining):
+            for call in room.memberships.pop(websocket).calls:
+                if not call.done():
+                    call.set_result(None)
+            if not room.memberships:
                 del self._rooms[key]
                 if isinstance(key, Pattern):
                     del self._patterns[key]
@@ -180,24 +206,30 @@ class Rooms:
     def confirm(self, key: Key) -> None:
         """Let those in who wait: from now on the messages come."""
         room = self._rooms[key]
+        if room.is_confirmed:
+            return
         room.is_confirmed = True
-        for websocket, joined in room.joining:
-            if not joined.done():
-                room.members.add(websocket)
-                joined.set_result(None)
-        room.joining.clear()
+        for websocket, membership in room.memberships.items():
+            for call in membership.calls:
+                if not call.done():
+                    room.members.add(websocket)
+                    call.set_result(None)
 
-    def refuse(self, key: Key, error: Exception) -> None:
-        """Tell those who wait that it cannot be subscribed to."""
-        for _, joined in self._rooms[key].joining:
-            if not joined.done():
-                joined.set_exception(error)
+    def refuse(self, key: Key, error: Exception) -> bool:
+        """Tell those who wait that it cannot be subscribed to; return whether there are members."""
+        room = self._rooms[key]
+        for membership in room.memberships.values():
+            for call in membership.calls:
+                if not call.done():
+                    call.set_exception(error)
+                    call.exception()  # the caller may wait for another one, that is refused as well
+        return bool(room.members)
 
     def unconfirm(self, key: Key) -> None:
         """Let those who come now wait: the messages do not come, until it is confirmed again."""
         self._rooms[key].is_confirmed = False
 
-    def deliver(self, topic: bytes, message: str | bytes | Prepared) -> int:
+    def deliver(self, topic: bytes, message: Prepared) -> int:
         """Send a message to all members of the rooms that a topic belongs to; return how many they are."""
         rooms = [room for pattern, room in self._patterns.items() if pattern.matches(topic)]
         if topic in self._rooms:
@@ -205,9 +237,7 @@ class Rooms:
         if not rooms:
             return 0
         members = rooms[0].members if len(rooms) == 1 else set().union(*(room.members for room in rooms))
-        slow = broadcast(
-            members, message, compress=self._compress, max_buffered=self._max_buffered, slow=self._slow
-        )
+        slow = broadcast(members, message, max_buffered=self._max_buffered, slow=self._slow)
         if slow:
             logger.debug("%d of %d clients were too slow for a message", len(slow), len(members))
         return len(members)
