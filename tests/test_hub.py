@@ -605,7 +605,12 @@ def test_a_redis_that_is_quiet_is_not_taken_for_dead():
         asyncio.run(main(redis))
 
 
+# redis-py calls writelines(), with which nobody waits there for what is not written: all of it is as written.
+WRITES_AT_ONCE = (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
+
+
 @needs_redis
+@pytest.mark.skipif(WRITES_AT_ONCE, reason="asyncio's writelines() never pauses in this version of Python")
 @asynchronous
 async def test_what_was_not_written_is_not_published(caplog):
     with redis_server() as redis:
