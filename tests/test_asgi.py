@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 import struct
 
 import pytest
 import websockets.exceptions
 import websockets.sync.client
-from adapters import key_of, request
+from adapters import key_of, needs_ipv6, request
 from asgi_site import (
     ACCEPT,
     CLOSE,
@@ -93,15 +92,7 @@ def test_scope(site: Site):
         assert websocket.state is not wsframe.State.OPEN
 
 
-def has_ipv6() -> bool:
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        return False
-    return True
-
-
-@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+@needs_ipv6
 def test_scope_of_ipv6(place, leaks):
     with site_at(place, host="::1") as site:
         visit = site.visit(accept_and_close)

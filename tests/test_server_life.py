@@ -20,7 +20,17 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from adapters import LOOPS, TIMEOUT, AioAdapter, Peer, SyncAdapter, asynchronous, close_payload, request
+from adapters import (
+    LOOPS,
+    TIMEOUT,
+    AioAdapter,
+    Peer,
+    SyncAdapter,
+    asynchronous,
+    close_payload,
+    needs_ipv6,
+    request,
+)
 
 from wsframe import (
     ConnectionClosed,
@@ -602,17 +612,6 @@ def test_200_connections_are_closed_cleanly_while_messages_are_under_way(adapter
 
 
 # Where it listens
-
-
-def has_ipv6() -> bool:
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        return False
-    return True
-
-
-needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 
 
 @pytest.mark.parametrize("hosts", [["127.0.0.1", "::1"], ["::1", "127.0.0.1", "127.0.0.1"]])

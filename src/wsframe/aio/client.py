@@ -330,7 +330,7 @@ class _ClientWebSocket(WebSocket):
     def _read_handshake(self) -> None:
         while not self.opened.done() and (event := self._connection.next_event()):
             if isinstance(event, Fail):
-                self._end = event
+                self._finish(event)
                 self.opened.set_exception(rejection(self._connection, event, self._lost))
             elif isinstance(event, Response) and self._connection.state is OPEN:
                 self.opened.set_result(None)

@@ -490,7 +490,7 @@ class _ServerWebSocket(WebSocket):
             self._server._start(self, event)
         elif isinstance(event, Fail):
             self._stop_timer()
-            self._end = event
+            self._finish(event)
 
     def answer(self, response: Response | None) -> None:
         connection = self._connection
