@@ -58,7 +58,7 @@ CORE_NAMES = errors events uri frames deflate prepared handshake responses conne
 EMPTY =
 COMMA = ,
 CORE = $(subst $(EMPTY) $(EMPTY),$(COMMA),$(CORE_NAMES:%=*/site-packages/wsframe/%.py))
-CORE_TESTS = $(CORE_NAMES:%=tests/test_%.py)
+CORE_TESTS = $(CORE_NAMES:%=tests/core/test_%.py)
 
 # Half of the time is for Hypothesis (an example of all tests takes up to a second), and half for atheris, which is
 # guided by coverage: so in pure Python.
@@ -68,7 +68,7 @@ fuzz: .venv-fuzz/fuzz
 	HYPOTHESIS_EXAMPLES=$$(($(SECONDS) / 2 + 1)) .venv-fuzz/bin/python -m pytest -o timeout=0 $(PROPERTIES)
 	.venv-fuzz/bin/python -m fuzz --all --seconds $$(($(SECONDS) / 2))
 
-PROPERTIES = $(wildcard tests/test_properties*.py)
+PROPERTIES = $(wildcard tests/core/test_properties*.py)
 
 # The corpus, with what make fuzz has added to it, and COUNT mutations of it for each target; by gcc.
 COUNT ?= 20000
@@ -82,9 +82,9 @@ fuzz-asan: .venv-asan/test
 
 # Thousands of connections, and clients that vanish; docs/load.md says what must hold.
 load: .venv/test
-	.venv/bin/python tests/load.py
-	.venv/bin/python tests/load.py --loop uvloop
-	.venv/bin/python tests/load.py --adapter sync
+	.venv/bin/python -m tests.load
+	.venv/bin/python -m tests.load --loop uvloop
+	.venv/bin/python -m tests.load --adapter sync
 
 # What MkDocs warns of is an error; its own future is not what it should warn of.
 # The reference is made from copies of the .py files: what is compiled beside them would be read first.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-# What the tests of the adapters share; test modules import from it as well.
-sys.path.append(str(Path(__file__).parent))
-pytest_plugins = ["adapters", "asgi_site", "redis_server"]
+# A module stands before those that import it.
+pytest_plugins = [
+    "tests.support.tiers",
+    "tests.support.adapters",
+    "tests.support.asgi_site",
+    "tests.support.redis_server",
+]
 
 
 class Reading(NamedTuple):

@@ -1,0 +1,1 @@
+"""The tests of wsframe. README.md says where a test goes."""

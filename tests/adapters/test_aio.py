@@ -1,0 +1,497 @@
+"""What wsframe.aio promises beyond what both adapters do: order, coalescing, tasks and cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import weakref
+
+import pytest
+
+from tests.support.adapters import MIB, TIMEOUT, Listener, Peer, asynchronous, request, response
+from wsframe import ConnectionClosed, Opcode, State
+from wsframe.aio import connect, serve
+
+pytestmark = pytest.mark.usefixtures("leaks")
+
+
+async def echo(websocket):
+    async for message in websocket:
+        await websocket.send(message)
+
+
+async def in_thread(function, *args):
+    return await asyncio.wait_for(asyncio.to_thread(function, *args), TIMEOUT)
+
+
+def receive(websocket, octets):
+    """Let a WebSocket receive octets, as the event loop does it."""
+    while octets:
+        buffer = websocket.get_buffer(-1)
+        count = min(len(octets), len(buffer))
+        buffer[:count] = octets[:count]
+        websocket.buffer_updated(count)
+        octets = octets[count:]
+
+
+def open_peer(port, *octets) -> Peer:
+    peer = Peer(socket.create_connection(("127.0.0.1", port), TIMEOUT), is_client=True)
+    peer.send(request(), *octets)
+    peer.read_head()
+    return peer
+
+
+class Held:
+    """A handler that hands its WebSocket to the test, and returns when the test is over."""
+
+    def __init__(self) -> None:
+        self.websockets = asyncio.Queue()
+        self.is_over = asyncio.Event()
+
+    async def __call__(self, websocket):
+        self.websockets.put_nowait(websocket)
+        await self.is_over.wait()
+
+
+# Order
+
+
+@pytest.mark.parametrize("end", ["close", "violation"])
+@pytest.mark.parametrize("when", ["with the request", "at once", "later"])
+@asynchronous
+async def test_answers_go_out_before_an_end_that_came_in_the_same_packet(end, when):
+    async with serve(echo, "127.0.0.1", 0) as server:
+        for _ in range(20):
+            with await in_thread(talk, server.port, end, when) as peer:
+                frames = await in_thread(peer.frames)
+                assert [frame.payload for frame in frames[:-1]] == [b"a", b"b"]
+                assert frames[-1].opcode == Opcode.CLOSE
+
+
+def talk(port, end, when) -> Peer:
+    peer = Peer(socket.create_connection(("127.0.0.1", port), TIMEOUT), is_client=True)
+    packet = peer.text("a") + peer.text("b") + (peer.close() if end == "close" else peer.violation)
+    peer.send(request(), packet if when == "with the request" else b"")
+    peer.read_head()
+    if when == "later":
+        peer.send(peer.encode(Opcode.PING))
+        assert peer.next_frame().opcode == Opcode.PONG
+    peer.send(b"" if when == "with the request" else packet)
+    return peer
+
+
+# Coalescing
+
+
+class Spy:
+    """A transport that counts its writes."""
+
+    def __init__(self, transport) -> None:
+        self.transport = transport
+        self.writes = 0
+
+    def __getattr__(self, name):
+        return getattr(self.transport, name)
+
+    def write(self, octets) -> None:
+        self.writes += 1
+        self.transport.write(octets)
+
+    def writelines(self, chunks) -> None:
+        self.writes += 1
+        self.transport.writelines(chunks)
+
+
+@asynchronous
+async def test_answers_to_a_batch_go_out_in_one_write():
+    spies = []
+
+    async def handler(websocket):
+        spies.append(Spy(websocket._transport))
+        websocket._transport = spies[0]
+        await echo(websocket)
+
+    async with serve(handler, "127.0.0.1", 0) as server:
+        with await in_thread(open_peer, server.port) as peer:
+            await in_thread(peer.send, b"".join(peer.text("x") for _ in range(100)))
+            for _ in range(100):
+                assert await in_thread(peer.read_text) == "x"
+            # One for each packet that the octets came in; it is one, or two if the system cuts it.
+            assert 1 <= spies[0].writes <= 5
+            await in_thread(peer.send, peer.close())
+            assert await in_thread(peer.read_close) == (1000, "")
+
+
+@asynchronous
+async def test_a_send_with_nothing_to_read_is_written_at_once():
+    held = Held()
+    async with serve(held, "127.0.0.1", 0) as server:
+        with await in_thread(open_peer, server.port) as peer:
+            websocket = await held.websockets.get()
+            spy = websocket._transport = Spy(websocket._transport)
+            for number in range(3):
+                await websocket.send("x")
+                assert spy.writes == number + 1
+            await in_thread(peer.send, peer.close())
+            held.is_over.set()
+
+
+@asynchronous
+async def test_what_is_collected_is_written_at_64_kib():
+    spies = []
+
+    async def handler(websocket):
+        spy = websocket._transport = Spy(websocket._transport)
+        spies.append(spy)
+        assert await websocket.recv() == "a"
+        await websocket.send(b"x" * 40_000)
+        assert spy.writes == 0
+        await websocket.send(b"x" * 40_000)
+        assert spy.writes == 1
+        assert await websocket.recv() == "b"
+
+    async with serve(handler, "127.0.0.1", 0) as server:
+        with await in_thread(open_peer, server.port) as peer:
+            await in_thread(peer.send, peer.text("a") + peer.text("b") + peer.text("c") + peer.close())
+            frames = await in_thread(peer.frames)
+            assert [len(frame.payload) for frame in frames] == [40_000, 40_000, 2]
+
+
+# Tasks
+
+
+@asynchronous
+async def test_one_task_at_a_time_receives():
+    async with serve(echo, "127.0.0.1", 0) as server, connect(f"ws://localhost:{server.port}/") as websocket:
+        receiving = asyncio.create_task(websocket.recv())
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="receiving"):
+            await websocket.recv()
+        await websocket.send("x")
+        assert await receiving == "x"
+        await websocket.send("y")
+        assert await websocket.recv() == "y"
+
+
+@asynchronous
+async def test_many_tasks_send():
+    async with serve(echo, "127.0.0.1", 0) as server, connect(f"ws://localhost:{server.port}/") as websocket:
+
+        async def send(number):
+            for _ in range(10):
+                await websocket.send(bytes([number]) * 100_000)
+
+        sending = asyncio.gather(*(send(number) for number in range(10)))
+        messages = [await websocket.recv() for _ in range(100)]
+        await sending
+        assert sorted(messages) == [bytes([number]) * 100_000 for number in range(10) for _ in range(10)]
+
+
+@asynchronous
+async def test_connect_and_serve_can_be_awaited_and_used_once():
+    serving = serve(echo, "127.0.0.1", 0)
+    server = await serving
+    connecting = connect(f"ws://localhost:{server.port}/")
+    websocket = await connecting
+    for again in (serving, connecting):
+        with pytest.raises(RuntimeError, match="already"):
+            await again
+    async with websocket:
+        await websocket.send("x")
+        assert await websocket.recv() == "x"
+    assert websocket.state is State.CLOSED
+    forever = asyncio.create_task(server.serve_forever())
+    async with server:
+        pass
+    await forever
+    await server.wait_closed()
+
+
+@asynchronous
+async def test_a_handler_closes_the_server():
+    async def handler(websocket):
+        await websocket.recv()
+        await server.close(1012, "restart")
+
+    async with (
+        serve(handler, "127.0.0.1", 0) as server,
+        connect(f"ws://localhost:{server.port}/") as websocket,
+    ):
+        await websocket.send("stop")
+        with pytest.raises(ConnectionClosed) as caught:
+            await websocket.recv()
+        assert (caught.value.code, caught.value.reason) == (1012, "restart")
+
+
+@asynchronous
+async def test_a_handler_that_is_late_is_cancelled():
+    cancelled = []
+
+    async def handler(websocket):
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            cancelled.append(websocket)
+            raise
+
+    async with serve(handler, "127.0.0.1", 0, close_timeout=0.1) as server:
+        websocket = await connect(f"ws://localhost:{server.port}/")
+        await server.close()
+        assert len(cancelled) == 1
+        await websocket.close()
+
+
+# At turn 0, asyncio of Python 3.11 has accepted the client, and loses it in an assertion of its own.
+@pytest.mark.parametrize("turns", range(1, 8))
+@asynchronous
+async def test_a_server_closes_while_a_client_connects(turns):
+    started = []
+
+    async def handler(websocket):
+        started.append(websocket)
+        with pytest.raises(ConnectionClosed):
+            await websocket.recv()
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    peer = Peer(socket.create_connection(listening.getsockname()), is_client=True)
+    peer.send(request())
+    server = await serve(handler, sock=listening)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    closing = asyncio.create_task(server.close())
+
+    def read_all() -> bytes:
+        try:
+            octets = peer.sock.recv(65536)
+            if b"\x88\x02\x03\xe9" not in octets:
+                octets += peer.sock.recv(65536)
+            peer.sock.sendall(peer.close(1001))
+            return octets + peer.read_all()
+        except ConnectionResetError:
+            return b""
+
+    octets = await in_thread(read_all)
+    peer.sock.close()
+    await closing
+    # It is told why, or it was not accepted.
+    assert octets.endswith(b"\x88\x02\x03\xe9") or octets == b""
+    assert not server.connections
+
+
+# Cancellation
+
+
+@asynchronous
+async def test_cancelling_recv_loses_no_message():
+    held = Held()
+    async with serve(held, "127.0.0.1", 0) as server:
+        with await in_thread(open_peer, server.port) as peer:
+            websocket = await held.websockets.get()
+            received = []
+            for number in range(50):
+                receiving = asyncio.create_task(websocket.recv())
+                await asyncio.sleep(0)
+                await in_thread(peer.send, peer.text(str(number)))
+                for _ in range(number % 5):
+                    await asyncio.sleep(0)
+                receiving.cancel()
+                (result,) = await asyncio.gather(receiving, return_exceptions=True)
+                if isinstance(result, str):
+                    received.append(result)
+            while len(received) < 50:
+                received.append(await websocket.recv())
+            assert received == [*map(str, range(50))]
+            await in_thread(peer.send, peer.close())
+            held.is_over.set()
+
+
+@asynchronous
+async def test_cancelling_a_recv_that_was_woken_loses_no_message():
+    held = Held()
+    async with serve(held, "127.0.0.1", 0) as server:
+        with await in_thread(open_peer, server.port) as peer:
+            websocket = await held.websockets.get()
+            receiving = asyncio.create_task(websocket.recv())
+            await asyncio.sleep(0)
+            # The octets come, and in the same turn of the loop the task is cancelled.
+            receive(websocket, peer.text("a") + peer.text("b"))
+            receiving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await receiving
+            assert [await websocket.recv(), await websocket.recv()] == ["a", "b"]
+            await in_thread(peer.send, peer.close())
+            held.is_over.set()
+
+
+@asynchronous
+async def test_recv_begins_while_most_of_a_large_message_is_there():
+    """What came was looked at ahead of recv, as far as that goes: now recv wants the rest."""
+    held = Held()
+    async with serve(held, "127.0.0.1", 0, max_message_size=None) as server:
+        with await in_thread(open_peer, server.port) as peer:
+            websocket = await held.websockets.get()
+            octets = peer.encode(Opcode.BINARY, bytes(2 * MIB))
+            receive(websocket, octets[: MIB - 1000])
+            await asyncio.sleep(0)
+            receiving = asyncio.create_task(websocket.recv())
+            receive(websocket, octets[MIB - 1000 : MIB + 65536])
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await in_thread(peer.send, octets[MIB + 65536 :])
+            assert await receiving == bytes(2 * MIB)
+            await in_thread(peer.send, peer.close())
+            held.is_over.set()
+
+
+@asynchronous
+async def test_cancelling_a_ping_loses_nothing():
+    held = Held()
+    async with serve(held, "127.0.0.1", 0) as server:
+        with await in_thread(open_peer, server.port) as peer:
+            websocket = await held.websockets.get()
+            pinging = asyncio.create_task(websocket.ping(b"p"))
+            assert (await in_thread(peer.next_frame)).payload == b"p"
+            pinging.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await pinging
+            await in_thread(peer.send, peer.encode(Opcode.PONG, b"p") + peer.text("x"))
+            assert await websocket.recv() == "x"
+            # The payload can be used again.
+            pinging = asyncio.create_task(websocket.ping(b"p"))
+            assert (await in_thread(peer.next_frame)).payload == b"p"
+            await in_thread(peer.send, peer.encode(Opcode.PONG, b"p"))
+            assert await pinging >= 0
+            await in_thread(peer.send, peer.close())
+            held.is_over.set()
+
+
+@asynchronous
+async def test_cancelling_a_send_keeps_frames_whole():
+    held = Held()
+    async with serve(held, "127.0.0.1", 0) as server:
+        with await in_thread(open_peer, server.port) as peer:
+            websocket = await held.websockets.get()
+            sent = 0
+            while True:
+                sending = asyncio.create_task(websocket.send(bytes([sent % 256]) * MIB))
+                sent += 1
+                if not (await asyncio.wait([sending], timeout=0.2))[0]:
+                    break
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            after = asyncio.create_task(websocket.send("after"))
+            payloads = []
+            while not payloads or payloads[-1] != b"after":
+                payloads.append((await in_thread(peer.next_frame)).payload)
+            await after
+            assert payloads[:-1] == [bytes([number % 256]) * MIB for number in range(sent)]
+            await in_thread(peer.send, peer.close())
+            held.is_over.set()
+
+
+@asynchronous
+async def test_cancelling_close_does_not_stop_it():
+    held = Held()
+    async with serve(held, "127.0.0.1", 0) as server:
+        with await in_thread(open_peer, server.port) as peer:
+            websocket = await held.websockets.get()
+            closing = asyncio.create_task(websocket.close(3000))
+            assert (await in_thread(peer.next_frame)).opcode == Opcode.CLOSE
+            closing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+            assert websocket.state is State.CLOSING
+            await in_thread(peer.send, peer.close(3000))
+            assert await in_thread(peer.next_frame) is None
+            peer.end()
+            await websocket.wait_closed()
+            assert websocket.close_code == 3000
+            held.is_over.set()
+
+
+@pytest.mark.parametrize("turns", range(12))
+@asynchronous
+async def test_cancelling_connect_leaves_nothing_behind(turns, tls):
+    listener = Listener()
+    for uri, options in ((listener.uri, {}), (listener.uri.replace("ws:", "wss:"), {"ssl": tls.client})):
+
+        async def open_it(uri=uri, options=options):
+            return await connect(uri, **options)
+
+        connecting = asyncio.create_task(open_it())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+    listener.sock.close()
+
+
+@asynchronous
+async def test_a_connection_that_was_lost_is_forgotten():
+    listener = Listener()
+    connecting = asyncio.create_task(in_thread(listener.open))
+    websocket = await connect(listener.uri)
+    peer = await connecting
+    peer.reset()
+    await websocket.wait_closed()
+    with pytest.raises(ConnectionClosed):
+        await websocket.recv()
+    reference = weakref.ref(websocket)
+    del websocket, connecting
+    for _ in range(3):
+        await asyncio.sleep(0)
+    gc.collect()
+    # No timer holds it.
+    assert reference() is None
+    listener.sock.close()
+
+
+# The face of a protocol
+
+
+@asynchronous
+async def test_octets_of_a_response_may_come_in_any_pieces():
+    listener = Listener()
+    connecting = asyncio.create_task(connect_to(listener.uri))
+    with await in_thread(listener.accept) as peer:
+        head = await in_thread(peer.read_head)
+        key = next(line[19:] for line in head.decode().split("\r\n") if line.startswith("Sec-WebSocket-Key"))
+        octets = response(key=key) + b"\x81\x05Hello"
+        for octet in octets:
+            await in_thread(peer.send, bytes([octet]))
+        websocket = await connecting
+        assert await websocket.recv() == "Hello"
+        await in_thread(peer.send, peer.close())
+        peer.end()
+        assert [message async for message in websocket] == []
+        await websocket.wait_closed()
+    listener.sock.close()
+
+
+async def connect_to(uri):
+    return await connect(uri)
+
+
+@asynchronous
+async def test_a_message_counts_once_in_however_many_pieces_it_comes():
+    held = Held()
+    async with serve(held, "127.0.0.1", 0) as server:
+        with await in_thread(open_peer, server.port) as peer:
+            websocket = await held.websockets.get()
+            frames = [
+                peer.encode(Opcode.TEXT, "a", False),
+                *[peer.encode(0, "b", False)] * 3,
+                peer.encode(0, "c"),
+            ]
+            for octets in (*frames, peer.text("whole"), *frames):
+                receive(websocket, octets)
+            assert [piece async for piece in websocket.recv_stream()] == ["a", "b", "b", "b", "c"]
+            assert websocket.counters.messages_received == 1
+            assert await websocket.recv() == "whole"
+            assert await websocket.recv() == "abbbc"
+            assert websocket.counters.messages_received == 3
+            await in_thread(peer.send, peer.close())
+            held.is_over.set()

@@ -1,0 +1,243 @@
+"""broadcast: one message to many, encoded once, and nobody waits for the slow."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from tests.support.adapters import MIB, TIMEOUT, Peer, asynchronous, request
+from wsframe import Deflate, LocalProtocolError, Opcode, State, prepare
+from wsframe.aio import broadcast, connect, serve
+
+pytestmark = pytest.mark.usefixtures("leaks")
+
+
+class Room:
+    """A handler that keeps its connections open until the test is over."""
+
+    def __init__(self) -> None:
+        self.is_over = asyncio.Event()
+        self.websockets = asyncio.Queue()
+
+    async def __call__(self, websocket):
+        self.websockets.put_nowait(websocket)
+        await self.is_over.wait()
+
+
+async def in_thread(function, *args):
+    return await asyncio.wait_for(asyncio.to_thread(function, *args), TIMEOUT)
+
+
+def open_peer(port, receive_buffer=None) -> Peer:
+    sock = socket.socket()
+    if receive_buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    sock.connect(("127.0.0.1", port))
+    peer = Peer(sock, is_client=True)
+    peer.send(request())
+    peer.read_head()
+    return peer
+
+
+@asynchronous
+async def test_everybody_gets_it():
+    room = Room()
+    async with serve(room, "127.0.0.1", 0) as server:
+        clients = [await connect(f"ws://127.0.0.1:{server.port}/", deflate=None) for _ in range(3)]
+        clients += [await connect(f"ws://127.0.0.1:{server.port}/") for _ in range(3)]
+        websockets = [await room.websockets.get() for _ in clients]
+        messages = ["é" * 1000, b"\x00\xff" * 1000, "", bytearray(b"abc"), memoryview(b"def"), prepare("p")]
+        for message in messages:
+            assert broadcast(websockets, message) == []
+        for client in clients:
+            received = [await client.recv() for _ in messages]
+            assert received == ["é" * 1000, b"\x00\xff" * 1000, "", b"abc", b"def", "p"]
+            # And the other way: theirs are masked.
+            assert broadcast([client], "back") == []
+        for websocket in websockets:
+            assert await websocket.recv() == "back"
+            assert websocket.counters.messages_sent == len(messages)
+        room.is_over.set()
+        for client in clients:
+            await client.close()
+
+
+@asynchronous
+async def test_it_is_compressed_where_that_is_agreed_on():
+    room = Room()
+    async with serve(room, "127.0.0.1", 0) as server:
+        uri = f"ws://127.0.0.1:{server.port}/"
+        takeover, window = {"server_no_context_takeover": True}, {"server_max_window_bits": 9}
+        options = [None, Deflate(), Deflate(**takeover), Deflate(**window)]
+        clients = [await connect(uri, deflate=deflate) for deflate in options]
+        websockets = [await room.websockets.get() for _ in clients]
+        for compress in None, True, False:
+            assert broadcast(websockets, "abc" * 1000, compress=compress) == []
+        assert [await client.recv() for client in clients for _ in range(3)] == ["abc" * 1000] * 12
+        sent = [websocket.counters.octets_sent for websocket in websockets]
+        assert sent[0] > 9000
+        assert all(3000 < octets < 4000 for octets in sent[1:])
+        room.is_over.set()
+        for client in clients:
+            await client.close()
+
+
+@asynchronous
+async def test_who_is_gone_is_passed_over():
+    room = Room()
+    async with serve(room, "127.0.0.1", 0) as server:
+        uri = f"ws://127.0.0.1:{server.port}/"
+        closed, closing, there = [await connect(uri) for _ in range(3)]
+        websockets = [await room.websockets.get() for _ in range(3)]
+        await closed.close()
+        await websockets[0].wait_closed()
+        ending = asyncio.create_task(websockets[1].close())
+        await asyncio.sleep(0)
+        assert [websocket.state for websocket in websockets] == [State.CLOSED, State.CLOSING, State.OPEN]
+        assert broadcast(websockets, "hello") == []
+        assert await there.recv() == "hello"
+        assert [message async for message in closing] == []
+        await ending
+        room.is_over.set()
+        await there.close()
+
+
+@asynchronous
+async def test_a_fragmented_message_is_finished_first():
+    room = Room()
+    go_on = asyncio.Event()
+
+    async def fragments():
+        yield "one, "
+        await go_on.wait()
+        yield "two"
+
+    async with serve(room, "127.0.0.1", 0) as server:
+        client = await connect(f"ws://127.0.0.1:{server.port}/", deflate=None)
+        websocket = await room.websockets.get()
+        sending = asyncio.create_task(websocket.send(fragments()))
+        while not websocket.counters.octets_sent > 130:
+            await asyncio.sleep(0)
+        before = websocket.buffered_amount
+        assert broadcast([websocket], "first") == []
+        assert broadcast([websocket], b"second") == []
+        assert websocket.buffered_amount - before == len("first") + len("second")
+        assert broadcast([websocket], "third", max_buffered=11) == [websocket]
+        go_on.set()
+        await sending
+        assert [await client.recv() for _ in range(3)] == ["one, two", "first", b"second"]
+        assert websocket.buffered_amount == 0
+        room.is_over.set()
+        await client.close()
+
+
+@asynchronous
+async def test_what_waits_for_a_fragmented_message_is_dropped_with_the_connection():
+    room = Room()
+    go_on = asyncio.Event()
+
+    async def fragments():
+        yield "one, "
+        await go_on.wait()
+        raise OSError("the source is broken")
+
+    async with serve(room, "127.0.0.1", 0) as server:
+        client = await connect(f"ws://127.0.0.1:{server.port}/", deflate=None)
+        websocket = await room.websockets.get()
+        sending = asyncio.create_task(websocket.send(fragments()))
+        while not websocket.counters.octets_sent > 130:
+            await asyncio.sleep(0)
+        assert broadcast([websocket], "first") == []
+        go_on.set()
+        with pytest.raises(OSError, match="the source is broken"):
+            await sending
+        assert websocket.buffered_amount == 0
+        with pytest.raises(Exception, match="1011"):
+            await client.recv()
+        room.is_over.set()
+
+
+@pytest.mark.parametrize("slow", ["drop", "close"])
+@asynchronous
+async def test_a_slow_client_misses_messages_or_is_closed(slow):
+    room = Room()
+    message = bytes(MIB)
+    async with serve(room, "127.0.0.1", 0, close_timeout=TIMEOUT, ping_interval=None) as server:
+        peer = await in_thread(open_peer, server.port, 4096)
+        lazy = await room.websockets.get()
+        client = await connect(f"ws://127.0.0.1:{server.port}/", max_message_size=None)
+        quick = await room.websockets.get()
+        sent = 0
+        # The system takes a few MiB, and then what waits grows up to the limit.
+        while not (dropped := broadcast([lazy, quick], message, max_buffered=2 * MIB, slow=slow)):
+            assert lazy.buffered_amount < 3 * MIB + 20
+            sent += 1
+            assert await client.recv() == message
+        assert dropped == [lazy]
+        assert await client.recv() == message
+        assert 2 * MIB <= lazy.buffered_amount < 3 * MIB + 20
+        # It is dropped as long as nothing moves.
+        assert broadcast([lazy, quick], b"again", max_buffered=2 * MIB, slow=slow) == (
+            [lazy] if slow == "drop" else []
+        )
+        assert await client.recv() == b"again"
+        frames = [await in_thread(peer.next_frame) for _ in range(sent)]
+        assert {(frame.opcode, frame.payload) for frame in frames} == {(Opcode.BINARY, message)}
+        if slow == "close":
+            assert (await in_thread(peer.next_frame)).payload == b"\x03\xf0too slow"
+        else:
+            assert lazy.buffered_amount < 2 * MIB
+            assert broadcast([lazy], b"back", max_buffered=2 * MIB) == []
+            assert (await in_thread(peer.next_frame)).payload == b"back"
+        await in_thread(peer.send, peer.close())
+        peer.sock.close()
+        room.is_over.set()
+        await client.close()
+
+
+@asynchronous
+async def test_one_message_may_be_larger_than_the_limit():
+    room = Room()
+    async with serve(room, "127.0.0.1", 0) as server:
+        client = await connect(f"ws://127.0.0.1:{server.port}/", max_message_size=None)
+        websocket = await room.websockets.get()
+        assert broadcast([websocket], bytes(4 * MIB), max_buffered=1) == []
+        assert await client.recv() == bytes(4 * MIB)
+        room.is_over.set()
+        await client.close()
+
+
+@asynchronous
+async def test_wrong_arguments():
+    with pytest.raises(LocalProtocolError, match="lone surrogate"):
+        broadcast([], "\ud800")
+    with pytest.raises(TypeError):
+        broadcast([], 5)
+    with pytest.raises(ValueError, match='slow must be "drop" or "close", not \'wait\''):
+        broadcast([], "a", slow="wait")
+
+
+@asynchronous
+async def test_who_sends_and_sends_lets_others_have_a_turn():
+    """Nothing that it does waits: its peer reads, and the system takes what it sends."""
+    room = Room()
+    async with serve(room, "127.0.0.1", 0) as server:
+        client = await connect(f"ws://127.0.0.1:{server.port}/")
+        websocket = await room.websockets.get()
+        turns = 0
+
+        async def take_turns():
+            nonlocal turns
+            while not room.is_over.is_set():
+                turns += 1
+                await asyncio.sleep(0)
+
+        others = asyncio.create_task(take_turns())
+        for _ in range(1000):
+            await websocket.send("a")
+        assert turns >= 5
+        room.is_over.set()
+        await others
+        await client.close()

@@ -1,0 +1,419 @@
+"""What both adapters promise of servers and of opening: requests, refusals, handlers, timeouts, the end."""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import threading
+from contextlib import suppress
+
+import pytest
+
+from tests.support.adapters import TIMEOUT, AioAdapter, close_payload, loop_names, opened, request
+from wsframe import ConnectionClosed, HandshakeRejected, LocalProtocolError, Opcode, Response, State
+from wsframe.aio import serve as aio_serve
+from wsframe.sync import serve as sync_serve
+
+pytestmark = pytest.mark.usefixtures("leaks")
+
+
+def rejected(adapter, uri, **options) -> Response:
+    with pytest.raises(HandshakeRejected) as caught:
+        adapter.connect(uri, **options)
+    assert caught.value.response is not None
+    return caught.value.response
+
+
+# Requests
+
+
+@pytest.mark.parametrize(
+    ("response", "status", "body"),
+    [
+        (Response(200, [("Content-Type", "text/html")], b"<p>page</p>"), 200, b"<p>page</p>"),
+        (Response(404), 404, b""),
+        (Response(503, [("Retry-After", "1")], b"full"), 503, b"full"),
+        (Response(401, body=b"x" * 65536), 401, b"x" * 65536),
+    ],
+    ids=lambda value: str(value.status) if isinstance(value, Response) else None,
+)
+def test_process_request_refuses(adapter, maybe_tls, response, status, body):
+    server, client = maybe_tls or (None, None)
+    with adapter.serve(process_request=lambda request: response, ssl=server) as running:
+        answer = rejected(adapter, running.uri, ssl=client)
+        assert (answer.status, answer.body) == (status, body)
+        assert set(response.headers) <= {(name.title(), value) for name, value in answer.headers}
+
+
+def test_process_request_accepts(adapter):
+    requests = []
+
+    def process(request):
+        requests.append(request)
+        return None if request.path == "/" else Response(101, [("Set-Cookie", "a=b")])
+
+    with adapter.serve(process_request=process) as running:
+        with adapter.connect(running.uri) as websocket:
+            assert websocket.response.headers.get("Set-Cookie") == ""
+        with adapter.connect(running.uri + "x", additional_headers={"X-A": "b"}) as websocket:
+            assert websocket.response.headers.get("Set-Cookie") == "a=b"
+    assert [request.path for request in requests] == ["/", "/x"]
+    assert requests[1].headers.get("X-A") == "b"
+
+
+@pytest.mark.parametrize("loop", loop_names)
+def test_process_request_may_be_asynchronous(leaks, loop):
+    async def process(request):
+        return Response(403, body=b"later") if request.path == "/no" else None
+
+    adapter = AioAdapter(loop)
+    try:
+        with adapter.serve(process_request=process) as running:
+            assert rejected(adapter, running.uri + "no").body == b"later"
+            with adapter.connect(running.uri) as websocket:
+                websocket.send("yes")
+                assert websocket.recv() == "yes"
+    finally:
+        adapter.close()
+
+
+@pytest.mark.parametrize(
+    "wrong", [ValueError("secret"), "text", Response(101, [("Upgrade", "x")]), Response(99)]
+)
+def test_process_request_fails(adapter, caplog, wrong):
+    def process(request):
+        if isinstance(wrong, Exception):
+            raise wrong
+        return wrong
+
+    with adapter.serve(process_request=process) as running:
+        answer = rejected(adapter, running.uri)
+    assert answer.status == 500
+    assert b"secret" not in answer.body
+    (record,) = caplog.get_records("call")
+    assert record.name == f"wsframe.{adapter.name}"
+    assert record.exc_info
+    caplog.clear()
+
+
+@pytest.mark.parametrize("process", [None, lambda request: None, lambda request: Response(101)])
+def test_a_plain_get(adapter, process):
+    with adapter.serve(process_request=process) as running, running.connect() as peer:
+        peer.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = peer.read_all()
+        assert answer.startswith(b"HTTP/1.1 426 ")
+        assert b"\r\nSec-WebSocket-Version: 13\r\n" in answer
+
+
+def test_a_page_beside_the_socket(adapter):
+    def process(request):
+        return None if request.is_upgrade else Response(200, body=b"healthy")
+
+    with adapter.serve(process_request=process) as running:
+        with running.connect() as peer:
+            peer.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert peer.read_all().endswith(b"\r\n\r\nhealthy")
+        with adapter.connect(running.uri) as websocket:
+            websocket.send("x")
+            assert websocket.recv() == "x"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "chosen"),
+    [((), (), None), (("a", "b"), ("b", "a"), "a"), (("a",), ("b",), None), (("a",), (), None)],
+)
+def test_subprotocols(adapter, ours, theirs, chosen):
+    subprotocols = queue.SimpleQueue()
+    with adapter.serve(lambda ws: subprotocols.put(ws.subprotocol), subprotocols=ours) as running:
+        with adapter.connect(running.uri, subprotocols=theirs) as websocket:
+            assert websocket.subprotocol == chosen
+        assert subprotocols.get(timeout=TIMEOUT) == chosen
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin", "status"),
+    [
+        (None, "https://evil.example", 101),
+        (["https://good.example"], "https://good.example", 101),
+        (["https://good.example"], "https://evil.example", 403),
+        (["https://good.example"], None, 403),
+        (["https://good.example", None], None, 101),
+    ],
+)
+def test_origins(adapter, origins, origin, status):
+    with adapter.serve(origins=origins) as running:
+        if status == 101:
+            with adapter.connect(running.uri, origin=origin) as websocket:
+                assert websocket.response.status == 101
+        else:
+            assert rejected(adapter, running.uri, origin=origin).status == status
+
+
+@pytest.mark.parametrize("serve", [aio_serve, sync_serve])
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({}, ValueError),
+        ({"port": 0, "unix": "x"}, ValueError),
+        ({"port": 0, "origins": "https://example.com"}, TypeError),
+        ({"port": 0, "subprotocols": ["a", "a"]}, LocalProtocolError),
+        ({"port": 0, "subprotocols": "a"}, TypeError),
+    ],
+)
+def test_wrong_options_of_serve(serve, options, error):
+    with pytest.raises(error):
+        serve(print, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"uri": "http://localhost/"}, ValueError),
+        ({"ssl": True}, ValueError),
+        ({"server_hostname": "x"}, ValueError),
+        ({"subprotocols": ["a b"]}, LocalProtocolError),
+        ({"additional_headers": {"Host": "x"}}, LocalProtocolError),
+        ({"additional_headers": {"X": "a\r\nY: b"}}, LocalProtocolError),
+    ],
+)
+def test_wrong_options_of_connect(adapter, options, error):
+    with pytest.raises(error):
+        adapter.connect(**{"uri": "ws://localhost:1/"} | options)
+
+
+# Where it listens
+
+
+def test_unix_sockets(adapter, tmp_path):
+    path = str(tmp_path / "socket")
+    with adapter.serve(unix=path), adapter.connect("ws://localhost/x", unix=path) as websocket:
+        websocket.send("hello")
+        assert websocket.recv() == "hello"
+
+
+def test_sockets_of_ones_own(adapter, maybe_tls):
+    server, client = maybe_tls or (None, None)
+    listening = socket.create_server(("127.0.0.1", 0))
+    with adapter.serve(sock=listening, ssl=server) as running:
+        sock = socket.create_connection(listening.getsockname())
+        with adapter.connect(running.uri, sock=sock, ssl=client) as websocket:
+            websocket.send("hello")
+            assert websocket.recv() == "hello"
+
+
+def test_a_port_that_is_taken(adapter, listener):
+    with pytest.raises(OSError, match="in use"), adapter.serve(None, "127.0.0.1", listener.port):
+        pass
+
+
+# Handlers
+
+
+@pytest.mark.parametrize("how", ["returns", "raises", "raises ConnectionClosed"])
+def test_the_handler_ends(adapter, caplog, how):
+    def handler(websocket):
+        if how == "raises":
+            raise ValueError("bug")
+        if how == "raises ConnectionClosed":
+            raise ConnectionClosed(1006)
+
+    with adapter.serve(handler) as running, running.open() as peer:
+        code, reason = (1011, "internal error") if how == "raises" else (1000, "")
+        frame = peer.next_frame()
+        assert (frame.opcode, frame.payload) == (Opcode.CLOSE, close_payload(code, reason))
+        peer.send(peer.close(code, reason))
+        assert peer.next_frame() is None
+    if how == "raises":
+        (record,) = caplog.get_records("call")
+        assert record.name == f"wsframe.{adapter.name}"
+        assert "ValueError: bug" in caplog.text
+        assert "in handler" in caplog.text
+        caplog.clear()
+
+
+def test_the_handler_that_gets_too_large_a_message_did_nothing_wrong(adapter):
+    with adapter.serve(max_message_size=10) as running, running.open() as peer:
+        peer.send(peer.text("x" * 11))
+        assert peer.read_close()[0] == 1009
+
+
+def test_connections(adapter):
+    started, may_end = queue.SimpleQueue(), threading.Event()
+
+    def handler(websocket):
+        started.put(websocket)
+        may_end.wait(TIMEOUT)
+
+    with adapter.serve(handler) as running:
+        peers = [running.open() for _ in range(3)]
+        for _ in peers:
+            started.get(timeout=TIMEOUT)
+        assert len(running.server.connections) == 3
+        assert {websocket.state for websocket in running.server.connections} == {State.OPEN}
+        may_end.set()
+        for peer in peers:
+            peer.send(peer.close())
+            assert peer.read_close() == (1000, "")
+            peer.sock.close()
+    assert running.server.connections == set()
+
+
+# Its end
+
+
+def test_a_server_closes(adapter, maybe_tls, spawn):
+    server, client = maybe_tls or (None, None)
+    ends = []
+    started = queue.SimpleQueue()
+
+    def handler(websocket):
+        started.put(websocket)
+        try:
+            websocket.recv()
+        except ConnectionClosed as closed:
+            ends.append(closed.code)
+
+    with adapter.serve(handler, ssl=server) as running:
+        uri = running.uri
+        idle, silent = running.connect(client), running.open(tls=client)
+        websocket = adapter.connect(running.uri, ssl=client)
+        for _ in range(2):
+            started.get(timeout=TIMEOUT)
+        closing = spawn(running.close)
+        assert list(websocket) == []
+        assert websocket.close_code == 1001
+        websocket.close()
+        frame = silent.next_frame()
+        assert frame.payload == close_payload(1001)
+        assert not closing.done()
+        silent.send(silent.close(1001))
+        assert silent.next_frame() is None
+        silent.sock.close()
+        closing.result(TIMEOUT)
+        with pytest.raises(OSError):  # noqa: PT011  # refused or reset
+            adapter.connect(uri, ssl=client)
+        idle.sock.close()
+    assert ends == [1001, 1001]
+
+
+def test_a_server_closes_with_a_code(adapter, spawn):
+    with adapter.serve() as running, running.open() as peer:
+        for code in (1006, 999):
+            with pytest.raises(LocalProtocolError):
+                running.close(code)
+        peer.send(peer.text("the handler runs"))
+        assert peer.read_text() == "the handler runs"
+        closing = spawn(running.close, 1012, "restart")
+        assert peer.next_frame().payload == close_payload(1012, "restart")
+        peer.send(peer.close(1012))
+        assert peer.next_frame() is None
+        peer.end()
+        closing.result(TIMEOUT)
+
+
+def test_a_server_waits_for_its_handlers(adapter, spawn):
+    may_end, ended, started = threading.Event(), threading.Event(), threading.Event()
+
+    def handler(websocket):
+        started.set()
+        with pytest.raises(ConnectionClosed):
+            websocket.recv()
+        may_end.wait(TIMEOUT)
+        ended.set()
+
+    with adapter.serve(handler) as running, running.open() as peer:
+        assert started.wait(TIMEOUT)
+        closing = spawn(running.close)
+        assert peer.next_frame().payload == close_payload(1001)
+        peer.send(peer.close(1001))
+        assert peer.next_frame() is None
+        peer.end()
+        assert not closing.done()
+        may_end.set()
+        closing.result(TIMEOUT)
+        assert ended.is_set()
+
+
+def test_a_server_cuts_who_does_not_answer(adapter, maybe_tls):
+    server, client = maybe_tls or (None, None)
+    with adapter.serve(close_timeout=0.2, ssl=server) as running, running.open(tls=client) as peer:
+        peer.send(peer.text("the handler runs"))
+        assert peer.read_text() == "the handler runs"
+        running.close()
+        assert peer.read_close() == (1001, "")
+        if adapter.name == "sync":  # on asyncio, the handler was cancelled
+            assert running.end() == (1006, False)
+
+
+def test_a_server_cuts_who_was_refused_and_stays(adapter):
+    with adapter.serve(close_timeout=0.2) as running, running.connect() as peer:
+        peer.send(request("Content-Length: 1"))
+        assert peer.read_all().startswith(b"HTTP/1.1 400 ")
+        running.close()
+
+
+# Closing takes too long
+
+
+@pytest.mark.parametrize("octets", [b"", b"\x81"], ids=["silence", "half a frame"])
+def test_the_peer_never_answers_our_close(adapter, role, maybe_tls, octets):
+    with opened(adapter, role, maybe_tls, close_timeout=0.2) as (websocket, peer):
+        peer.send(octets)
+        websocket.close(3000)
+        assert websocket.state is State.CLOSED
+        assert websocket.close_code == 1006
+        assert peer.read_close() == (3000, "")
+
+
+def test_the_peer_floods_and_never_answers_our_close(adapter, role, maybe_tls, spawn):
+    with opened(adapter, role, maybe_tls, close_timeout=0.2) as (websocket, peer):
+        octets = b"".join(peer.text("more") for _ in range(1000))
+
+        def flood() -> None:
+            while True:
+                peer.send(octets)
+
+        flooding = spawn(flood)
+        websocket.close()
+        assert websocket.close_code == 1006
+        # It may wait for us to read for as long as its system thinks that we are there.
+        with suppress(OSError):
+            peer.sock.shutdown(socket.SHUT_RDWR)
+        assert isinstance(flooding.exception(TIMEOUT), OSError)
+
+
+def test_the_peer_pings_and_never_reads(adapter, role, spawn):
+    with opened(adapter, role, close_timeout=0.2) as (websocket, peer):
+        octets = b"".join(peer.encode(Opcode.PING, b"x" * 125) for _ in range(1000))
+
+        def flood() -> None:
+            while True:
+                peer.send(octets)
+
+        flooding = spawn(flood)
+        websocket.close()
+        assert websocket.close_code == 1006
+        # It may wait for us to read for as long as its system thinks that we are there.
+        with suppress(OSError):
+            peer.sock.shutdown(socket.SHUT_RDWR)
+        assert isinstance(flooding.exception(TIMEOUT), OSError)
+
+
+def test_the_peer_breaks_the_protocol_and_stays(adapter, role, maybe_tls, spawn):
+    with opened(adapter, role, maybe_tls, close_timeout=0.2) as (websocket, peer):
+        receiving = spawn(websocket.recv)
+        peer.send(peer.violation)
+        assert peer.read_close()[0] == 1002
+        assert receiving.exception(TIMEOUT).code == 1002
+        websocket.wait_closed()
+
+
+def test_many_connections_leave_nothing_behind(adapter):
+    with adapter.serve() as running:
+        for _ in range(100):
+            with adapter.connect(running.uri) as websocket:
+                websocket.send("x")
+                assert websocket.recv() == "x"
+        files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    assert files < 100

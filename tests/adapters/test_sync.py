@@ -1,0 +1,258 @@
+"""What wsframe.sync promises beyond what both adapters do: threads, its cap, its timeouts."""
+
+from __future__ import annotations
+
+import queue
+import select
+import socket
+import threading
+from concurrent.futures import wait
+
+import pytest
+
+from tests.support.adapters import MIB, TIMEOUT, SyncAdapter, close_payload, opened
+from wsframe import ConnectionClosed, Opcode, State
+from wsframe.sync import connect, serve
+
+pytestmark = pytest.mark.usefixtures("leaks")
+
+adapter = SyncAdapter()
+
+
+@pytest.fixture
+def pair(role):
+    with opened(adapter, role) as pair:
+        yield pair
+
+
+# Threads
+
+
+def test_threads_share_what_comes(pair, spawn):
+    websocket, peer = pair
+    receiving = [spawn(websocket.recv) for _ in range(4)]
+    peer.send(*(peer.text(str(number)) for number in range(4)))
+    assert sorted(future.result(TIMEOUT) for future in receiving) == ["0", "1", "2", "3"]
+
+
+def test_threads_that_receive_all_learn_of_the_end(pair, spawn):
+    websocket, peer = pair
+    receiving = [spawn(websocket.recv) for _ in range(4)]
+    peer.send(peer.close(3000))
+    peer.end()
+    assert [future.exception(TIMEOUT).code for future in receiving] == [3000] * 4
+    websocket.wait_closed(timeout=TIMEOUT)
+
+
+def test_a_thread_times_out_while_another_receives(pair, spawn):
+    websocket, peer = pair
+    receiving = spawn(websocket.recv)
+    waiting = spawn(websocket.recv, 0.05)
+    # One of them reads from the socket, and the other one waits for it.
+    assert isinstance(waiting.exception(TIMEOUT), TimeoutError)
+    with pytest.raises(TimeoutError):
+        websocket.wait_closed(timeout=0.05)
+    with pytest.raises(TimeoutError):
+        websocket.ping(timeout=0.05)
+    peer.send(peer.text("x"))
+    assert receiving.result(TIMEOUT) == "x"
+
+
+def test_threads_that_send_do_not_mix_their_frames(pair, spawn):
+    websocket, peer = pair
+
+    def send(number: int) -> None:
+        for size in (1, 200, 70_000, 1, 300_000):
+            websocket.send(bytes([number]) * size)
+
+    sending = [spawn(send, number) for number in range(8)]
+    sizes = {number: [] for number in range(8)}
+    for _ in range(8 * 5):
+        payload = peer.next_frame().payload
+        assert len(set(payload)) == 1
+        sizes[payload[0]].append(len(payload))
+    assert list(sizes.values()) == [[1, 200, 70_000, 1, 300_000]] * 8
+    for future in sending:
+        future.result(TIMEOUT)
+
+
+def test_full_duplex(maybe_tls, spawn):
+    """A thread that is stuck in send does not keep another one from receiving."""
+    server, client = maybe_tls or (None, None)
+    with adapter.serve(ssl=server) as running:
+        sock = socket.socket()
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, 65536)
+        sock.connect(("127.0.0.1", running.server.port))
+        with connect(running.uri, sock=sock, ssl=client) as websocket:
+            messages = [bytes([number]) * MIB for number in range(20)]
+            sending = spawn(lambda: [websocket.send(message) for message in messages])
+            assert [websocket.recv() for _ in messages] == messages
+            sending.result(TIMEOUT)
+
+
+def test_pings_are_answered_while_another_thread_is_stuck_in_send(pair, spawn):
+    websocket, peer = pair
+    sending = spawn(lambda: [websocket.send(bytes(MIB)) for _ in range(16)])
+    assert not wait([sending], 0.2).done
+    receiving = spawn(websocket.recv)
+    peer.send(peer.encode(Opcode.PING, b"p"), peer.text("x"))
+    assert receiving.result(TIMEOUT) == "x"
+    frames = [peer.next_frame() for _ in range(17)]
+    assert sorted(frame.opcode for frame in frames) == [Opcode.BINARY] * 16 + [Opcode.PONG]
+    sending.result(TIMEOUT)
+
+
+@pytest.mark.parametrize("how", ["we close", "it closes", "it breaks the protocol"])
+def test_a_thread_that_is_stuck_in_send_wakes_up_at_the_end(role, maybe_tls, spawn, how):
+    with opened(adapter, role, maybe_tls, close_timeout=0.3) as (websocket, peer):
+        sending = spawn(lambda: [websocket.send(bytes(MIB)) for _ in range(16)])
+        assert not wait([sending], 0.2).done
+        if how == "we close":
+            websocket.close()
+        else:
+            peer.send(peer.close(3000) if how == "it closes" else peer.violation)
+            with pytest.raises(ConnectionClosed):
+                websocket.recv()
+        assert isinstance(sending.exception(TIMEOUT), ConnectionClosed)
+        assert websocket.state is State.CLOSED
+
+
+def test_a_close_wakes_a_thread_that_receives(role, maybe_tls, spawn):
+    with opened(adapter, role, maybe_tls, close_timeout=0.2) as (websocket, peer):
+        receiving = spawn(websocket.recv)
+        websocket.close(3000)
+        assert receiving.exception(TIMEOUT).code == 1006
+        assert peer.read_close() == (3000, "")
+
+
+# Pings
+
+
+def test_a_ping_times_out(pair):
+    websocket, peer = pair
+    with pytest.raises(TimeoutError):
+        websocket.ping(b"p", timeout=0.05)
+    peer.send(peer.encode(Opcode.PONG, b"p"), peer.text("x"))
+    assert websocket.recv() == "x"
+
+
+def test_a_ping_does_not_keep_more_messages_than_the_receive_queue_holds(pair):
+    websocket, peer = pair
+    peer.send(*(peer.text(str(number)) for number in range(17)))
+    with pytest.raises(RuntimeError, match="receive"):
+        websocket.ping(timeout=TIMEOUT)
+    assert [websocket.recv() for _ in range(17)] == [*map(str, range(17))]
+
+
+def test_a_ping_and_a_recv_at_a_time(pair, spawn):
+    websocket, peer = pair
+    receiving = spawn(websocket.recv)
+    pinging = spawn(websocket.ping, b"p")
+    assert peer.next_frame().payload == b"p"
+    peer.send(peer.encode(Opcode.PONG, b"p"))
+    assert pinging.result(TIMEOUT) >= 0
+    peer.send(peer.text("x"))
+    assert receiving.result(TIMEOUT) == "x"
+
+
+# The server
+
+
+def test_more_clients_than_the_cap_wait(spawn):
+    started, may_end = queue.SimpleQueue(), threading.Event()
+
+    def handler(websocket) -> None:
+        started.put(websocket)
+        may_end.wait(TIMEOUT)
+
+    with adapter.serve(handler, max_connections=2) as running:
+        peers = [running.open(), running.open()]
+        for _ in peers:
+            started.get(timeout=TIMEOUT)
+        waiting = spawn(connect, running.uri)
+        assert not wait([waiting], 0.1).done
+        assert len(running.server.connections) == 2
+        may_end.set()
+        for peer in peers:
+            assert peer.next_frame().payload == close_payload(1000)
+            peer.send(peer.close())
+            assert peer.next_frame() is None
+            peer.sock.close()
+        with waiting.result(TIMEOUT) as websocket:
+            assert list(websocket) == []
+
+
+def test_serve_forever_is_called_once():
+    with serve(print, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with connect(f"ws://localhost:{server.port}/"), pytest.raises(RuntimeError, match="already"):
+            server.serve_forever()
+        server.shutdown()
+        thread.join(TIMEOUT)
+        with pytest.raises(RuntimeError, match="shut down"):
+            server.serve_forever()
+        server.shutdown()
+
+
+def test_a_server_that_never_served():
+    with serve(print, "127.0.0.1", 0) as server:
+        peer = socket.create_connection(("127.0.0.1", server.port))
+    # The client was not accepted, and is told so.
+    assert select.select([peer], [], [], TIMEOUT)[0]
+    peer.close()
+
+
+def test_a_handler_shuts_the_server_down():
+    def handler(websocket) -> None:
+        websocket.recv()
+        running.server.shutdown(1012, "restart")
+
+    with adapter.serve(handler) as running, connect(running.uri) as websocket:
+        websocket.send("stop")
+        with pytest.raises(ConnectionClosed) as caught:
+            websocket.recv()
+        assert (caught.value.code, caught.value.reason) == (1012, "restart")
+
+
+def test_localhost_is_every_address_of_it():
+    with serve(print, "localhost", 0) as server:
+        assert {sock.getsockname()[1] for sock in server.sockets} == {server.port}
+
+
+def test_a_signal_handler_shuts_down_while_a_client_is_accepted():
+    class Threads(set):
+        """Where a signal handler may run: in the thread of serve_forever(), which holds the lock."""
+
+        def add(self, thread):
+            super().add(thread)
+            server.shutdown(1012, "signal")
+
+    def echo(websocket):
+        for message in websocket:
+            websocket.send(message)
+
+    with serve(echo, "127.0.0.1", 0, close_timeout=None) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with connect(f"ws://localhost:{server.port}/") as websocket:
+            websocket.send("opened")
+            assert websocket.recv() == "opened"
+            server._threads = Threads(server._threads)
+            with socket.create_connection(("127.0.0.1", server.port)) as second:
+                with pytest.raises(ConnectionClosed) as caught:
+                    websocket.recv(TIMEOUT)
+                assert (caught.value.code, caught.value.reason) == (1012, "signal")
+                assert second.recv(1) == b""
+            thread.join(TIMEOUT)
+            assert not thread.is_alive()
+
+
+def test_a_server_is_shut_down_while_it_begins_to_serve(spawn):
+    for _ in range(50):
+        server = serve(print, "127.0.0.1", 0)
+        serving = spawn(server.serve_forever)
+        server.shutdown()
+        error = serving.exception(TIMEOUT)
+        assert error is None or (type(error) is RuntimeError and "shut down" in str(error))

@@ -1,0 +1,562 @@
+"""What an attacker sends to the core costs work in proportion to what was sent, and memory within the limits.
+
+Nothing here is timed. What is not linear runs into the suite's timeout.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import tracemalloc
+
+import pytest
+
+from tests.support.core import Memory, header, hear, hear_all, said
+from wsframe import (
+    Binary,
+    ClientConnection,
+    Close,
+    Connection,
+    Fail,
+    LocalProtocolError,
+    Ping,
+    Request,
+    Response,
+    Role,
+    ServerConnection,
+    State,
+    Text,
+)
+
+CLIENT, SERVER = Role.CLIENT, Role.SERVER
+MEGABYTE = 2**20
+
+HEAD = 16_384  # octets of a head, at most
+BODY = 65_536  # octets of a refusal's body that a client keeps
+CONSTANT = 256 * 1024  # octets that a connection may hold beside what its limits allow
+
+
+@pytest.fixture(params=Role, ids=lambda role: role.value)
+def role(request):
+    return request.param
+
+
+def by_octets(conn, octets, most):
+    """Return the events of octets that come one by one; never do more than ``most`` wait to be read."""
+    events = []
+    receive_data, next_event = conn.receive_data, conn.next_event
+    for i in range(len(octets)):
+        receive_data(octets[i : i + 1])
+        while event := next_event():
+            events.append(event)
+        assert conn.unread <= most
+    return events
+
+
+# Opening handshakes
+
+
+def request(*lines, **replaced):
+    headers = {
+        "Host": "localhost",
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version": "13",
+        **replaced,
+    }
+    head = ["GET / HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), *lines]
+    return "\r\n".join([*head, "", ""]).encode("latin-1")
+
+
+def response(conn, *lines, **replaced):
+    sent = conn.data_to_send()
+    key = sent.partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0]
+    accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    headers = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Accept": accept.decode(),
+        **{name: value.replace("{accept}", accept.decode()) for name, value in replaced.items()},
+    }
+    head = [
+        "HTTP/1.1 101 Switching Protocols",
+        *(f"{name}: {value}" for name, value in headers.items()),
+        *lines,
+    ]
+    return "\r\n".join([*head, "", ""]).encode("latin-1")
+
+
+def client(**options):
+    return ClientConnection("ws://localhost/", subprotocols=["chat"], **options)
+
+
+def refusal(conn, status):
+    """Check that a handshake was refused with a status, and completely."""
+    head, _, body = conn.data_to_send().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"\r\nContent-Length: %d" % len(body) in head
+    assert body
+    assert (conn.state, conn.should_close) == (State.CLOSED, True)
+    return True
+
+
+def is_failed(conn, events):
+    assert [type(event) for event in events] == [Fail]
+    assert (conn.state, conn.should_close, conn.data_to_send()) == (State.CLOSED, True, b"")
+    return True
+
+
+# One octet in each packet
+
+
+@pytest.mark.parametrize("fragments", [False, True])
+@pytest.mark.parametrize(("opcode", "kind"), [(1, Text), (2, Binary)])
+def test_a_megabyte_octet_by_octet_in_one_frame(opcode, kind, fragments):
+    role = SERVER if fragments else CLIENT
+    payload = "κόσμε ".encode() * (MEGABYTE // 11)
+    conn = Connection(role, fragments=fragments)
+    events = by_octets(conn, said(role, opcode, payload), most=13)
+    assert events[-1].final
+    assert len(events) == (len("κόσμε ") if kind is Text else 11) * (MEGABYTE // 11) if fragments else 1
+    data = (b"" if kind is Binary else "").join(event.data for event in events)
+    assert data == (payload if kind is Binary else payload.decode())
+
+
+def test_a_megabyte_octet_by_octet_in_small_frames():
+    conn = Connection(SERVER)
+    frames = said(SERVER, 1, b"a") + said(SERVER, 1, b"b", False) + said(SERVER, 9) + said(SERVER, 0, b"c")
+    events = by_octets(conn, frames * (MEGABYTE // len(frames)), most=6)
+    assert events == [Text("a"), Ping(b""), Text("bc")] * (MEGABYTE // len(frames))
+
+
+@pytest.mark.parametrize("line", [b"x", b"a: b\r\n", b"\r\n", b" ", b",", b'"', b"\\", b"\n", b"\r"])
+def test_a_megabyte_octet_by_octet_in_a_head(role, line):
+    begin = b"GET / HTTP/1.1\r\nA: " if role is SERVER else b"HTTP/1.1 101 Yes\r\nA: "
+    conn = ServerConnection() if role is SERVER else client()
+    conn.data_to_send()
+    events = by_octets(conn, begin + line * (MEGABYTE // len(line)), most=0)
+    assert [type(event) for event in events] == [Fail]
+    assert conn.state is State.CLOSED
+
+
+def test_a_megabyte_in_one_packet_of_small_frames(role):
+    conn = Connection(role)
+    frame = said(role, 2, b"a")
+    assert hear(conn, frame * (MEGABYTE // len(frame))) == [Binary(b"a")] * (MEGABYTE // len(frame))
+
+
+def test_octets_that_pile_up_unread_are_appended_not_copied_each_time(role):
+    """A caller who reads one event for each packet, with ever more of them waiting."""
+    conn = Connection(role)
+    frame = said(role, 2, b"a")
+    for _ in range(100_000):
+        conn.receive_data(frame + frame)
+        assert conn.next_event() == Binary(b"a")
+    assert conn.unread == 100_000 * len(frame)
+    assert hear(conn, frame) == [Binary(b"a")] * 100_001
+
+
+# Fragments
+
+
+def test_a_million_empty_fragments_are_too_many(role):
+    conn = Connection(role)
+    events = hear(conn, said(role, 1, b"", False))
+    events += hear_all(conn, itertools.repeat(said(role, 0, b"", False) * 1000, 1000))
+    assert events == [Fail(1009, "message has too many fragments")]
+
+
+def test_without_a_limit_a_million_empty_fragments_are_an_empty_message(role):
+    conn = Connection(role, max_message_size=None)
+    assert hear(conn, said(role, 1, b"", False)) == []
+    assert hear_all(conn, itertools.repeat(said(role, 0, b"", False) * 1000, 1000)) == []
+    assert hear(conn, said(role, 0)) == [Text("")]
+
+
+@pytest.mark.parametrize("fragments", [False, True])
+@pytest.mark.parametrize("payload", [b"", b"a"])
+def test_fragments_hold_the_memory_of_their_octets_and_no_more(role, fragments, payload):
+    conn = Connection(role, max_message_size=None, fragments=fragments)
+    hear(conn, said(role, 1, b"", False))
+    packet = said(role, 0, payload, False) * 1000
+    count = 0
+    with Memory() as memory:
+        for _ in range(100):
+            conn.receive_data(packet)
+            while conn.next_event():
+                count += 1
+    assert count == (100_000 if payload and fragments else 0)
+    # 64 octets for each fragment, as in a list of them, would be 6 MB.
+    assert memory.peak < CONSTANT + 2 * len(payload) * 100_000
+
+
+# Lengths
+
+
+@pytest.mark.parametrize("length", [2**20 + 1, 2**31, 2**32, 2**62, 2**63 - 1])
+def test_a_length_above_the_limit_fails_before_anything_is_kept(role, length):
+    conn = Connection(role)
+    with Memory() as memory:
+        assert hear(conn, header(role, 0x82, length), bytes(1000)) == [Fail(1009, "message is too big")]
+    assert memory.peak < CONSTANT
+
+
+@pytest.mark.parametrize("limit", [0, 2**20, None])
+@pytest.mark.parametrize("length", [2**63, 2**64 - 1])
+def test_a_length_with_the_most_significant_bit_is_a_violation(role, length, limit):
+    conn = Connection(role, max_message_size=limit)
+    fail = Fail(1002, "payload length must be below 2**63")
+    assert hear(conn, header(role, 0x82, length)) == [fail]
+
+
+def test_a_length_is_believed_only_as_octets_come(role):
+    conn = Connection(role, max_message_size=None)
+    with Memory() as memory:
+        hear(conn, header(role, 0x82, 2**63 - 1), bytes(1000))
+        buffer = conn.get_buffer()
+        buffer[:1000] = bytes(1000)
+        conn.buffer_updated(1000)
+        assert conn.next_event() is None
+    assert memory.peak < CONSTANT
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+def test_what_a_message_holds_is_bounded_by_its_limit(role, pieces):
+    """A message of 1 MiB again and again, in fragments and frames of any size, cut anywhere."""
+    conn = Connection(role, fragments=pieces)
+    sizes = [1, 125, 126, 65_536, 0, 100_000]
+    frames = b"".join(said(role, 0, bytes(size), False) for size in sizes)
+    rest = 2**20 - sum(sizes) - 5
+    octets = said(role, 1, b"abcde", False) + frames + said(role, 0, bytes(rest))
+    packets = [octets[i : i + 4096] for i in range(0, len(octets), 4096)]
+    with Memory() as memory:
+        for _ in range(3):
+            for packet in packets:
+                conn.receive_data(packet)
+                while conn.next_event():
+                    pass
+    # Twice the message: what came in, and the event made of it.
+    assert memory.peak < CONSTANT + (0 if pieces else 2.5 * 2**20)
+
+
+# Control frames
+
+
+@pytest.mark.parametrize("size", [0, 1, 125])
+def test_a_flood_of_pings_is_answered_with_no_more_than_it_brought(role, size):
+    conn = Connection(role)
+    ping = said(role, 9, bytes(size))
+    answer = len(ping) + (4 if role is CLIENT else -4)  # the masking key goes in one direction only
+    for _ in range(100):
+        assert hear(conn, ping * 100) == [Ping(bytes(size))] * 100
+        assert conn.unsent == 100 * answer
+        assert len(conn.data_to_send()) == 100 * answer
+    hear(conn, said(role, 8), ping * 1000)
+    conn.data_to_send()
+    assert hear(conn, ping * 1000) == []
+    assert conn.unsent == 0
+
+
+def test_a_flood_of_closes_is_answered_once(role):
+    conn = Connection(role)
+    close = said(role, 8, b"\x03\xe8bye")
+    assert hear(conn, close * 1000, close) == [Close(1000, "bye")]
+    assert conn.unsent == (7 if role is SERVER else 11)
+
+
+def test_what_comes_after_the_last_event_is_not_kept(role):
+    conn = Connection(role)
+    hear(conn, b"\xff")
+    packet = bytes(65_536)
+    with Memory() as memory:
+        for _ in range(100):
+            conn.receive_data(packet)
+            buffer = conn.get_buffer()
+            buffer[:100] = bytes(100)
+            conn.buffer_updated(100)
+    assert conn.unread == 0
+    assert memory.peak < CONSTANT
+
+
+def test_an_unfinished_message_is_dropped_with_the_last_event(role):
+    """A peer who then keeps TCP open keeps no memory."""
+    conn = Connection(role)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    fragment = said(role, 2, bytes(65_536), False)
+    assert hear(conn, fragment, *[said(role, 0, bytes(65_536), False) for _ in range(10)]) == []
+    del fragment
+    assert tracemalloc.get_traced_memory()[0] - before > 11 * 65_536
+    assert hear(conn, said(role, 8)) == [Close(1005)]
+    held = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert held < CONSTANT
+
+
+# The opening handshake
+
+
+def test_a_head_that_never_ends_is_refused_with_431():
+    conn = ServerConnection()
+    begin = b"GET / HTTP/1.1\r\nHost: localhost\r\nA: "
+    conn.receive_data(begin + b"x" * (HEAD - len(begin)))
+    assert conn.next_event() is None
+    assert hear(conn, b"x") == [Fail(1002, "head exceeds 16384 octets")]
+    assert refusal(conn, 431)
+
+
+def test_a_response_that_never_ends_fails():
+    conn = client()
+    conn.data_to_send()
+    begin = b"HTTP/1.1 101 Yes\r\nA: "
+    conn.receive_data(begin + b"x" * (HEAD - len(begin)))
+    assert conn.next_event() is None
+    assert is_failed(conn, hear(conn, b"x"))
+
+
+def test_informational_responses_that_never_end_fail():
+    conn = client()
+    conn.data_to_send()
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    assert is_failed(conn, hear(conn, *[early] * 1000))
+
+
+@pytest.mark.parametrize(
+    ("headers", "chunk"),
+    [
+        (b"", b"x" * 1000),
+        (b"Content-Length: 1000000000\r\n", b"x" * 1000),
+        (b"Transfer-Encoding: chunked\r\n", b"3e8\r\n" + b"x" * 1000 + b"\r\n"),
+        (b"Transfer-Encoding: chunked\r\n", b"1\r\nx\r\n"),
+        (b"Transfer-Encoding: chunked\r\n\r\n3b9aca00\r\n", b"x" * 1000),
+    ],
+)
+def test_a_body_that_never_ends_is_cut(headers, chunk):
+    conn = client()
+    conn.data_to_send()
+    end = b"" if b"\r\n\r\n" in headers else b"\r\n"
+    with Memory() as memory:
+        events = hear(conn, b"HTTP/1.1 404 Not Found\r\n" + headers + end)
+        events += hear_all(conn, itertools.repeat(chunk, 2 * BODY))
+    assert [type(event) for event in events] == [Response, Fail]
+    assert events[0].body == b"x" * BODY
+    assert memory.peak < CONSTANT + 4 * BODY
+
+
+PADDINGS = [" ", "\t", ",", ", ", ";", "; ", '"', "\\", '\\"', "=", "a"]
+PADDED = ["{0}", "{0}{1}", "{1}{0}", "a{0}{1}", "{1}{0}b", "{1},{0},", '{1};a="{0}']
+SIZES = [1_000, 15_000, 100_000]
+
+
+def padded(good):
+    """Return a header's value with a lot of padding in every place, and whether a head can hold it."""
+    for padding, value, size in itertools.product(PADDINGS, PADDED, SIZES):
+        yield value.format(padding * (size // len(padding)), good), size < HEAD
+
+
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [
+        ("Host", "localhost"),
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Protocol", "chat"),
+        ("Sec-WebSocket-Extensions", "permessage-deflate"),
+        ("Origin", "http://localhost"),
+        ("Content-Length", "0"),
+        ("Cookie", "a=b"),
+    ],
+)
+def test_a_padded_header_of_a_request_is_taken_or_refused(name, good):
+    opened = 0
+    for value, fits in padded(good):
+        conn = ServerConnection(subprotocols=["chat"])
+        conn.receive_data(request(**{name: value}))
+        event = conn.next_event()
+        if not fits:
+            assert event == Fail(1002, "head exceeds 16384 octets")
+            assert refusal(conn, 431)
+        elif isinstance(event, Request):
+            opened += event.is_upgrade
+            conn.accept()
+            assert conn.data_to_send().startswith(b"HTTP/1.1 101 " if event.is_upgrade else b"HTTP/1.1 426 ")
+        else:
+            assert isinstance(event, Fail)
+            assert refusal(conn, 426 if "Version must be 13" in event.reason else 400)
+    assert opened >= 2  # blanks around a value are no part of it
+
+
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Accept", None),
+        ("Sec-WebSocket-Protocol", "chat"),
+        ("Sec-WebSocket-Extensions", ""),
+        ("Set-Cookie", "a=b"),
+    ],
+)
+def test_a_padded_header_of_a_response_is_taken_or_fails(name, good):
+    opened = 0
+    for value, fits in padded("{accept}" if good is None else good):
+        conn = client()
+        events = hear(conn, response(conn, **{name: value}))
+        if conn.state is State.OPEN:
+            assert fits
+            assert events == [conn.response]
+            opened += 1
+        else:
+            assert is_failed(conn, events)
+    assert opened >= 2
+
+
+@pytest.mark.parametrize("count", [101, 1000])
+def test_too_many_headers_are_refused(count):
+    conn = ServerConnection()
+    hear(conn, request(*["A: b"] * count))
+    assert refusal(conn, 431)
+    conn = client()
+    assert is_failed(conn, hear(conn, response(conn, *["A: b"] * count)))
+
+
+def test_frames_in_the_same_packet_as_the_request_are_kept():
+    conn = ServerConnection()
+    conn.receive_data(request() + said(SERVER, 1, b"Hello") + said(SERVER, 8, b"\x03\xe8"))
+    assert isinstance(conn.next_event(), Request)
+    conn.accept()
+    assert conn.next_event() == Text("Hello")
+    conn.send_text("Hello to you")
+    assert conn.next_event() == Close(1000)
+
+
+def test_frames_in_the_same_packet_as_the_response_are_kept():
+    conn = client()
+    conn.receive_data(response(conn) + said(CLIENT, 1, b"Hello") + said(CLIENT, 8, b"\x03\xe8"))
+    assert isinstance(conn.next_event(), Response)
+    assert hear(conn, b"") == [Text("Hello"), Close(1000)]
+
+
+def test_frames_after_a_refused_request_are_never_read():
+    conn = ServerConnection()
+    conn.receive_data(request() + said(SERVER, 1, b"Hello") + b"\xff")
+    assert isinstance(conn.next_event(), Request)
+    conn.reject(403, body=b"no")
+    assert hear(conn, b"\xff") == [Fail(1006, "handshake was refused with 403")]
+    assert conn.unread == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Content-Length: 5",
+        "Content-Length: 00005",
+        "Transfer-Encoding: chunked",
+        "Transfer-Encoding: identity",
+        "Transfer-Encoding: chunked\r\nContent-Length: 0",
+        "Content-Length: 0\r\nContent-Length: 5",
+        "Content-Length: -1",
+        "Content-Length: 0x5",
+    ],
+)
+def test_a_request_with_a_body_is_refused(line):
+    conn = ServerConnection()
+    assert [type(event) for event in hear(conn, request(line) + b"12345")] == [Fail]
+    assert refusal(conn, 400)
+
+
+CONTROLS = ["\r", "\n", "\0", "\x0b", "\x0c", "\x1b", "\x1c", "\x1d", "\x1e", "\x1f", "\x7f", "\x85", "\x80"]
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=ascii)
+@pytest.mark.parametrize(
+    "line", ["A: b{}c", "A: b{}Sec-WebSocket-Key: x", "A{}B: c", "A: {}", "{}A: b", "A: b{} c", "A{}: b"]
+)
+def test_control_characters_do_not_get_in(role, line, control):
+    line = line.format(control)
+    if role is SERVER:
+        conn = ServerConnection()
+        assert [type(event) for event in hear(conn, request(line))] == [Fail]
+        assert refusal(conn, 400)
+        assert conn.request is None
+    else:
+        conn = client()
+        assert is_failed(conn, hear(conn, response(conn, line)))
+        assert conn.response is None
+
+
+@pytest.mark.parametrize("control", [*CONTROLS, "\r\nA: b", "\u2028", "\uffff", "\ud800"], ids=ascii)
+def test_control_characters_do_not_get_out(control):
+    conn = ServerConnection()
+    conn.receive_data(request("Sec-WebSocket-Protocol: chat"))
+    conn.next_event()
+    bad = f"a{control}b"
+    for headers in ([("A", bad)], [(bad, "a")], [("A", control)], {"Set-Cookie": bad}):
+        for call in (conn.accept, lambda headers: conn.reject(403, headers)):
+            with pytest.raises(LocalProtocolError):
+                call(headers=headers)
+        with pytest.raises(LocalProtocolError):
+            client(headers=headers)
+    with pytest.raises(LocalProtocolError):
+        conn.accept(subprotocol=bad)
+    with pytest.raises(LocalProtocolError):
+        ClientConnection("ws://localhost/", subprotocols=[bad])
+    with pytest.raises(LocalProtocolError):
+        client(origin=bad)
+    for uri in (f"ws://localhost/{bad}", f"ws://local{control}host/", f"ws://localhost/?{bad}"):
+        try:
+            octets = ClientConnection(uri).data_to_send()
+        except ValueError:
+            continue
+        # What is encoded is harmless.
+        assert octets.count(b"\r\n") == octets.count(b"\n") == octets.count(b"\r") == 8
+        assert not set(octets) & set(range(0x7F, 0x100))
+    assert conn.unsent == 0
+    conn.accept()
+    assert conn.state is State.OPEN
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("Host: localhost", 400),
+        ("Host: elsewhere", 400),
+        ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", 400),
+        ("Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", 400),
+        ("Sec-WebSocket-Version: 13", 400),
+        ("Sec-WebSocket-Version: 8", 400),
+        ("Origin: http://a\r\nOrigin: http://b", 400),
+        ("Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Protocol: chat", 400),
+    ],
+)
+def test_a_request_that_says_something_twice_is_refused(line, status):
+    conn = ServerConnection(subprotocols=["chat"])
+    assert [type(event) for event in hear(conn, request(line))] == [Fail]
+    assert refusal(conn, status)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+        "Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Protocol: chat",
+        "Upgrade: h2c",
+        "Sec-WebSocket-Extensions: x-webkit-deflate-frame",
+        "Sec-WebSocket-Extensions: permessage-deflate, permessage-deflate",
+    ],
+)
+def test_a_response_that_says_something_twice_or_what_was_not_asked_fails(line):
+    conn = client()
+    assert is_failed(conn, hear(conn, response(conn, line)))
+
+
+def test_an_accept_that_is_right_twice_fails():
+    conn = client()
+    octets = response(conn)
+    start = octets.index(b"Sec-WebSocket-Accept")
+    twice = octets[:-2] + octets[start:-2] + b"\r\n"
+    assert is_failed(conn, hear(conn, twice))

@@ -1,0 +1,47 @@
+"""Every program of docs/client.md runs, and says hello to an echo server."""
+
+from __future__ import annotations
+
+import re
+import ssl
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import trustme
+
+from wsframe.sync import serve
+
+PROGRAMS = re.findall(
+    r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs/client.md").read_text(), re.DOTALL
+)
+
+
+def test_there_are_programs() -> None:
+    assert len(PROGRAMS) == 5
+
+
+@pytest.mark.parametrize("number", range(len(PROGRAMS)))
+def test_a_program_says_hello(number: int, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+
+    def echo(ws):
+        for message in ws:
+            ws.send(message)
+
+    program = PROGRAMS[number]
+    tls = context if "wss://" in program else None
+    with serve(echo, "localhost", 0, ssl=tls, subprotocols=["chat"]) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        command = [sys.executable, "-W", "error", "-c", program.replace("8001", str(server.port))]
+        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        server.shutdown()
+        thread.join()
+    assert run.stderr == ""
+    assert run.stdout.splitlines() == ["Hello!", *(["1000"] if "close_code" in program else [])]

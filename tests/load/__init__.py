@@ -1,0 +1,1 @@
+"""Load and faults on running servers: ``python -m tests.load``."""
