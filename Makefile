@@ -1,20 +1,27 @@
-# make serve   runs the demo server, with its page, at http://localhost:8001/
-# make test    runs the tests
-# make check   runs ruff, mypy, and the tests on the compiled and on the pure build
-# make autobahn, make coverage and make bench do what they say
-# make docs    builds the manual, in site/index.html
-# make fuzz    looks for what breaks the core, for SECONDS=600; make fuzz-asan, for what breaks the compiled one
+# make serve         runs the demo server, with its page, at http://localhost:8001/
+# make test          runs the tests that every change needs, in 90 seconds once everything is built
+# make test-all      runs all tests, on an installed copy of the compiled and of the pure build
+# make verify        runs what takes hours: all of Autobahn's cases, fuzzing, load
+# make lint          runs ruff and mypy; make check, also test-all
+# make coverage      measures which branches of the core its own tests reach
+# make bench         measures wsframe beside other libraries
+# make bench-compare BASE=REV   tells which rows of the benchmarks are faster or slower than in that commit
+# make docs          builds the manual, in site/index.html
+# make fuzz          looks for inputs that break the core, for SECONDS=600; make fuzz-asan, the compiled one
 #
 # Each makes its own virtual environment. They need Python 3.11 or newer, and make.
 
 PYTHON ?= python3
-# A process for each core. The tests of a file stay together.
-PYTEST ?= -n auto --dist loadfile
-PIP = -m pip --disable-pip-version-check --quiet
-# Editable, so that what you change is what runs. What is compiled is compiled again when it was changed.
-SOURCES = pyproject.toml setup.py $(wildcard src/wsframe/*.p[yx]* src/wsframe/aio/protocol.p*)
+# A process for each core. A process that is idle takes tests from the others.
+PYTEST ?= -n auto --dist worksteal
+PIP = -m pip --disable-pip-version-check
 
-.PHONY: serve test check lint test-compiled test-pure autobahn bench coverage fuzz fuzz-asan load docs dist clean
+# Everything that is compiled: the list stands in setup.py. When one of these changes, all are compiled again.
+COMPILED := $(shell sed -n '/^SOURCES = (/,/^)/s|^ *"\(.*\)",|src/wsframe/\1|p' setup.py)
+SOURCES = pyproject.toml setup.py $(COMPILED) $(wildcard src/wsframe/*.pxd src/wsframe/*/*.pxd)
+
+.PHONY: serve test test-all verify check lint test-compiled test-pure autobahn bench bench-compare coverage \
+	fuzz fuzz-asan load docs dist clean
 
 serve: .venv/serve
 	.venv/bin/python -m wsframe serve
@@ -22,7 +29,11 @@ serve: .venv/serve
 test: .venv/test
 	.venv/bin/python -m pytest $(PYTEST)
 
-check: lint test-compiled test-pure
+test-all: test-compiled test-pure
+
+verify: autobahn fuzz fuzz-asan load
+
+check: lint test-all
 
 lint: .venv/check
 	.venv/bin/ruff check .
@@ -32,11 +43,11 @@ lint: .venv/check
 # An installed copy, as users have it: no editable install, no src/ on the path.
 test-compiled: .venv-compiled/test
 	.venv-compiled/bin/python -c "import wsframe; assert wsframe.compiled"
-	.venv-compiled/bin/python -m pytest $(PYTEST)
+	.venv-compiled/bin/python -m pytest --all $(PYTEST)
 
 test-pure: .venv-pure/test
 	.venv-pure/bin/python -c "import wsframe; assert not wsframe.compiled"
-	.venv-pure/bin/python -m pytest $(PYTEST)
+	.venv-pure/bin/python -m pytest --all $(PYTEST)
 
 # All sections, both builds: an hour and a half. It needs wstest; see tests/autobahn.
 autobahn: .venv-compiled/test .venv-pure/test
@@ -47,6 +58,11 @@ autobahn: .venv-compiled/test .venv-pure/test
 BENCH ?= --json docs/benchmarks/run.json --chart docs/benchmarks/run.svg
 bench: .venv/bench
 	.venv/bin/python -m benchmarks $(BENCH)
+
+# COMPARE="--only decode", for instance.
+BASE ?= HEAD
+bench-compare: .venv/bench
+	.venv/bin/python -m benchmarks.compare $(BASE) $(COMPARE)
 
 # All branches of the core, by its own tests, in Python: there is none to see in the compiled build.
 # (masking.py has a branch that each build takes the other way.)
@@ -98,13 +114,15 @@ dist: .venv/check
 	WSFRAME_EXTENSION=no .venv/bin/python -m build
 
 .venv/serve: $(SOURCES)
+	@echo "wsframe: installing into .venv, and compiling $(words $(COMPILED)) modules: about a minute"
 	find src -name "*.c" -delete  # Cython does not see what changed in setup.py
 	$(PYTHON) -m venv .venv
 	.venv/bin/python $(PIP) install --editable '.[cli]'
 	@touch $@
 
 .venv/test: .venv/serve
-	.venv/bin/python $(PIP) install --upgrade 'pip>=25.1'
+	@echo "wsframe: installing the peers and tools of the tests: about a minute"
+	.venv/bin/python $(PIP) install --quiet --upgrade 'pip>=25.1'
 	.venv/bin/python $(PIP) install --group test
 	@touch $@
 
@@ -121,19 +139,20 @@ dist: .venv/check
 .venv-asan/test: export CC = gcc
 .venv-asan/test: export CFLAGS = -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer
 .venv-compiled/test .venv-pure/test .venv-fuzz/fuzz .venv-asan/test: $(SOURCES) $(shell find src -name '*.py' -o -name '*.html')
+	@echo "wsframe: installing a copy, WSFRAME_EXTENSION=$(WSFRAME_EXTENSION), into $(@D): a minute or two"
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python $(PIP) install --upgrade 'pip>=25.1'
-	$(@D)/bin/python $(PIP) install --group $(@F)
-	rm -rf build
+	$(@D)/bin/python $(PIP) install --quiet --upgrade 'pip>=25.1'
+	$(@D)/bin/python $(PIP) install --quiet --group $(@F)
+	rm -rf build/lib* build/bdist* build/temp*
 	$(@D)/bin/python $(PIP) install --force-reinstall --no-deps .
-	$(@D)/bin/python $(PIP) install .
+	$(@D)/bin/python $(PIP) install --quiet .
 	@touch $@
 
 # It reads the sources of wsframe, and does not import them.
 .venv-docs/docs: pyproject.toml
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python $(PIP) install --upgrade 'pip>=25.1'
-	$(@D)/bin/python $(PIP) install --group $(@F)
+	$(@D)/bin/python $(PIP) install --quiet --upgrade 'pip>=25.1'
+	$(@D)/bin/python $(PIP) install --quiet --group $(@F)
 	@touch $@
 
 clean:

@@ -25,19 +25,33 @@ SOURCES = (
     "aio/protocol.py",
     "sync/connection.py",
 )
-extensions = []
-for source in SOURCES:
-    extension = Extension(
-        f"wsframe.{source.partition('.')[0].replace('/', '.')}",
-        [f"src/wsframe/{source}"],
-        extra_compile_args=["-O3"] if os.name == "posix" else [],
-        optional=wanted == "auto",
-    )
-    extension.cython_directives = {
-        "language_level": 3,
-        "annotation_typing": False,
-        "nonecheck": True,  # a subclass whose __init__ forgets ours gets an AttributeError
-        "freethreading_compatible": True,
-    }
-    extensions.append(extension)
-setup(ext_modules=[] if wanted == "no" else extensions)
+DIRECTIVES = {
+    "language_level": 3,
+    "annotation_typing": False,
+    "nonecheck": True,  # a subclass whose __init__ forgets ours gets an AttributeError
+    "freethreading_compatible": True,
+}
+
+
+def extensions() -> list[Extension]:
+    """Translate the sources to C. The C files are compiled later, as many at once as there are cores."""
+    from Cython.Build import cythonize
+
+    found = [
+        Extension(
+            f"wsframe.{source.partition('.')[0].replace('/', '.')}",
+            [f"src/wsframe/{source}"],
+            extra_compile_args=["-O3"] if os.name == "posix" else [],
+        )
+        for source in SOURCES
+    ]
+    translated = cythonize(found, compiler_directives=DIRECTIVES)
+    for extension in translated:
+        extension.optional = wanted == "auto"
+    return translated
+
+
+setup(
+    ext_modules=[] if wanted == "no" else extensions(),
+    options={"build_ext": {"parallel": os.cpu_count() or 1}},
+)
