@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
-import os
-import platform
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import wsframe
+from . import codec, footprint, network
+from .machine import build, environment
+from .rows import WSFRAME, Row, Settings, count_instructions, measure, turns_of
 
-from . import decode, deflate, encode, footprint, handshake, mask, network, servers
-from .rows import WSFRAME, Row, Settings, measure, turns_of
-
-MODULES = (mask, decode, encode, deflate, handshake, network, footprint)
-PEERS = ("websockets", "wsproto", "aiohttp", "picows", "websocket-client", "uvloop")
 # The columns of the table. Other peers stand below their row.
 COLUMNS = ("websockets", "picows", "picows.websockets", "aiohttp", "wsproto")
 
@@ -30,21 +23,25 @@ COLUMNS = ("websockets", "picows", "picows.websockets", "aiohttp", "wsproto")
 def main(arguments: list[str] | None = None) -> int:
     """Run the command, and return its exit status: 1 when wsframe itself could not be measured."""
     options = parse(arguments)
-    rows = [row for row in all_rows() if any(re.search(p, row.name, re.I) for p in options.only or [""])]
+    rows = chosen_rows(options.only)
     if options.list:
         print(*(row.name for row in rows), sep="\n")
         return 0
     if not rows:
         print("no row has such a name; --list shows them", file=sys.stderr)
         return 2
-    servers.allow_many_files()
-    settings = Settings(options.quick, options.turns, options.loop)
     start = time.monotonic()
-    with progress(sum(len(row.peers) * turns_of(row, settings) for row in rows)) as (begin, advance):
+    with ExitStack() as stack:
+        settings = Settings(stack, quick=options.quick, turns=options.turns, loop=options.loop)
         results = []
+        total = sum(len(row.peers) * turns_of(row, settings) for row in rows)
+        begin, advance = stack.enter_context(progress(total))
         for row in rows:
             begin(row.name)
-            results.append(measure(row, settings, advance))
+            result = measure(row, settings, advance)
+            if not options.no_instructions:
+                count_instructions(result, settings)
+            results.append(result)
     report = {
         "environment": environment(settings, time.monotonic() - start),
         "rows": [result.as_json(build()) for result in results],
@@ -60,6 +57,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if any(WSFRAME in result.missing for result in results) else 0
 
 
+def chosen_rows(patterns: list[str] | None) -> list[Row]:
+    """Return the rows whose name has one of the patterns in it, or all."""
+    rows = [*codec.rows(), *network.rows(), *footprint.rows()]
+    return [row for row in rows if any(re.search(p, row.name, re.I) for p in patterns or [""])]
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Measure wsframe beside its peers."
@@ -72,51 +75,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--chart", metavar="FILE", help="draw the ratios: .svg or .png; needs matplotlib")
     parser.add_argument("--turns", type=int, metavar="N", help="how many turns each peer has in each row")
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="of the servers")
+    parser.add_argument("--no-instructions", action="store_true", help="do not count instructions")
     parser.add_argument("--list", action="store_true", help="print the names of the rows")
     return parser.parse_args(arguments)
-
-
-def all_rows() -> list[Row]:
-    return [row for module in MODULES for row in module.rows()]
-
-
-def build() -> str:
-    return "compiled" if wsframe.compiled else "pure"
-
-
-def environment(settings: Settings, seconds: float) -> dict[str, Any]:
-    """What one has to know about a run to read its figures."""
-    versions: dict[str, str | None] = {}
-    for package in PEERS:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    names = ("_mask", "events", "frames", "handshake", "connection", "client", "server", "aio.protocol")
-    names = (*names, "sync.connection") if build() == "compiled" else ()
-    modules = [(name, importlib.import_module(f"wsframe.{name}")) for name in names]
-    return {
-        "wsframe": version("wsframe"),
-        "build": build(),
-        "compiled_modules": [name for name, module in modules if not str(module.__file__).endswith(".py")],
-        "peers": versions,
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "loop": settings.loop,
-        "quick": settings.quick,
-        "date": time.strftime("%Y-%m-%d"),
-        "seconds": round(seconds, 1),
-    }
-
-
-def processor() -> str:
-    try:
-        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor()
 
 
 @contextmanager
@@ -143,40 +104,61 @@ def progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[int]
 
 
 def print_report(report: dict[str, Any]) -> None:
-    about = report["environment"]
-    modules = ", ".join(about["compiled_modules"]) or "none"
-    peers = ", ".join(f"{peer} {number}" for peer, number in about["peers"].items() if number)
-    print(f"wsframe {about['wsframe']}, {about['build']} build (compiled modules: {modules})")
-    print(
-        f"{about['python']}, {about['system']}, {about['processor']}, {about['cores']} cores, {about['loop']}"
-    )
-    print(f"{peers}; {about['date']}, {about['seconds']:.0f} s\n")
-    print(
-        "How many times better wsframe is: with more than 1, it is ahead. ± is the spread of its figures.\n"
-    )
+    print_environment(report["environment"])
+    print("Figures are costs, ratios how many times less wsframe costs: above 1 it is ahead.")
+    print("± is the spread between the quartiles of the ratios; in wsframe's column, of its figures.\n")
     width = max(len(row["name"]) for row in report["rows"]) + 2
-    print(f"{'':{width}}{'wsframe':>24}{'±':>6}" + "".join(f"{peer:>19}" for peer in COLUMNS))
+    print(
+        f"{'':{width}}{'wsframe':>20}{'±':>6}{'user + kernel':>16}"
+        + "".join(f"{peer:>20}" for peer in COLUMNS)
+    )
     for row in report["rows"]:
         ours = row["peers"].get(WSFRAME, {})
-        line = f"{row['name']:{width}}{figure(ours.get('median'), row['unit']):>24}"
-        line += f"{format(ours['spread'], '.0%') if ours.get('spread') is not None else '':>6}"
+        line = f"{row['name']:{width}}{figure(ours.get('median'), row['unit']):>20}"
+        line += f"{percent(ours.get('spread')):>6}{parts_of(ours):>16}"
         for peer in COLUMNS:
-            ratio = row["peers"].get(peer, {}).get("ratio")
-            line += f"{'-' if ratio is None else f'{ratio:.2f}':>19}"
+            line += f"{ratio_of(row['peers'].get(peer, {})):>20}"
         print(line)
         others = [
-            f"{peer} {values['ratio']:.2f}"
+            f"{peer} {ratio_of(values)}"
             for peer, values in row["peers"].items()
-            if peer not in (WSFRAME, *COLUMNS) and values["ratio"] is not None
+            if peer not in (WSFRAME, *COLUMNS)
         ]
         if others:
             print(f"{'':{width}}{'':6}beside {', '.join(others)}")
+    print_instructions(report, width)
     print_targets(report, width)
     missing = [(row["name"], *item) for row in report["rows"] for item in row["missing"].items()]
     if missing:
         print("\nmissing")
         for name, peer, why in missing:
             print(f"{name:{width}}{peer}: {why}")
+
+
+def print_environment(about: dict[str, Any]) -> None:
+    modules = ", ".join(about["compiled_modules"]) or "none"
+    print(f"wsframe {about['wsframe']} at {about['commit']}, {about['build']} build (compiled: {modules})")
+    print(
+        f"{about['python']}, {about['system']}, {about['processor']}, {about['cores']} cores, {about['loop']}"
+    )
+    for line in (about["peers"], about["tools"]):
+        print(", ".join(f"{name} {version}" for name, version in line.items() if version))
+    print(f"{about['date']}, {about['seconds']:.0f} s\n")
+
+
+def print_instructions(report: dict[str, Any], width: int) -> None:
+    """Print how many times fewer instructions wsframe needs, of the rows in which they were counted."""
+    rows = [row for row in report["rows"] if row["peers"].get(WSFRAME, {}).get("instructions")]
+    if not rows:
+        return
+    print("\ninstructions, and how many times more of them the peers need")
+    for row in rows:
+        count = f"{row['peers'][WSFRAME]['instructions']:,.0f} {row['unit'].removeprefix('ns')}"
+        line = f"{row['name']:{width}}{count:>34}"
+        for peer in COLUMNS:
+            ratio = row["peers"].get(peer, {}).get("instruction_ratio")
+            line += f"{'-' if ratio is None else f'{ratio:.2f}':>20}"
+        print(line)
 
 
 def print_targets(report: dict[str, Any], width: int) -> None:
@@ -193,6 +175,24 @@ def print_targets(report: dict[str, Any], width: int) -> None:
                 f"{row['name']:{width}}{beside:34}target {target['target']:6.2f}{unit}"
                 f"   measured {measured:>10}   {verdict}"
             )
+
+
+def ratio_of(values: dict[str, Any]) -> str:
+    if values.get("ratio") is None:
+        return "-"
+    return f"{values['ratio']:.2f} ±{percent(values['ratio_spread']) or '?'}"
+
+
+def parts_of(values: dict[str, Any]) -> str:
+    """Return how much of a figure was used in user mode, and in the kernel."""
+    share = values.get("system_share")
+    if share is None:
+        return ""
+    return f"{values['median'] * (1 - share):.3g} + {values['median'] * share:.3g}"
+
+
+def percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"
 
 
 def figure(value: float | None, unit: str) -> str:

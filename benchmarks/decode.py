@@ -1,4 +1,4 @@
-"""Measure decoding: masked messages in reads of 64 KiB, as a server gets them; messages a second, sans-IO.
+"""Decoding: masked messages in reads of 64 KiB, as a server gets them.
 
 Every peer is given the same ``bytes``, and gives a list of the messages in them: text as ``str``, binary as
 ``bytes``, fragments joined. What a peer leaves to its user is done here, as its own adapter does it.
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import functools
 import importlib
 import logging
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 from . import samples
-from .rows import BEST_COMPILED, WSFRAME, Loader, Row, Settings, Turn, seconds_per_call, targets
+from .codec import Case
+from .rows import WSFRAME, targets
 
 READ = 65536
 Message = str | bytes
@@ -286,27 +287,20 @@ def checked(peer: str, case: str) -> Callable[[], None]:
     return decode
 
 
-def load(peer: str, case: str) -> Loader:
-    def loader(stack: ExitStack, settings: Settings) -> Turn:
-        turn, count = seconds_per_call(checked(peer, case), settings), CASES[case][2]
-        return lambda: count / turn()
-
-    return loader
-
-
-def rows() -> list[Row]:
-    small = targets("websockets", 3, 30) + targets("aiohttp", None, 4) + targets("picows", None, 4)
-    large = targets("websockets (Python)", 1, None)
-    best = targets(BEST_COMPILED, None, 1.5)
+def cases() -> list[Case]:
+    small = targets("aiohttp", None, 4) + targets("picows", None, 4)
     wanted = {
-        "text 32": small,
-        "binary 125": small,
-        "text 1 KiB": targets("websockets", 1, 14) + targets(BEST_COMPILED, None, 2.5),
-        "binary 16 KiB": large + targets("websockets", None, 4) + best,
-        "binary 1 MiB": large + targets("websockets", None, 2) + best,
-        "16 fragments of 32": targets("websockets", 3, 50) + targets("aiohttp", None, 2.5),
+        "text 32": targets("websockets", 2.5, 28) + small,
+        "binary 125": targets("websockets", 2.5, 27) + small,
+        "text 1 KiB": targets("websockets", 0.9, 14),
+        "binary 16 KiB": targets("websockets", None, 7),
+        "binary 1 MiB": targets("websockets", None, 2),
+        "16 fragments of 32": targets("websockets", 2.5, 50),
     }
-    return [
-        Row(f"decode {case}", "messages/s", {peer: load(peer, case) for peer in PEERS}, targets=wanted[case])
-        for case in CASES
-    ]
+
+    def case(name: str) -> Case:
+        peers = {peer: functools.partial(checked, peer, name) for peer in PEERS}
+        is_memory_bound = len(CASES[name][0]) > 4096
+        return Case(f"decode {name}", "message", CASES[name][2], peers, wanted[name], is_memory_bound)
+
+    return [case(name) for name in CASES]

@@ -13,21 +13,21 @@ and decompress only, where there is nothing to choose. What memory it takes is i
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import statistics
 import sys
 import time
 import zlib
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import wsframe
 from wsframe import Binary, Connection, Deflate, Role
 
+from .codec import Case
 from .decode import Feed, Message, event_loop
-from .rows import Loader, Row, Settings, Turn, seconds_per_call
 from .samples import documents
 
 TURNS = 9
@@ -177,29 +177,15 @@ def checked(peer: str, direction: str, size: str) -> Callable[[], object]:
     return decode
 
 
-def load(peer: str, direction: str, size: str) -> Loader:
-    def loader(stack: ExitStack, settings: Settings) -> Turn:
-        turn, count = seconds_per_call(checked(peer, direction, size), settings), SIZES[size][1]
-        return lambda: count / turn()
+def cases() -> list[Case]:
+    def case(direction: str, size: str, names: Iterable[str]) -> Case:
+        peers = {peer: functools.partial(checked, peer, direction, size) for peer in names}
+        return Case(f"deflate, {direction} JSON {size}", "message", SIZES[size][1], peers)
 
-    return loader
-
-
-CASES = [
-    (direction, size, peers)
-    for direction, peers in (("compress", tuple(ENCODE)), ("decompress", tuple(DECODE)))
-    for size in SIZES
-]
-
-
-def rows() -> list[Row]:
     return [
-        Row(
-            f"deflate, {direction} JSON {size}",
-            "messages/s",
-            {peer: load(peer, direction, size) for peer in peers},
-        )
-        for direction, size, peers in CASES
+        case(direction, size, names)
+        for direction, names in (("compress", ENCODE), ("decompress", DECODE))
+        for size in SIZES
     ]
 
 

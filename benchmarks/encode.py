@@ -1,4 +1,4 @@
-"""Measure encoding: messages a second, sans-IO, on a client's side (which masks) and on a server's.
+"""Encoding, on a client's side, which masks, and on a server's.
 
 Every peer is given messages, text as ``str`` and binary as ``bytes``, and gives what is to be written, as the
 chunks that it would write. A client's masking keys are each peer's own: wsframe and websockets take them from
@@ -7,15 +7,16 @@ the system's CSPRNG, as RFC 6455 wants; aiohttp and picows from a generator that
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 from wsframe import FrameDecoder
 
 from . import samples
+from .codec import Case
 from .decode import FakeTransport, Message, event_loop, picows_protocol
-from .rows import WSFRAME, Loader, Row, Settings, Turn, seconds_per_call, targets
+from .rows import WSFRAME, targets
 
 Encode = Callable[[list[Any]], list[bytes]]
 CASES: dict[str, tuple[Message, int]] = {  # payload, messages
@@ -158,30 +159,23 @@ def checked(peer: str, side: str, case: str) -> Callable[[], list[bytes]]:
     return lambda: encode(messages)
 
 
-def load(peer: str, side: str, case: str) -> Loader:
-    def loader(stack: ExitStack, settings: Settings) -> Turn:
-        turn, count = seconds_per_call(checked(peer, side, case), settings), CASES[case][1]
-        return lambda: count / turn()
-
-    return loader
-
-
-def rows() -> list[Row]:
+def cases() -> list[Case]:
     wanted = {
-        ("client", "text 32"): targets("websockets", 2.5, 20),
-        ("client", "text 1 KiB"): targets("websockets", 1, 15),
+        ("client", "text 32"): targets("websockets", 1.9, 16),
         ("client", "binary 16 KiB"): targets("websockets", None, 6),
-        ("server", "text 32"): targets("websockets", 3.5, 15),
-        ("server", "text 1 KiB"): targets("websockets", 2.5, 10),
-        ("server", "binary 16 KiB"): targets("websockets", 2, 3.5),
+        ("server", "text 32"): targets("websockets", 2.0, 10),
     }
-    return [
-        Row(
-            f"encode {side} {case}",
-            "messages/s",
-            {peer: load(peer, side, case) for peer in PEERS},
-            targets=wanted[side, case],
+
+    def case(side: str, name: str) -> Case:
+        peers = {peer: functools.partial(checked, peer, side, name) for peer in PEERS}
+        is_memory_bound = len(CASES[name][0]) > 4096
+        return Case(
+            f"encode {side} {name}",
+            "message",
+            CASES[name][1],
+            peers,
+            wanted.get((side, name), ()),
+            is_memory_bound,
         )
-        for side in SIDES
-        for case in CASES
-    ]
+
+    return [case(side, name) for side in SIDES for name in CASES]

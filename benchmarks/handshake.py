@@ -1,4 +1,4 @@
-"""Measure the opening handshake, sans-IO: handshakes a second, on a server's side and on a client's.
+"""The opening handshake in memory, on a server's side and on a client's.
 
 A server reads a browser's request and accepts it; a client makes its request and reads the response to it. No
 compression, no subprotocol. The accept key of the response that a client reads is worked out here, for all
@@ -9,11 +9,12 @@ among the rows with a network.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Callable
-from contextlib import ExitStack
 
-from .rows import WSFRAME, Loader, Row, Settings, Turn, seconds_per_call
+from .codec import Case
+from .rows import WSFRAME
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 URI = "ws://localhost:8001/chat?room=1"
@@ -155,16 +156,13 @@ def checked(peer: str, side: str) -> Callable[[], object]:
     return lambda: connect(respond)
 
 
-def load(peer: str, side: str) -> Loader:
-    def loader(stack: ExitStack, settings: Settings) -> Turn:
-        turn = seconds_per_call(checked(peer, side), settings)
-        return lambda: 1 / turn()
-
-    return loader
-
-
-def rows() -> list[Row]:
+def cases() -> list[Case]:
     return [
-        Row(f"handshake {side}, sans-IO", "handshakes/s", {peer: load(peer, side) for peer in PEERS})
+        Case(
+            f"handshake {side}, in memory",
+            "handshake",
+            1,
+            {peer: functools.partial(checked, peer, side) for peer in PEERS},
+        )
         for side in SIDES
     ]

@@ -1,22 +1,21 @@
-"""Measure masking (RFC 6455, section 5.3): nanoseconds for each call of ``apply_mask(data, key)``.
+"""Masking (RFC 6455, section 5.3): calls of ``apply_mask(data, key)``.
 
 The data is ``bytes`` and the result is a copy. ``websockets (Python)`` is what websockets runs where its C
 extension is not compiled. aiohttp masks a bytearray in place: the copy into one is measured with it.
-``bytes(bytearray)`` is no masking at all: one copy of the octets, and the least that any of them can take.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from timeit import Timer
 
 from . import samples
-from .rows import WSFRAME, Loader, Row, Settings, Turn, targets
+from .codec import Case, Make
+from .rows import WSFRAME, targets
 
 Mask = Callable[[bytes, bytes], bytes | bytearray]
-SIZES = {"16": 16, "125": 125, "4 KiB": 4096, "64 KiB": 65536, "1 MiB": 2**20}
+SIZES = {"16 bytes": 16, "125 bytes": 125, "16 KiB": 2**14, "64 KiB": 2**16, "1 MiB": 2**20}
+WANTED = {"16 bytes": 1.7, "125 bytes": 1.7, "16 KiB": 1.4, "64 KiB": 1.0, "1 MiB": 1.0}
+CALLS = 100
 KEY = b"\x37\xfa\x21\x3d"
 
 
@@ -78,38 +77,30 @@ def checked(peer: str, size: int) -> tuple[Mask, bytes]:
     return mask, data
 
 
-def load(peer: str, size: int) -> Loader:
-    def loader(stack: ExitStack, settings: Settings) -> Turn:
-        mask, data = checked(peer, size)
-        return nanoseconds("mask(data, KEY)", {"mask": mask, "data": data, "KEY": KEY}, settings)
+def case(name: str, size: int) -> Case:
+    def make(peer: str) -> Make:
+        def ready() -> Callable[[], object]:
+            mask, data = checked(peer, size)
+            calls = range(CALLS if size < 4096 else 1)
 
-    return loader
+            def run() -> None:
+                for _ in calls:
+                    mask(data, KEY)
+
+            return run
+
+        return ready
+
+    wanted = targets("websockets (Python)", 1.5, None) + targets("websockets", None, WANTED[name])
+    return Case(
+        f"mask {name}",
+        "call",
+        CALLS if size < 4096 else 1,
+        {peer: make(peer) for peer in PEERS},
+        wanted,
+        is_memory_bound=size > 4096,
+    )
 
 
-def load_copy(size: int) -> Loader:
-    def loader(stack: ExitStack, settings: Settings) -> Turn:
-        return nanoseconds("bytes(data)", {"data": bytearray(samples.binary(size))}, settings)
-
-    return loader
-
-
-def nanoseconds(statement: str, names: dict[str, object], settings: Settings) -> Turn:
-    """Return a function that tells how many nanoseconds of CPU a call took, in timeit's loop."""
-    timer = Timer(statement, timer=time.process_time, globals=names)
-    number, took = timer.autorange() if not settings.quick else (1000, timer.timeit(1000))
-    number = max(1, round(number * (0.003 if settings.quick else 0.03) / took))
-    return lambda: timer.timeit(number) / number * 1e9
-
-
-def rows() -> list[Row]:
-    found = []
-    for name, size in SIZES.items():
-        peers = {peer: load(peer, size) for peer in PEERS} | {"bytes(bytearray)": load_copy(size)}
-        if size < 4096:
-            wanted = targets("websockets (Python)", 1.5, None) + targets("websockets", None, 1.7)
-        else:
-            pure = 3.0 if size == 2**20 else 1.5
-            wanted = targets("websockets (Python)", pure, None) + targets("websockets", None, 1.0)
-            wanted += targets("bytes(bytearray)", None, 1.0)
-        found.append(Row(f"mask {name}", "ns", peers, is_cost=True, targets=wanted))
-    return found
+def cases() -> list[Case]:
+    return [case(name, size) for name, size in SIZES.items()]

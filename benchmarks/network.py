@@ -1,254 +1,259 @@
-"""Measure servers and clients over the loopback: throughput, round trips, CPU of the server.
+"""Servers and clients over the loopback: CPU of the server for each message, handshake or broadcast.
 
-Each server runs in a process of its own, and all servers of a row are there all the time. The client is
-``load``, except where clients are measured. Where the unit is CPU, it is the server's, in user and in kernel
-mode, for each message, handshake or broadcast: so what the client takes does not matter.
+Each server runs in a process of its own. All servers of a row share a core, and only one has something to do
+at a time. The load (load.c) has another core, and never sleeps while it measures: so no server pays for
+waking it. CPU is that of the server's process, in user mode and in the kernel.
 
-    echo         one connection; all frames of those in flight are written at once, then all answers read
-    100 conns    100 connections, one frame in flight on each
-    handshakes   connect, open, close: one connection after the other
+    echo         each connection has some messages in flight: they are written at once, then all answers read
+    handshakes   connect, open, close, 50 at a time
     broadcast    one of 1000 clients sends a message, which the server sends to all of them
-    sync         blocking clients, beside a server of bare threads; servers of threads, beside ``load``
+    blocking     servers of threads; and clients, beside a server in C, where the CPU is that of the client.
+                 A round trip is the time from a message to its answer, with all waiting and waking
 
-In ping-pong, client and server are on the same core: only one of them has something to do at a time. Left
-alone, the scheduler has them on one core or on two, as it likes, and waking the other core takes longer than
-an echo.
-
-Messages are binary: 64 octets if nothing else is said.
+Messages are binary.
 """
 
 from __future__ import annotations
 
-import time
+import base64
+import functools
+import hashlib
+import socket
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
 
-from . import load, samples
-from .rows import WSFRAME, Loader, Row, Settings, Turn, targets
+from .rows import WSFRAME, CpuTurn, Loader, Row, Settings, Target, Turn, WallTurn, targets
+from .subject import HOST, TIMEOUT, Client, Load, Program, Server
+
+TURNS = 15
+SIZE = 64
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 BARE = "bare TCP"
-# picows brings transports of its own, aiofastnet; this is picows without them.
+# picows brings transports with it, aiofastnet; this is picows without them.
 PLAIN = "picows (no aiofastnet)"
-ASYNC = (WSFRAME, "websockets", "picows", "picows.websockets", "aiohttp", BARE)
-SYNC = {WSFRAME: "wsframe.sync", "websockets.sync": "websockets.sync"}
+PICOWS = "picows.websockets"
+ASYNC = (WSFRAME, "websockets", "picows", PICOWS, "aiohttp", BARE)
+FAST = {WSFRAME: "wsframe (aiofastnet)", PICOWS: PICOWS, "websockets": "websockets (aiofastnet)"}
+CALLBACKS = {WSFRAME: "wsframe (callbacks)", "websockets": "websockets", "picows": "picows"}
 ASGI = {WSFRAME: "wsframe.asgi", "websockets-sansio": "websockets-sansio", "wsproto": "wsproto"}
-SIZE = 64
 
 
-def start(stack: ExitStack, peer: str, settings: Settings, *options: str) -> load.Server:
-    return stack.enter_context(load.running(peer, "--loop", settings.loop, *options))
+def start(stack: ExitStack, settings: Settings, server: str, *options: str) -> tuple[Server, Load]:
+    """Start a server, and the load that is put on it."""
+    if not {"--loop"} & set(options):
+        options = (*options, "--loop", settings.loop)
+    running = Server(stack, settings.tree, server, *options)
+    flags = [flag for flag, is_set in (("--tls", "--tls" in options), ("--bare", server == BARE)) if is_set]
+    return running, Load(stack, str(running.port), *flags)
 
 
-def exchange_with(peer: str, size: int = SIZE) -> load.Exchange:
-    return load.Exchange(size, is_bare=peer == BARE)
-
-
-def echo(peer: str, size: int, in_flight: int, rounds: int) -> Loader:
+def echo(
+    server: str, connections: int, in_flight: int, size: int, messages: int, *options: str, idle: int = 0
+) -> Loader:
     def loader(stack: ExitStack, settings: Settings) -> Turn:
-        server, exchange = start(stack, peer, settings), exchange_with(peer, size)
-        if in_flight == 1:
-            return ping_pong_turn(stack, server, exchange, settings.scaled(rounds))
-        return echo_turn(stack, server, exchange, in_flight, settings.scaled(rounds))
+        running, load = start(stack, settings, server, *options)
+        load.do("open", connections + idle)
+        count = max(settings.scaled(messages), connections * in_flight)
+        load.do("echo", connections, in_flight, size, count)  # the first one compares the answers
+        return CpuTurn(running.cpu, lambda: load.do("echo", connections, in_flight, size, count), count)
 
     return loader
 
 
-def sync_echo(peer: str, rounds: int) -> Loader:
+def handshakes(server: str, count: int, at_once: int) -> Loader:
     def loader(stack: ExitStack, settings: Settings) -> Turn:
-        server = start(stack, SYNC[peer], settings)
-        return ping_pong_turn(stack, server, exchange_with(peer), settings.scaled(rounds))
+        running, load = start(stack, settings, server)
+        times = settings.scaled(count)
+        return CpuTurn(running.cpu, lambda: load.do("handshakes", times, at_once), times)
 
     return loader
 
 
-def echo_turn(
-    stack: ExitStack, server: load.Server, exchange: load.Exchange, in_flight: int, rounds: int
-) -> Turn:
-    sock = stack.enter_context(load.connect(server.port))
-    load.verify(sock, exchange)
-    load.echo(sock, exchange, in_flight, max(1, rounds // 10))
-    return lambda: in_flight * rounds / load.echo(sock, exchange, in_flight, rounds)
-
-
-def ping_pong_turn(stack: ExitStack, server: load.Server, exchange: load.Exchange, rounds: int) -> Turn:
-    server.pin()
-    turn = echo_turn(stack, server, exchange, 1, rounds)
-
-    def turn_on_one_core() -> float:
-        with load.pinned():
-            return turn()
-
-    return turn_on_one_core
-
-
-def many(peer: str, connections: int, count: int) -> Loader:
+def broadcast(server: str, connections: int, rounds: int) -> Loader:
     def loader(stack: ExitStack, settings: Settings) -> Turn:
-        server, exchange, messages = start(stack, peer, settings), exchange_with(peer), settings.scaled(count)
-        socks = load.connect_many(stack, server.port, connections)
-        for sock in socks:
-            load.verify(sock, exchange)
-
-        def turn() -> float:
-            before = server.cpu()
-            load.echo_many(socks, exchange, messages)
-            return (server.cpu() - before) / max(messages, connections) * 1e6
-
-        return turn
-
-    return loader
-
-
-def handshakes(peer: str, count: int) -> Loader:
-    def loader(stack: ExitStack, settings: Settings) -> Turn:
-        server, times = start(stack, peer, settings), settings.scaled(count)
-        load.handshakes(server.port, 10)
-
-        def turn() -> float:
-            before = server.cpu()
-            load.handshakes(server.port, times)
-            return (server.cpu() - before) / times * 1e6
-
-        return turn
-
-    return loader
-
-
-def broadcast(peer: str, connections: int, rounds: int) -> Loader:
-    def loader(stack: ExitStack, settings: Settings) -> Turn:
-        server, exchange = start(stack, peer, settings, "--broadcast"), exchange_with(peer)
-        socks = load.connect_many(stack, server.port, connections)
+        running, load = start(stack, settings, server, "--broadcast")
+        load.do("open", connections)
         times = settings.scaled(rounds)
-        time.sleep(0.2)  # the last of them was answered, but may not be in the server's list yet
-        load.verify_all(socks, exchange)
-
-        def turn() -> float:
-            before = server.cpu()
-            load.receive_many(socks, exchange, times)
-            return (server.cpu() - before) / times / connections * 1e6
-
-        return turn
+        load.do("broadcast", SIZE, 1)
+        return CpuTurn(running.cpu, lambda: load.do("broadcast", SIZE, times), times * connections)
 
     return loader
 
 
-# Blocking clients
-
-PingPong = Callable[[bytes, int], bytes]
-
-
-def wsframe_client(stack: ExitStack, uri: str) -> PingPong:
-    from wsframe.sync import connect
-
-    websocket = stack.enter_context(connect(uri, deflate=None, ping_interval=None))
-    return lambda message, rounds: ping_pong(websocket.send, websocket.recv, message, rounds)
-
-
-def websockets_client(stack: ExitStack, uri: str) -> PingPong:
-    from websockets.sync.client import connect
-
-    websocket = stack.enter_context(connect(uri, compression=None, ping_interval=None))
-    return lambda message, rounds: ping_pong(websocket.send, websocket.recv, message, rounds)
-
-
-def websocket_client(stack: ExitStack, uri: str) -> PingPong:
-    from websocket import create_connection
-
-    websocket = create_connection(uri, enable_multithread=False)
-    stack.callback(websocket.close)
-    return lambda message, rounds: ping_pong(websocket.send_binary, websocket.recv, message, rounds)
-
-
-def ping_pong(send: Callable[[Any], Any], recv: Callable[[], Any], message: bytes, rounds: int) -> bytes:
-    answer = b""
-    for _ in range(rounds):
-        send(message)
-        answer = recv()
-    return answer
-
-
-CLIENTS: dict[str, Callable[[ExitStack, str], PingPong]] = {
-    WSFRAME: wsframe_client,
-    "websockets.sync": websockets_client,
-    "websocket-client": websocket_client,
-}
-
-
-def sync_client(peer: str, rounds: int) -> Loader:
+def blocking_server(server: str, rounds: int, is_timed: bool = False) -> Loader:
     def loader(stack: ExitStack, settings: Settings) -> Turn:
-        server = stack.enter_context(load.running("threads"))
-        server.pin()
-        with load.pinned():  # and the thread that a client may have
-            exchange = CLIENTS[peer](stack, f"ws://{load.HOST}:{server.port}/")
-        message, times = samples.binary(SIZE), settings.scaled(rounds)
-        assert exchange(message, 10) == bytes(SIZE)
-
-        def turn() -> float:
-            with load.pinned():
-                start = time.perf_counter()
-                exchange(message, times)
-                return times / (time.perf_counter() - start)
-
-        return turn
+        running, load = start(stack, settings, server)
+        load.do("open", 1)
+        load.do("echo", 1, 1, SIZE, 1)
+        count = settings.scaled(rounds)
+        return turn(running, lambda: load.do("echo", 1, 1, SIZE, count), count, is_timed)
 
     return loader
+
+
+def turn(program: Program, work: Callable[[], object], count: int, is_timed: bool) -> Turn:
+    return WallTurn(work, count) if is_timed else CpuTurn(program.cpu, work, count)
+
+
+def blocking_client(client: str, rounds: int, is_timed: bool = False) -> Loader:
+    def loader(stack: ExitStack, settings: Settings) -> Turn:
+        with socket.create_server((HOST, 0)) as listener:
+            running = Client(stack, settings.tree, client, listener.getsockname()[1])
+            listener.settimeout(TIMEOUT)
+            sock = stack.enter_context(listener.accept()[0])
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        accept(sock)
+        running.answer()  # it is open
+        Load(stack, "--answer", str(sock.fileno()), str(SIZE), files=(sock.fileno(),))
+        count = settings.scaled(rounds)
+        return turn(running, lambda: running.ask(str(count)), count, is_timed)
+
+    return loader
+
+
+def accept(sock: socket.socket) -> None:
+    """Answer the request of a client."""
+    head = b""
+    sock.settimeout(TIMEOUT)
+    while not head.endswith(b"\r\n\r\n"):
+        received = sock.recv(4096)
+        if not received:
+            raise ConnectionError("closed during the opening handshake")
+        head += received
+    lines = head.split(b"\r\n")
+    key = next(line.split()[1] for line in lines if line.lower().startswith(b"sec-websocket-key:"))
+    sock.sendall(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + base64.b64encode(hashlib.sha1(key + GUID).digest()) + b"\r\n\r\n"
+    )
+
+
+def row(
+    name: str,
+    unit: str,
+    load: Callable[[str], Loader],
+    servers: dict[str, str] | tuple[str, ...],
+    wanted: tuple[Target, ...] = (),
+    turns: int = TURNS,
+) -> Row:
+    named = servers if isinstance(servers, dict) else {server: server for server in servers}
+    return Row(name, f"µs/{unit}", {peer: load(named[peer]) for peer in named}, wanted, turns)
+
+
+def many_connections() -> list[Row]:
+    """Return the rows whose question is how the cost grows with the number of connections."""
+
+    def with_more(name: str, connections: int, idle: int, messages: int, limit: float | None) -> Row:
+        # The same server with 100 connections stands beside it, measured in the same turns.
+        few = "wsframe with 100 connections"
+        peers = {
+            peer: echo(peer, connections, 1, SIZE, messages, idle=idle)
+            for peer in (WSFRAME, "websockets", PICOWS, "picows")
+        }
+        peers[few] = echo(WSFRAME, 100, 1, SIZE, 10_000)
+        wanted = targets(few, None, 1 / limit) if limit else ()
+        return Row(name, "µs/message", peers, wanted, turns=5)
+
+    return [
+        with_more("1,000 connections", 1000, 0, 10_000, None),
+        with_more("10,000 connections", 10_000, 0, 20_000, 1.5),
+        with_more("10,000 connections, 100 active", 100, 9900, 10_000, 1.05),
+    ]
+
+
+def blocking() -> list[Row]:
+    servers = {WSFRAME: "wsframe.sync", "websockets.sync": "websockets.sync"}
+    clients = {**servers, "websocket-client": "websocket-client"}
+    wanted = targets("websockets.sync", 1.3, 1.7)
+    found = []
+    for name, is_timed in (("message", False), ("round trip", True)):
+        load_server = functools.partial(blocking_server, rounds=5_000, is_timed=is_timed)
+        load_client = functools.partial(blocking_client, rounds=5_000, is_timed=is_timed)
+        suffix = ", round trip" if is_timed else ""
+        found += [
+            row(f"blocking server{suffix}", name, load_server, servers, wanted),
+            row(
+                f"blocking client{suffix}",
+                name,
+                load_client,
+                clients,
+                wanted + targets("websocket-client", None, 1.35),
+            ),
+        ]
+    return found
 
 
 def rows() -> list[Row]:
-    def echo_row(name: str, size: int, in_flight: int, rounds: int, wanted: tuple[Any, ...]) -> Row:
-        peers = {peer: echo(peer, size, in_flight, rounds) for peer in (*ASYNC, PLAIN)}
-        return Row(f"echo {name}", "messages/s", peers, targets=wanted)
+    hundred = functools.partial(echo, connections=100, in_flight=1, size=SIZE, messages=20_000)
+    burst = functools.partial(echo, connections=1, in_flight=64, size=SIZE, messages=64_000)
+    kib_64 = functools.partial(echo, connections=8, in_flight=4, size=2**16, messages=3_200)
+    mib = functools.partial(echo, connections=4, in_flight=2, size=2**20, messages=240)
 
-    core, both = "picows", targets("picows", None, 1)
-    in_flight = targets("websockets", 4, 9) + targets(core, None, 2.5)
-    round_trips = targets("websockets", 1.1, None) + both
-    cpu = targets("websockets", 2, 3) + targets(core, None, 1 / 1.2) + targets("picows.websockets", None, 1)
-    hands = targets("websockets", 1.5, 2) + targets(core, None, 1)
-    all_of_them = targets("websockets", 1.5, 2) + targets(core, None, 1.2)
-    clients = targets("websockets.sync", 1.3, 1.7) + targets("websocket-client", None, 1.35)
+    def tls(load: Callable[..., Loader], messages: int) -> Callable[[str], Loader]:
+        return lambda server: with_tls(load, server, messages)
+
+    def with_tls(load: Callable[..., Loader], server: str, messages: int) -> Loader:
+        keywords = {**load.keywords, "messages": messages}  # type: ignore[attr-defined]
+        values = (keywords[name] for name in ("connections", "in_flight", "size", "messages"))
+        return echo(server, *values, "--tls")
+
+    level = targets(PICOWS, None, 1)
+    secure = (WSFRAME, "websockets", PICOWS, "aiohttp")
+    asgi = functools.partial(echo, connections=100, in_flight=1, size=SIZE, messages=10_000)
     return [
-        echo_row("64, ping-pong", SIZE, 1, 3000, round_trips),
-        echo_row("64, 64 in flight", SIZE, 64, 200, in_flight),
-        echo_row("64 KiB, 64 in flight", 2**16, 64, 4, both),
-        echo_row("1 MiB, 8 in flight", 2**20, 8, 3, both),
-        Row(
-            "100 connections, server CPU",
-            "µs/message",
-            {peer: many(peer, 100, 5000) for peer in (*ASYNC, PLAIN)},
-            is_cost=True,
-            targets=cpu,
+        row("100 connections", "message", hundred, (*ASYNC, PLAIN), targets("websockets", 1.5, 1.9)),
+        row("100 connections, aiofastnet", "message", hundred, FAST, level),
+        row(
+            "100 connections, callbacks",
+            "message",
+            hundred,
+            CALLBACKS,
+            targets("websockets", 1.8, None) + targets("picows", None, 1),
         ),
-        Row(
-            "ASGI echo under uvicorn, 100 connections, server CPU",
-            "µs/message",
-            {peer: many(server, 100, 5000) for peer, server in ASGI.items()},
-            is_cost=True,
-            targets=targets("websockets-sansio", 1.3, 2),
+        *many_connections(),
+        row(
+            "64 in flight",
+            "message",
+            burst,
+            (*ASYNC, PLAIN),
+            targets("websockets", 4, 12) + targets("picows", None, 5),
         ),
-        Row(
-            "opening and closing handshake, server CPU",
-            "µs",
-            {peer: handshakes(peer, 150) for peer in ASYNC if peer != BARE},
-            is_cost=True,
-            targets=hands,
+        row(
+            "64 KiB",
+            "message",
+            kib_64,
+            (*ASYNC, PLAIN),
+            targets("websockets", None, 1.6) + targets("picows", None, 1),
         ),
-        Row(
-            "broadcast to 1000, server CPU",
-            "µs/client",
-            {peer: broadcast(peer, 1000, 8) for peer in ASYNC},
-            is_cost=True,
-            targets=all_of_them,
+        row("1 MiB", "message", mib, (*ASYNC, PLAIN), targets(PICOWS, None, 0.95)),
+        row("TLS, 100 connections", "message", tls(hundred, 15_000), secure),
+        row("TLS, 64 KiB", "message", tls(kib_64, 1_600), secure),
+        row("TLS, 100 connections, aiofastnet", "message", tls(hundred, 15_000), FAST, level),
+        row("TLS, 64 in flight, aiofastnet", "message", tls(burst, 64_000), FAST, level),
+        row("TLS, 64 KiB, aiofastnet", "message", tls(kib_64, 1_600), FAST, level),
+        row("TLS, 1 MiB, aiofastnet", "message", tls(mib, 120), FAST, level),
+        row("ASGI under uvicorn", "message", asgi, ASGI, targets("websockets-sansio", 1.3, 3.5)),
+        row(
+            "ASGI under uvicorn, uvloop",
+            "message",
+            lambda server: echo(server, 100, 1, SIZE, 10_000, "--loop", "uvloop"),
+            ASGI,
+            targets("websockets-sansio", None, 1.6),
         ),
-        Row(
-            "sync client, 64, ping-pong",
-            "messages/s",
-            {peer: sync_client(peer, 2500) for peer in CLIENTS},
-            targets=clients,
+        row(
+            "opening and closing handshake",
+            "handshake",
+            lambda server: handshakes(server, 1_500, 50),
+            tuple(server for server in ASYNC if server != BARE),
+            targets("websockets", 1.2, 1.6) + targets("picows", None, 0.8),
         ),
-        Row(
-            "sync server, 64, ping-pong",
-            "messages/s",
-            {peer: sync_echo(peer, 2500) for peer in SYNC},
-            targets=targets("websockets.sync", 1.3, 1.7),
+        row(
+            "broadcast to 1,000",
+            "client",
+            lambda server: broadcast(server, 1_000, 20),
+            ASYNC,
+            targets("websockets", 1.2, 1.3) + targets("picows", None, 1),
         ),
+        *blocking(),
     ]

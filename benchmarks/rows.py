@@ -1,40 +1,64 @@
-"""What a row of the table is, and how it is measured: by all its peers in turns.
+"""What a row of the table is, and how its peers are measured: in turns.
 
-A row has a loader for each peer. A loader imports the peer, checks that it gives the same output as the
-others, and returns a function that measures once. Then the peers take turns, each turn beginning with another
-one. A ratio is the median of the ratios of the turns. A peer that cannot be loaded, or fails, is missing, and
-the others go on.
+All figures are costs: less is better. A row has a loader for each peer. A loader gets the peer ready, checks
+that it gives the same output as the others, and returns a function that measures once. Then the peers take
+turns, and each turn begins with another peer. A ratio is the median of the ratios of the turns. A peer that
+cannot be loaded, or fails, is missing, and the others go on.
 """
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import repeat
 from typing import Any
 
+from .subject import Cpu, Tree, Worker
+
 WSFRAME = "wsframe"
-BEST_COMPILED = "the best compiled peer"
-COMPILED_PEERS = ("aiohttp", "picows")
 
 Turn = Callable[[], float]
 
 
-@dataclass(frozen=True)
 class Settings:
-    """What was asked for on the command line."""
+    """What the command line asks for, and the workers that do the codec rows.
 
-    quick: bool = False
-    turns: int | None = None
-    loop: str = "asyncio"
+    Args:
+        stack: ends the workers.
+        tree: the copy of wsframe that is measured.
+        quick: take an eighth of the time.
+        turns: how many turns each peer has in each row.
+        loop: the event loop of the servers, where a row does not say another one.
+    """
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        tree: Tree | None = None,
+        *,
+        quick: bool = False,
+        turns: int | None = None,
+        loop: str = "asyncio",
+    ) -> None:
+        self.tree = tree or Tree()
+        self.quick = quick
+        self.turns = turns
+        self.loop = loop
+        self._stack = stack
+        self._workers: dict[tuple[str, bool], Worker] = {}
 
     def scaled(self, count: int) -> int:
-        """As many repetitions as a turn takes: an eighth of them when it has to be quick."""
+        """Return how many repetitions a turn takes: an eighth of them if it has to be quick."""
         return max(1, count // 8) if self.quick else count
+
+    def worker(self, peer: str, *, counts: bool = False) -> Worker:
+        """Return the worker of a peer, which is started when it is first needed."""
+        worker = self._workers.get((peer, counts))
+        if worker is None:
+            worker = self._workers[peer, counts] = Worker(self._stack, self.tree, peer, counts=counts)
+        return worker
 
 
 Loader = Callable[[ExitStack, Settings], Turn]
@@ -46,7 +70,7 @@ class Target:
 
     Args:
         build: "pure" or "compiled".
-        peer: whom it is compared with; "" for a figure of its own.
+        peer: the peer that it is compared with; "" for a figure of its own.
         ratio: how many times better it is to be than the peer; or the largest figure.
     """
 
@@ -63,17 +87,19 @@ class Row:
         name: what is measured.
         unit: the unit of its figures.
         peers: a loader for each peer; wsframe is one of them.
-        is_cost: less is better.
         targets: what wsframe is to reach.
         turns: how many by default.
+        counters: for each peer, a function that counts its instructions.
+        is_counted: whether instructions, and not time, tell two versions of wsframe apart.
     """
 
     name: str
     unit: str
     peers: dict[str, Loader]
-    is_cost: bool = False
     targets: tuple[Target, ...] = ()
     turns: int = 9
+    counters: dict[str, Callable[[Settings], float]] = field(default_factory=dict)
+    is_counted: bool = False
 
 
 @dataclass
@@ -83,37 +109,36 @@ class Result:
     row: Row
     figures: dict[str, list[float]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    instructions: dict[str, float] = field(default_factory=dict)
+    system_shares: dict[str, float] = field(default_factory=dict)
 
     def median(self, peer: str) -> float | None:
         figures = self.figures.get(peer)
         return statistics.median(figures) if figures else None
 
     def spread(self, peer: str) -> float | None:
-        """The distance between the quartiles, as a part of the median."""
-        figures = self.figures.get(peer)
-        if not figures or len(figures) < 2:
-            return None
-        low, middle, high = statistics.quantiles(figures, n=4, method="inclusive")
-        return (high - low) / middle if middle else None
+        """Return the distance between the quartiles, as a part of the median."""
+        return spread(self.figures.get(peer, []))
 
     def ratios(self, peer: str) -> list[float]:
-        """How many times better wsframe is than the peer, in each turn.
+        """Return how many times better wsframe is than the peer, in each turn.
 
-        In a turn the two are measured within a second or so, and whoever else uses the machine slows both.
+        In a turn the two are measured within a second or so, and other programs slow both.
         """
         pairs = zip(self.figures.get(WSFRAME, []), self.figures.get(peer, []), strict=False)
-        return [theirs / ours if self.row.is_cost else ours / theirs for ours, theirs in pairs]
+        return [theirs / ours for ours, theirs in pairs]
 
     def ratio(self, peer: str) -> float | None:
-        """The median of the ratios."""
-        if peer == BEST_COMPILED:
-            found = [ratio for one in COMPILED_PEERS if (ratio := self.ratio(one)) is not None]
-            return min(found) if found else None
+        """Return the median of the ratios."""
         ratios = self.ratios(peer)
         return statistics.median(ratios) if ratios else None
 
+    def instruction_ratio(self, peer: str) -> float | None:
+        ours, theirs = self.instructions.get(WSFRAME), self.instructions.get(peer)
+        return theirs / ours if ours and theirs else None
+
     def targets(self, build: str) -> list[dict[str, Any]]:
-        """What was to be reached by this build, and what was."""
+        """Return what this build is to reach, and what it has reached."""
         found = []
         for target in self.row.targets:
             if target.build == build:
@@ -131,23 +156,35 @@ class Result:
                 "median": self.median(peer),
                 "spread": self.spread(peer),
                 "ratio": self.ratio(peer),
+                "ratio_spread": spread(self.ratios(peer)),
                 "ratios": self.ratios(peer),
                 "figures": figures,
+                "system_share": self.system_shares.get(peer),
+                "instructions": self.instructions.get(peer),
+                "instruction_ratio": self.instruction_ratio(peer),
             }
             for peer, figures in self.figures.items()
         }
         return {
             "name": self.row.name,
             "unit": self.row.unit,
-            "is_cost": self.row.is_cost,
+            "turns": max((len(figures) for figures in self.figures.values()), default=0),
             "peers": peers,
             "missing": self.missing,
             "targets": self.targets(build),
         }
 
 
+def spread(figures: list[float]) -> float | None:
+    """Return the distance between the quartiles, as a part of the median."""
+    if len(figures) < 2:
+        return None
+    low, middle, high = statistics.quantiles(figures, n=4, method="inclusive")
+    return (high - low) / middle if middle else None
+
+
 def targets(peer: str, pure: float | None, compiled: float | None) -> tuple[Target, ...]:
-    """The targets of the two builds, beside one peer."""
+    """Return the targets of the two builds, beside one peer."""
     both = (("pure", pure), ("compiled", compiled))
     return tuple(Target(build, peer, ratio) for build, ratio in both if ratio is not None)
 
@@ -178,7 +215,6 @@ def measure(row: Row, settings: Settings, advance: Callable[[int], None] = lambd
             peers = list(turns)
             first = number % len(peers) if peers else 0
             for peer in peers[first:] + peers[:first]:
-                gc.collect()
                 try:
                     figure = turns[peer]()
                 except Exception as error:
@@ -188,38 +224,61 @@ def measure(row: Row, settings: Settings, advance: Callable[[int], None] = lambd
                 else:
                     result.figures.setdefault(peer, []).append(figure)
                     advance(1)
+        for peer, turn in turns.items():
+            if isinstance(turn, CpuTurn) and (share := turn.used.system_share) is not None:
+                result.system_shares[peer] = share
     for peer in result.missing:
         result.figures.pop(peer, None)
     return result
+
+
+def count_instructions(result: Result, settings: Settings) -> None:
+    """Count the instructions of a row, for each peer that was measured."""
+    for peer, count in result.row.counters.items():
+        if peer in result.figures:
+            try:
+                result.instructions[peer] = count(settings)
+            except Exception as error:
+                result.missing[f"instructions of {peer}"] = describe(error)
+
+
+class CpuTurn:
+    """Measures the CPU of a process while work is done: microseconds for each unit of it.
+
+    Attributes:
+        used: what all turns took.
+    """
+
+    def __init__(self, cpu: Callable[[], Cpu], work: Callable[[], object], units: int) -> None:
+        self._cpu = cpu
+        self._work = work
+        self._units = units
+        work()
+        self.used = Cpu(0, 0, 0)
+
+    def __call__(self) -> float:
+        before = self._cpu()
+        self._work()
+        used = self._cpu() - before
+        self.used += used
+        return used.seconds / self._units * 1e6
+
+
+class WallTurn:
+    """Measures the time from a message to its answer: microseconds for each."""
+
+    def __init__(self, work: Callable[[], object], units: int) -> None:
+        self._work = work
+        self._units = units
+        work()
+
+    def __call__(self) -> float:
+        start = time.perf_counter()
+        self._work()
+        return (time.perf_counter() - start) / self._units * 1e6
 
 
 def describe(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return "not installed"
     return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-def seconds_per_call(call: Callable[[], object], settings: Settings) -> Turn:
-    """Return a function that calls repeatedly, and tells how many seconds of CPU a call took.
-
-    CPU, and not the clock on the wall: others use the machine as well.
-    """
-    enough = 0.003 if settings.quick else 0.03
-    number = 1
-    while True:
-        start = time.process_time()
-        for _ in repeat(None, number):
-            call()
-        took = time.process_time() - start
-        if took >= enough / 4:
-            break
-        number *= 4
-    number = max(1, round(number * enough / took))
-
-    def turn() -> float:
-        start = time.process_time()
-        for _ in repeat(None, number):
-            call()
-        return (time.process_time() - start) / number
-
-    return turn

@@ -5,9 +5,11 @@
 
 A server listens on a port of its own choice, prints it, and ends when its stdin is closed. Keepalive is off,
 and so is compression, except with ``--deflate``. Each does it as its own README or manual has it. ``picows``
-is the core of picows, with its callbacks; ``picows.websockets`` is its interface of coroutines.
+is the core of picows, with its callbacks; ``picows.websockets`` is its interface of coroutines. Both bring
+transports with them, aiofastnet: ``(aiofastnet)`` is a peer on the same ones. ``wsframe (callbacks)`` is a
+protocol on wsframe's Connection, without coroutines.
 
-``bare TCP`` is no WebSocket: a protocol of asyncio that sends back the octets that come, whatever they are.
+``bare TCP`` is no WebSocket: a protocol of asyncio that sends back the bytes that come, whatever they are.
 It is the limit of what a server on that loop can reach.
 """
 
@@ -19,10 +21,11 @@ import functools
 import importlib
 import inspect
 import resource
-import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 HOST = "127.0.0.1"
@@ -37,6 +40,23 @@ async def until_stdin_is_closed(port: int) -> None:
     await asyncio.to_thread(sys.stdin.read)
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a server is to run.
+
+    Args:
+        is_broadcast: whether it sends what comes to all connections, and not back only.
+        deflate: whether it compresses.
+        tls: what it speaks TLS by.
+        serve: called with the port when the server listens; the server ends when it returns.
+    """
+
+    is_broadcast: bool = False
+    deflate: bool = False
+    tls: ssl.SSLContext | None = None
+    serve: Callable[[int], Coroutine[Any, Any, None]] = until_stdin_is_closed
+
+
 def without_keepalive(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the argument that switches it off, where there is one."""
     return {"ping_interval": None} if "ping_interval" in inspect.signature(function).parameters else {}
@@ -45,7 +65,7 @@ def without_keepalive(function: Callable[..., Any]) -> dict[str, Any]:
 # Coroutines
 
 
-async def wsframe(mode: str, deflate: bool) -> None:
+async def wsframe(options: Options) -> None:
     from wsframe import Deflate, aio
 
     async def echo(websocket: aio.WebSocket) -> None:
@@ -56,14 +76,14 @@ async def wsframe(mode: str, deflate: bool) -> None:
         async for message in websocket:
             aio.broadcast(server.connections, message)
 
-    handler = echo if mode == "echo" else to_all
-    compression = Deflate() if deflate else None
-    options = without_keepalive(aio.serve)
-    async with aio.serve(handler, HOST, 0, deflate=compression, **options) as server:
-        await until_stdin_is_closed(server.port)
+    handler = to_all if options.is_broadcast else echo
+    deflate = Deflate() if options.deflate else None
+    off = without_keepalive(aio.serve)
+    async with aio.serve(handler, HOST, 0, deflate=deflate, ssl=options.tls, **off) as server:
+        await options.serve(server.port)
 
 
-async def websockets(mode: str, deflate: bool, module: str = "websockets.asyncio.server") -> None:
+async def websockets(options: Options, module: str = "websockets.asyncio.server") -> None:
     server_module = importlib.import_module(module)
 
     async def echo(websocket: Any) -> None:
@@ -74,33 +94,30 @@ async def websockets(mode: str, deflate: bool, module: str = "websockets.asyncio
         async for message in websocket:
             server_module.broadcast(server.connections, message)
 
-    handler = echo if mode == "echo" else to_all
-    compression = "deflate" if deflate else None
-    options = {"compression": compression, "ping_interval": None}
-    async with server_module.serve(handler, HOST, 0, **options) as server:
-        await until_stdin_is_closed(server.sockets[0].getsockname()[1])
+    handler = to_all if options.is_broadcast else echo
+    compression = "deflate" if options.deflate else None
+    off = {"compression": compression, "ping_interval": None}
+    async with server_module.serve(handler, HOST, 0, ssl=options.tls, **off) as server:
+        await options.serve(server.sockets[0].getsockname()[1])
 
 
-async def picows_websockets(mode: str, deflate: bool) -> None:
+async def picows_websockets(options: Options) -> None:
     """The same, on picows."""
-    await websockets(mode, deflate, "picows.websockets.asyncio.server")
+    await websockets(options, "picows.websockets.asyncio.server")
 
 
-async def aiohttp(mode: str, deflate: bool) -> None:
+async def aiohttp(options: Options) -> None:
     from aiohttp import web
 
     connections: set[web.WebSocketResponse] = set()
 
     async def handle(request: web.Request) -> web.WebSocketResponse:
-        websocket = web.WebSocketResponse(compress=deflate)
+        websocket = web.WebSocketResponse(compress=options.deflate)
         await websocket.prepare(request)
         connections.add(websocket)
         async for message in websocket:
-            if mode == "echo":
-                await websocket.send_bytes(message.data)
-            else:
-                for connection in connections:
-                    await connection.send_bytes(message.data)
+            for connection in connections if options.is_broadcast else (websocket,):
+                await connection.send_bytes(message.data)
         connections.discard(websocket)
         return websocket
 
@@ -108,8 +125,8 @@ async def aiohttp(mode: str, deflate: bool) -> None:
     app.router.add_get("/", handle)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, HOST, 0).start()
-    await until_stdin_is_closed(runner.addresses[0][1])
+    await web.TCPSite(runner, HOST, 0, ssl_context=options.tls).start()
+    await options.serve(runner.addresses[0][1])
 
 
 # ASGI, under uvicorn
@@ -121,7 +138,7 @@ UVICORN = {
 }
 
 
-async def asgi(implementation: str, mode: str, deflate: bool) -> None:
+async def asgi(implementation: str, options: Options) -> None:
     import uvicorn
 
     sends: set[Any] = set()
@@ -132,7 +149,7 @@ async def asgi(implementation: str, mode: str, deflate: bool) -> None:
         sends.add(send)
         while (event := await receive())["type"] == "websocket.receive":
             # What groups of Channels come to: each consumer sends a message of its own, which is the same.
-            for each in sends if mode == "broadcast" else (send,):
+            for each in sends if options.is_broadcast else (send,):
                 await each({"type": "websocket.send", "bytes": event["bytes"]})
         sends.discard(send)
 
@@ -142,7 +159,7 @@ async def asgi(implementation: str, mode: str, deflate: bool) -> None:
         0,
         loop="none",
         ws=UVICORN[implementation],
-        ws_per_message_deflate=deflate,
+        ws_per_message_deflate=options.deflate,
         ws_ping_interval=None,
         lifespan="off",
         log_level="warning",
@@ -151,7 +168,7 @@ async def asgi(implementation: str, mode: str, deflate: bool) -> None:
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
-    await until_stdin_is_closed(server.servers[0].sockets[0].getsockname()[1])
+    await options.serve(server.servers[0].sockets[0].getsockname()[1])
     server.force_exit = server.should_exit = True
     await serving
 
@@ -159,10 +176,46 @@ async def asgi(implementation: str, mode: str, deflate: bool) -> None:
 # Callbacks
 
 
-async def picows(mode: str, deflate: bool, use_aiofastnet: bool | None = None) -> None:
+async def wsframe_callbacks(options: Options) -> None:
+    """Run a protocol on the core: what wsframe.aio costs beyond it is the price of coroutines."""
+    from wsframe import Binary, Request, ServerConnection, Text
+
+    octets = bytearray(2**18)
+    view = memoryview(octets)
+
+    class Protocol(asyncio.BufferedProtocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+            self.connection = ServerConnection(deflate=None)
+
+        def get_buffer(self, sizehint: int) -> memoryview:
+            return view
+
+        def buffer_updated(self, count: int) -> None:
+            connection = self.connection
+            connection.borrow(octets, count)
+            while event := connection.next_event():
+                kind = type(event)
+                if kind is Binary:
+                    connection.send_binary(event.data)  # type: ignore[union-attr]
+                elif kind is Text:
+                    connection.send_text(event.data)  # type: ignore[union-attr]
+                elif kind is Request:
+                    connection.accept()
+            connection.give_back()
+            self.transport.write(connection.data_to_send())
+            if connection.should_close:
+                self.transport.close()
+
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Protocol, HOST, 0, ssl=options.tls)
+    await options.serve(server.sockets[0].getsockname()[1])
+
+
+async def picows(options: Options, use_aiofastnet: bool | None = None) -> None:
     from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
 
-    if deflate:
+    if options.deflate:
         raise NotImplementedError("picows does not compress")
     close = WSMsgType.CLOSE
     transports: set[WSTransport] = set()
@@ -197,18 +250,18 @@ async def picows(mode: str, deflate: bool, use_aiofastnet: bool | None = None) -
             for other in transports:
                 other.send(kind, payload)
 
-    listener = Echo if mode == "echo" else Broadcast
+    listener = Broadcast if options.is_broadcast else Echo
     factory: Any = lambda request: listener()  # noqa: E731
-    server = await ws_create_server(factory, HOST, 0, use_aiofastnet=use_aiofastnet)
-    await until_stdin_is_closed(server.sockets[0].getsockname()[1])
+    server = await ws_create_server(factory, HOST, 0, use_aiofastnet=use_aiofastnet, ssl=options.tls)
+    await options.serve(server.sockets[0].getsockname()[1])
 
 
-async def picows_plain(mode: str, deflate: bool) -> None:
+async def picows_plain(options: Options) -> None:
     """Run it on the loop's own transports, as the others are, and not on those of aiofastnet."""
-    await picows(mode, deflate, use_aiofastnet=False)
+    await picows(options, use_aiofastnet=False)
 
 
-async def bare_tcp(mode: str, deflate: bool) -> None:
+async def bare_tcp(options: Options) -> None:
     transports: set[Any] = set()
 
     # Not a Protocol: for each read of one the loop allocates 256 KiB, which takes longer than a short read.
@@ -230,17 +283,15 @@ async def bare_tcp(mode: str, deflate: bool) -> None:
 
         def buffer_updated(self, nbytes: int) -> None:
             data = bytes(self.view[:nbytes])
-            if not self.is_open:  # whoever asks for a WebSocket has one
+            if not self.is_open:  # the request, which is not read
                 self.is_open = True
                 self.transport.write(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
-            elif mode == "echo":
-                self.transport.write(data)
             else:
-                for transport in transports:
+                for transport in transports if options.is_broadcast else (self.transport,):
                     transport.write(data)
 
     server = await asyncio.get_running_loop().create_server(Bare, HOST, 0)
-    await until_stdin_is_closed(server.sockets[0].getsockname()[1])
+    await options.serve(server.sockets[0].getsockname()[1])
 
 
 # Threads
@@ -277,56 +328,55 @@ def shut_down_with_stdin(server: Any) -> None:
     server.shutdown()
 
 
-def bare_threads() -> None:
-    """Answer each frame of a client with a fixed one, from a blocking socket: for clients to be measured by.
-
-    A client's frame that has up to 125 octets is answered by a server's of the same length.
-    """
-    from . import load
-
-    def answer(sock: socket.socket) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        load.accept(sock)
-        received = sock.recv(65536)
-        size = (received[1] & 127) + 6
-        response = bytes((received[0], size - 6)) + bytes(size - 6)
-        while received:
-            while len(received) < size:
-                received += sock.recv(size - len(received))
-            if received[0] == 0x88:
-                sock.sendall(b"\x88\x02\x03\xe8")
-                break
-            sock.sendall(response)
-            received = sock.recv(size)
-        sock.close()
-
-    with socket.create_server((HOST, 0)) as listener:
-        announce(listener.getsockname()[1])
-        threading.Thread(target=serve_threads, args=(listener, answer), daemon=True).start()
-        sys.stdin.read()
-
-
-def serve_threads(listener: socket.socket, answer: Callable[[socket.socket], None]) -> None:
-    while True:
-        sock, _ = listener.accept()
-        threading.Thread(target=answer, args=(sock,), daemon=True).start()
-
-
-ASYNC: dict[str, Callable[[str, bool], Coroutine[Any, Any, None]]] = {
-    "wsframe": wsframe,
-    "websockets": websockets,
-    "picows": picows,
-    "picows (no aiofastnet)": picows_plain,
-    "picows.websockets": picows_websockets,
-    "aiohttp": aiohttp,
-    "bare TCP": bare_tcp,
-    **{name: functools.partial(asgi, name) for name in UVICORN},
+# A server, and whether it runs on aiofastnet's transports
+ASYNC: dict[str, tuple[Callable[[Options], Coroutine[Any, Any, None]], bool]] = {
+    "wsframe": (wsframe, False),
+    "wsframe (aiofastnet)": (wsframe, True),
+    "wsframe (callbacks)": (wsframe_callbacks, False),
+    "websockets": (websockets, False),
+    "websockets (aiofastnet)": (websockets, True),
+    # They have it without being told.
+    "picows": (picows, False),
+    "picows.websockets": (picows_websockets, False),
+    "picows (no aiofastnet)": (picows_plain, False),
+    "aiohttp": (aiohttp, False),
+    "bare TCP": (bare_tcp, False),
+    **{name: (functools.partial(asgi, name), False) for name in UVICORN},
 }
 SYNC: dict[str, Callable[[], None]] = {
     "wsframe.sync": wsframe_sync,
     "websockets.sync": websockets_sync,
-    "threads": bare_threads,
 }
+
+
+def use_aiofastnet(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
+    import aiofastnet
+
+    aiofastnet.patch_loop(loop)
+    # A method that patch_loop leaves alone, and that wsframe.aio accepts clients of TLS with.
+    loop.connect_accepted_socket = functools.partial(  # type: ignore[method-assign]
+        aiofastnet.connect_accepted_socket, loop
+    )
+    return loop
+
+
+def new_event_loop(name: str, is_fast: bool) -> asyncio.AbstractEventLoop:
+    if name == "uvloop":
+        import uvloop
+
+        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    else:
+        loop = asyncio.new_event_loop()
+    return use_aiofastnet(loop) if is_fast else loop
+
+
+def certified() -> ssl.SSLContext:
+    """Return a context with a certificate that nobody has to trust."""
+    import trustme
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert(HOST).configure_cert(context)
+    return context
 
 
 def main() -> None:
@@ -334,19 +384,17 @@ def main() -> None:
     parser.add_argument("peer", choices=(*ASYNC, *SYNC))
     parser.add_argument("--broadcast", action="store_true")
     parser.add_argument("--deflate", action="store_true")
+    parser.add_argument("--tls", action="store_true")
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
-    options = parser.parse_args()
+    arguments = parser.parse_args()
     allow_many_files()
-    if options.peer in SYNC:
-        SYNC[options.peer]()
+    if arguments.peer in SYNC:
+        SYNC[arguments.peer]()
         return
-    factory = None
-    if options.loop == "uvloop":
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(ASYNC[options.peer]("broadcast" if options.broadcast else "echo", options.deflate))
+    options = Options(arguments.broadcast, arguments.deflate, certified() if arguments.tls else None)
+    serve, is_fast = ASYNC[arguments.peer]
+    with asyncio.Runner(loop_factory=lambda: new_event_loop(arguments.loop, is_fast)) as runner:
+        runner.run(serve(options))
 
 
 def allow_many_files() -> None:
