@@ -9,7 +9,6 @@ import base64
 import functools
 import hashlib
 import itertools
-import tracemalloc
 
 import pytest
 
@@ -287,16 +286,13 @@ def test_what_comes_after_the_last_event_is_not_kept(role):
 def test_an_unfinished_message_is_dropped_with_the_last_event(role):
     """A peer who then keeps TCP open keeps no memory."""
     conn = Connection(role)
-    tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0]
-    fragment = said(role, 2, bytes(65_536), False)
-    assert hear(conn, fragment, *[said(role, 0, bytes(65_536), False) for _ in range(10)]) == []
-    del fragment
-    assert tracemalloc.get_traced_memory()[0] - before > 11 * 65_536
-    assert hear(conn, said(role, 8)) == [Close(1005)]
-    held = tracemalloc.get_traced_memory()[0] - before
-    tracemalloc.stop()
-    assert held < CONSTANT
+    with Memory() as memory:
+        fragment = said(role, 2, bytes(65_536), False)
+        assert hear(conn, fragment, *[said(role, 0, bytes(65_536), False) for _ in range(10)]) == []
+        del fragment
+        assert memory.held_now() > 11 * 65_536
+        assert hear(conn, said(role, 8)) == [Close(1005)]
+    assert memory.held < CONSTANT
 
 
 # The opening handshake

@@ -4,14 +4,13 @@ import importlib.util
 import itertools
 import os
 import sys
-import tracemalloc
 from array import array
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 
-from tests.support.core import SAMPLE_MASK, case
+from tests.support.core import SAMPLE_MASK, Memory, case
 from wsframe import FrameDecoder, masking
 
 OCTETS = bytes((i * 7 + i // 256) & 255 for i in range(70000))
@@ -399,11 +398,9 @@ def test_what_is_cleared_is_forgotten(functions):
 @pytest.mark.parametrize("size", [1, 1000, 100_000])
 def test_what_is_announced_takes_no_memory_until_it_comes(functions, size):
     collector = functions.Collector()
-    tracemalloc.start()
-    collector.append(bytes(size), 2**40)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 18 * size + 70_000
+    with Memory() as memory:
+        collector.append(bytes(size), 2**40)
+    assert memory.peak < 18 * size + 70_000
     assert collector.take() == bytes(size)
 
 
