@@ -5,18 +5,12 @@ import base64
 import h11
 import pytest
 
-from wsframe import (
-    Binary,
-    ClientConnection,
-    Fail,
-    InvalidURI,
-    LocalProtocolError,
-    Response,
-    State,
-    Text,
-    parse_uri,
-)
-from wsframe.client import describe
+from tests.support.core import LOST, READINGS, case
+from wsframe import parse_uri
+from wsframe.client import ClientConnection, describe
+from wsframe.connection import State
+from wsframe.errors import InvalidURI, LocalProtocolError
+from wsframe.events import Binary, Fail, Response, Text
 
 URI = "ws://server.example.com/chat"
 # RFC 6455, section 1.2
@@ -37,7 +31,6 @@ RESPONSE = (
     b"\r\n"
 )
 HELLO = b"\x81\x05Hello"  # section 5.7
-LOST = Fail(1006, "connection was lost: the stream ended without a Close")
 
 
 @pytest.fixture(autouse=True)
@@ -201,12 +194,14 @@ def test_the_sample_of_rfc6455_1_2_with_frames_in_the_same_packet(reading):
         ),
     ],
 )
-def test_a_101_opens_the_connection_rfc6455_4_1(old, new, subprotocol, reading):
-    conn = connecting()
-    response = receive(conn, changed(old, new), reading, trailing=HELLO)
-    assert (response.status, response.subprotocol, response.body) == (101, subprotocol, b"")
-    assert (conn.state, conn.subprotocol) == (State.OPEN, subprotocol)
-    assert conn.next_event() == (Text("Hello") if reading.trailing(HELLO) else None)
+def test_a_101_opens_the_connection_rfc6455_4_1(old, new, subprotocol):
+    for reading in READINGS:
+        with case(reading=reading):
+            conn = connecting()
+            response = receive(conn, changed(old, new), reading, trailing=HELLO)
+            assert (response.status, response.subprotocol, response.body) == (101, subprotocol, b"")
+            assert (conn.state, conn.subprotocol) == (State.OPEN, subprotocol)
+            assert conn.next_event() == (Text("Hello") if reading.trailing(HELLO) else None)
 
 
 MALFORMED = "malformed HTTP response: "
@@ -275,10 +270,12 @@ MALFORMED = "malformed HTTP response: "
         ),
     ],
 )
-def test_a_response_that_is_wrong_fails_the_connection_rfc6455_4_1(old, new, reason, reading):
-    conn = connecting()
-    assert receive(conn, changed(old, new), reading, trailing=HELLO) == Fail(1002, reason)
-    check_over(conn, RESPONSE + HELLO, b"")
+def test_a_response_that_is_wrong_fails_the_connection_rfc6455_4_1(old, new, reason):
+    for reading in READINGS:
+        with case(reading=reading):
+            conn = connecting()
+            assert receive(conn, changed(old, new), reading, trailing=HELLO) == Fail(1002, reason)
+            check_over(conn, RESPONSE + HELLO, b"")
 
 
 def test_a_101_that_is_wrong_can_be_looked_at():
@@ -315,14 +312,16 @@ def test_a_101_that_is_wrong_can_be_looked_at():
         ),
     ],
 )
-def test_another_status_is_a_response_with_its_body_and_a_fail(sample, status, body, reading):
-    conn = connecting()
-    response = receive(conn, sample, reading, trailing=b"HTTP/1.1 101 \r\n")
-    assert response is conn.response
-    assert (response.status, response.body, response.subprotocol) == (status, body, None)
-    assert (conn.state, conn.should_close) == (State.CLOSED, True)
-    assert conn.next_event() == Fail(1006, f"server answered with status {status}")
-    check_over(conn, RESPONSE + HELLO, b"")
+def test_another_status_is_a_response_with_its_body_and_a_fail(sample, status, body):
+    for reading in READINGS:
+        with case(reading=reading):
+            conn = connecting()
+            response = receive(conn, sample, reading, trailing=b"HTTP/1.1 101 \r\n")
+            assert response is conn.response
+            assert (response.status, response.body, response.subprotocol) == (status, body, None)
+            assert (conn.state, conn.should_close) == (State.CLOSED, True)
+            assert conn.next_event() == Fail(1006, f"server answered with status {status}")
+            check_over(conn, RESPONSE + HELLO, b"")
 
 
 HEAD = b"HTTP/1.1 500 Internal Server Error\r\n"
@@ -343,16 +342,18 @@ HEAD = b"HTTP/1.1 500 Internal Server Error\r\n"
         pytest.param(HEAD + b"Transfer-Encoding: chunked\r\n\r\n4", b"", id="cut off before a chunk"),
     ],
 )
-def test_a_body_may_end_with_the_stream_rfc7230_3_3_3(sample, body, reading):
-    conn = connecting()
-    assert receive(conn, sample, reading) is None
-    assert (conn.state, conn.should_close) == (State.CONNECTING, False)
-    conn.receive_data(b"")
-    response = conn.next_event()
-    assert response is conn.response
-    assert (response.status, response.body) == (500, body)
-    assert conn.next_event() == Fail(1006, "server answered with status 500")
-    check_over(conn)
+def test_a_body_may_end_with_the_stream_rfc7230_3_3_3(sample, body):
+    for reading in READINGS:
+        with case(reading=reading):
+            conn = connecting()
+            assert receive(conn, sample, reading) is None
+            assert (conn.state, conn.should_close) == (State.CONNECTING, False)
+            conn.receive_data(b"")
+            response = conn.next_event()
+            assert response is conn.response
+            assert (response.status, response.body) == (500, body)
+            assert conn.next_event() == Fail(1006, "server answered with status 500")
+            check_over(conn)
 
 
 def test_a_body_with_a_wrong_chunk_is_kept_up_to_it():
@@ -364,20 +365,21 @@ def test_a_body_with_a_wrong_chunk_is_kept_up_to_it():
 
 
 @pytest.mark.parametrize("headers", [b"", b"Content-Length: 70000\r\n", b"Transfer-Encoding: chunked\r\n"])
-@pytest.mark.parametrize("size", [1000, 65536, 100000])
-def test_a_body_is_cut_at_64_kib(headers, size):
-    conn = connecting()
-    body = bytes(i % 251 for i in range(70000))
-    octets = HEAD + headers + b"\r\n" + (b"11170\r\n" if b"chunked" in headers else b"") + body
-    event, position = None, 0
-    while event is None:
-        assert position < len(octets)
-        conn.receive_data(octets[position : position + size])
-        position += size
-        event = conn.next_event()
-    assert event.body == body[:65536]
-    assert conn.next_event() == Fail(1006, "server answered with status 500")
-    check_over(conn, RESPONSE + HELLO, b"")
+def test_a_body_is_cut_at_64_kib(headers):
+    for size in [1000, 65536, 100000]:
+        with case(size=size):
+            conn = connecting()
+            body = bytes(i % 251 for i in range(70000))
+            octets = HEAD + headers + b"\r\n" + (b"11170\r\n" if b"chunked" in headers else b"") + body
+            event, position = None, 0
+            while event is None:
+                assert position < len(octets)
+                conn.receive_data(octets[position : position + size])
+                position += size
+                event = conn.next_event()
+            assert event.body == body[:65536]
+            assert conn.next_event() == Fail(1006, "server answered with status 500")
+            check_over(conn, RESPONSE + HELLO, b"")
 
 
 def test_a_body_of_64_kib_is_whole():
@@ -391,14 +393,15 @@ def test_a_body_of_64_kib_is_whole():
 # The end of the stream
 
 
-@pytest.mark.parametrize("length", range(len(RESPONSE)))
-def test_the_stream_may_end_within_the_response(length):
-    conn = connecting()
-    conn.receive_data(RESPONSE[:length])
-    conn.receive_data(b"")
-    assert conn.next_event() == LOST
-    assert conn.response is None
-    check_over(conn)
+def test_the_stream_may_end_within_the_response():
+    for length in range(len(RESPONSE)):
+        with case(length=length):
+            conn = connecting()
+            conn.receive_data(RESPONSE[:length])
+            conn.receive_data(b"")
+            assert conn.next_event() == LOST
+            assert conn.response is None
+            check_over(conn)
 
 
 def test_the_stream_may_end_after_an_informational_response():
@@ -462,11 +465,13 @@ def test_the_arguments_are_those_of_connection():
         (b"\x15\x03\x03\x00\x02\x02\x16", "server speaks TLS, as for a wss address"),
     ],
 )
-def test_who_speaks_something_else_is_not_waited_for(said, reason, reading):
-    conn = connecting()
-    assert receive(conn, said, reading, trailing=RESPONSE) == Fail(1002, reason)
-    assert conn.response is None
-    check_over(conn, RESPONSE + HELLO, b"")
+def test_who_speaks_something_else_is_not_waited_for(said, reason):
+    for reading in READINGS:
+        with case(reading=reading):
+            conn = connecting()
+            assert receive(conn, said, reading, trailing=RESPONSE) == Fail(1002, reason)
+            assert conn.response is None
+            check_over(conn, RESPONSE + HELLO, b"")
 
 
 @pytest.mark.parametrize(
@@ -480,12 +485,14 @@ def test_who_speaks_something_else_is_not_waited_for(said, reason, reading):
         (b"HTTP:", Fail(1002, "server does not speak HTTP, but says b'HTTP:'")),
     ],
 )
-def test_the_stream_may_end_before_it_is_known_what_it_speaks(said, end, reading):
-    conn = connecting()
-    assert receive(conn, said, reading) is None
-    conn.receive_data(b"")
-    assert conn.next_event() == end
-    check_over(conn)
+def test_the_stream_may_end_before_it_is_known_what_it_speaks(said, end):
+    for reading in READINGS:
+        with case(reading=reading):
+            conn = connecting()
+            assert receive(conn, said, reading) is None
+            conn.receive_data(b"")
+            assert conn.next_event() == end
+            check_over(conn)
 
 
 # A response in a line

@@ -1,40 +1,39 @@
-"""RFC 7692: permessage-deflate. Each sample is read three ways: whole, octet by octet, and followed by an
-octet that is not part of it."""
+"""RFC 7692: permessage-deflate. Each sample is read three ways: whole, byte by byte, and followed by a
+byte that is not part of it."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
-import tracemalloc
+import itertools
 import zlib
 from dataclasses import replace
 
 import pytest
 
-from wsframe import (
-    Binary,
-    ClientConnection,
-    Close,
-    Connection,
-    Deflate,
-    Fail,
-    Frame,
-    FrameDecoder,
-    Opcode,
-    Ping,
-    Pong,
-    RemoteProtocolError,
-    Role,
-    ServerConnection,
-    State,
-    Text,
-    encode_frame,
+from tests.support.core import (
+    BAD_TEXT,
+    READINGS,
+    SERVER,
+    TOO_BIG,
+    Memory,
+    case,
+    events_of,
+    hear,
+    said,
+    sent,
 )
-from wsframe.deflate import Compressor, Decompressor
+from wsframe.client import ClientConnection
+from wsframe.connection import Connection, State
+from wsframe.deflate import Compressor, Decompressor, Deflate
+from wsframe.errors import RemoteProtocolError
+from wsframe.events import Binary, Close, Fail, Ping, Pong, Text
+from wsframe.frames import Frame, Opcode
+from wsframe.server import ServerConnection
 
-CLIENT, SERVER = Role.CLIENT, Role.SERVER
-KEY = bytes.fromhex("37fa213d")
 RSV1 = 4
+# A Ping may come after any frame, so its first byte may.
+TRAILING = b"\x89"
 
 NAME = "permessage-deflate"
 WIDE = Deflate(server_max_window_bits=15, client_max_window_bits=15)
@@ -42,8 +41,6 @@ ALONE = Deflate(server_no_context_takeover=True, client_no_context_takeover=True
 
 CORRUPT = Fail(1007, "compressed data is corrupt")
 CUT_SHORT = Fail(1007, "compressed message is cut short")
-TOO_BIG = Fail(1009, "message is too big")
-BAD_TEXT = Fail(1007, "text is not UTF-8")
 RESERVED = Fail(1002, "reserved bits must be zero")
 
 MODULES = []
@@ -55,16 +52,6 @@ for name in ("zlib", "zlib_ng.zlib_ng", "isal.isal_zlib"):
 modules = pytest.mark.parametrize("module", MODULES, ids=lambda module: module and module.__name__)
 
 
-@pytest.fixture(params=Role, ids=lambda role: role.value)
-def role(request):
-    return request.param
-
-
-def said(role, opcode, payload=b"", fin=True, rsv=0):
-    """Return a frame as the peer of ``role`` sends it."""
-    return encode_frame(opcode, payload, fin, rsv, KEY if role is SERVER else None)
-
-
 def deflated(data, bits=15, *, end=zlib.Z_SYNC_FLUSH, level=-1):
     """Return a message, compressed by zlib alone."""
     compressor = zlib.compressobj(level, zlib.DEFLATED, -bits)
@@ -74,31 +61,6 @@ def deflated(data, bits=15, *, end=zlib.Z_SYNC_FLUSH, level=-1):
 
 def inflated(payload, bits=15):
     return zlib.decompressobj(-bits).decompress(payload + b"\0\0\xff\xff")
-
-
-def listen(conn):
-    events = []
-    while event := conn.next_event():
-        events.append(event)
-    return events
-
-
-def hear(conn, *chunks):
-    events = []
-    for chunk in chunks:
-        conn.receive_data(chunk)
-        events += listen(conn)
-    return events
-
-
-def sent(conn):
-    decoder = FrameDecoder(masked=conn.role is CLIENT, rsv1=True)
-    decoder.feed(conn.data_to_send())
-    frames = []
-    while frame := decoder.next_frame():
-        frames.append(frame)
-    assert decoder.unread == 0
-    return frames
 
 
 # What an endpoint wishes
@@ -125,10 +87,11 @@ def test_the_defaults():
 
 
 @pytest.mark.parametrize("name", ["server_max_window_bits", "client_max_window_bits"])
-@pytest.mark.parametrize("bits", [-15, 0, 8, 16])
-def test_windows_have_9_to_15_bits(name, bits):
-    with pytest.raises(ValueError, match=f"^{name} must be 9 to 15, not {bits}$"):
-        Deflate(**{name: bits})
+def test_windows_have_9_to_15_bits(name):
+    for bits in [-15, 0, 8, 16]:
+        problem = f"^{name} must be 9 to 15, not {bits}$"
+        with case(bits=bits), pytest.raises(ValueError, match=problem):
+            Deflate(**{name: bits})
 
 
 @pytest.mark.parametrize(
@@ -251,53 +214,54 @@ def test_a_server_accepts_an_offer(offers, response, agreed):
     assert four(deflate) == agreed
 
 
-@pytest.mark.parametrize(
-    "declined",
-    [
-        "x-webkit-deflate-frame",
-        "permessage-bzip2; server_max_window_bits=15",
-        "Permessage-Deflate",  # section 5: extension tokens are compared as they are
-        # Out of range, or not "a decimal integer value without leading zeroes"
-        *(
-            f"{NAME}; {parameter}={value}"
-            for parameter in ("server_max_window_bits", "client_max_window_bits")
-            for value in ("16", "7", "8", "0", "010", "+10", "1_0", "-1", '""', "10.0", "0x0a", "x", '"1 0"')
-        ),
-        f"{NAME}; server_max_window_bits",
-        f"{NAME}; server_max_window_bits=",
-        f"{NAME}; client_max_window_bits=",
-        f"{NAME}; server_max_window_bits=\u0661\u0662",
-        # With a value that does not belong there
-        f"{NAME}; server_no_context_takeover=1",
-        f'{NAME}; client_no_context_takeover=""',
-        # Twice
-        f"{NAME}; server_no_context_takeover; server_no_context_takeover",
-        f"{NAME}; client_max_window_bits; client_max_window_bits=10",
-        f"{NAME}; server_max_window_bits=10; server_max_window_bits=10",
-        # Unknown
-        f"{NAME}; server_window_bits=10",
-        f"{NAME}; Server_No_Context_Takeover",
-        # Not legible
-        f"{NAME};",
-        f"{NAME}; ;",
-        f"{NAME} server_no_context_takeover",
-        f"{NAME}; server max=10",
-        f'{NAME}; server_max_window_bits="10"0',
-        f'"{NAME}"',
-        f"{NAME}=1",
-        "@",
-        "; server_no_context_takeover",
-    ],
-)
-def test_what_cannot_be_honoured_is_declined_and_the_next_offer_is_taken(declined):
-    assert WIDE.accept(declined) is None
-    assert WIDE.accept(f"{declined}, {declined}") is None
-    assert WIDE.accept(f"{declined}, {NAME}; server_max_window_bits=13, {NAME}")[0] == (
-        f"{NAME}; server_max_window_bits=13"
-    )
-    assert WIDE.accept(f"{NAME}; server_max_window_bits=13, {declined}")[0] == (
-        f"{NAME}; server_max_window_bits=13"
-    )
+DECLINED = [
+    "x-webkit-deflate-frame",
+    "permessage-bzip2; server_max_window_bits=15",
+    "Permessage-Deflate",  # section 5: extension tokens are compared as they are
+    # Out of range, or not "a decimal integer value without leading zeroes"
+    *(
+        f"{NAME}; {parameter}={value}"
+        for parameter in ("server_max_window_bits", "client_max_window_bits")
+        for value in ("16", "7", "8", "0", "010", "+10", "1_0", "-1", '""', "10.0", "0x0a", "x", '"1 0"')
+    ),
+    f"{NAME}; server_max_window_bits",
+    f"{NAME}; server_max_window_bits=",
+    f"{NAME}; client_max_window_bits=",
+    f"{NAME}; server_max_window_bits=\u0661\u0662",
+    # With a value that does not belong there
+    f"{NAME}; server_no_context_takeover=1",
+    f'{NAME}; client_no_context_takeover=""',
+    # Twice
+    f"{NAME}; server_no_context_takeover; server_no_context_takeover",
+    f"{NAME}; client_max_window_bits; client_max_window_bits=10",
+    f"{NAME}; server_max_window_bits=10; server_max_window_bits=10",
+    # Unknown
+    f"{NAME}; server_window_bits=10",
+    f"{NAME}; Server_No_Context_Takeover",
+    # Not legible
+    f"{NAME};",
+    f"{NAME}; ;",
+    f"{NAME} server_no_context_takeover",
+    f"{NAME}; server max=10",
+    f'{NAME}; server_max_window_bits="10"0',
+    f'"{NAME}"',
+    f"{NAME}=1",
+    "@",
+    "; server_no_context_takeover",
+]
+
+
+def test_what_cannot_be_honoured_is_declined_and_the_next_offer_is_taken():
+    for declined in DECLINED:
+        with case(declined=declined):
+            assert WIDE.accept(declined) is None
+            assert WIDE.accept(f"{declined}, {declined}") is None
+            assert WIDE.accept(f"{declined}, {NAME}; server_max_window_bits=13, {NAME}")[0] == (
+                f"{NAME}; server_max_window_bits=13"
+            )
+            assert WIDE.accept(f"{NAME}; server_max_window_bits=13, {declined}")[0] == (
+                f"{NAME}; server_max_window_bits=13"
+            )
 
 
 @pytest.mark.parametrize("unclosed", [f'{NAME}; server_max_window_bits="10', f'{NAME}; a="\\"'])
@@ -447,19 +411,19 @@ def shake_hands(client, server):
     return ours, theirs
 
 
-@pytest.mark.parametrize("server", [Deflate(), WIDE, ALONE, None])
-@pytest.mark.parametrize("client", [Deflate(), WIDE, ALONE, None])
-def test_two_ends_agree_and_talk(client, server):
-    ends = shake_hands(client, server)
-    if client is None or server is None:
-        assert [end.deflate for end in ends] == [None, None]
-    else:
-        assert four(ends[0].deflate) == four(ends[1].deflate)
-    for sender, receiver in (ends, ends[::-1]):
-        for message in ("Hello " * 100, "Hello " * 100, "", "x" * 100_000):
-            sender.send_text(message)
-            receiver.receive_data(sender.data_to_send())
-            assert listen(receiver) == [Text(message)]
+def test_two_ends_agree_and_talk():
+    for client, server in itertools.product([Deflate(), WIDE, ALONE, None], [Deflate(), WIDE, ALONE, None]):
+        with case(client=client, server=server):
+            ends = shake_hands(client, server)
+            if client is None or server is None:
+                assert [end.deflate for end in ends] == [None, None]
+            else:
+                assert four(ends[0].deflate) == four(ends[1].deflate)
+            for sender, receiver in (ends, ends[::-1]):
+                for message in ("Hello " * 100, "Hello " * 100, "", "x" * 100_000):
+                    sender.send_text(message)
+                    receiver.receive_data(sender.data_to_send())
+                    assert events_of(receiver) == [Text(message)]
 
 
 def test_two_ends_that_wish_the_same_share_it():
@@ -519,16 +483,17 @@ AGAIN = bytes.fromhex("f200110000")
         ([(1, "00", 1)], [""]),
     ],
 )
-def test_the_examples_of_the_rfc(role, reading, frames, messages):
-    conn = Connection(role, deflate=WIDE)
-    octets = b"".join(
-        said(role, opcode, bytes.fromhex(payload), fin, RSV1 if opcode else 0)
-        for opcode, payload, fin in frames
-    )
-    trailing = reading.trailing(b"\x89")
-    assert hear(conn, *reading.cut(octets + trailing)) == [Text(message) for message in messages]
-    assert conn.unread == len(trailing)
-    assert conn.state is State.OPEN
+def test_the_examples_of_the_rfc(role, frames, messages):
+    for reading in READINGS:
+        with case(reading=reading):
+            conn = Connection(role, deflate=WIDE)
+            octets = b"".join(
+                said(role, opcode, bytes.fromhex(payload), fin, RSV1 if opcode else 0)
+                for opcode, payload, fin in frames
+            )
+            assert hear(conn, *reading.chunks(octets, TRAILING)) == [Text(message) for message in messages]
+            assert conn.unread == len(reading.trailing(TRAILING))
+            assert conn.state is State.OPEN
 
 
 def test_we_say_it_as_the_rfc_does():
@@ -539,21 +504,26 @@ def test_we_say_it_as_the_rfc_does():
     assert conn.data_to_send() == b"\xc1\x07" + HELLO + b"\xc1\x05" + AGAIN + b"\xc1\x01\0"
 
 
-@pytest.mark.parametrize("bits", range(9, 16))
 @modules
-def test_every_window_and_module_is_read_by_zlib(role, bits, module):
-    level = 1 if module.__name__ == "isal.isal_zlib" else 9
-    deflate = Deflate(
-        level=level, mem_level=9, server_max_window_bits=bits, client_max_window_bits=bits, zlib=module
-    )
-    conn = Connection(role, deflate=deflate)
-    decompressor = zlib.decompressobj(-bits)
-    noise = bytes(index * index % 251 for index in range(1, 70_000, 7))
-    for message in (noise, noise, b"", noise[:300] * 100, noise[::-1]):
-        conn.send_binary(message, compress=True)
-        (frame,) = sent(conn)
-        assert (frame.opcode, frame.fin, frame.rsv) == (Opcode.BINARY, True, RSV1)
-        assert decompressor.decompress(frame.payload + b"\0\0\xff\xff") == message
+def test_every_window_and_module_is_read_by_zlib(role, module):
+    for bits in range(9, 16):
+        with case(bits=bits):
+            level = 1 if module.__name__ == "isal.isal_zlib" else 9
+            deflate = Deflate(
+                level=level,
+                mem_level=9,
+                server_max_window_bits=bits,
+                client_max_window_bits=bits,
+                zlib=module,
+            )
+            conn = Connection(role, deflate=deflate)
+            decompressor = zlib.decompressobj(-bits)
+            noise = bytes(index * index % 251 for index in range(1, 70_000, 7))
+            for message in (noise, noise, b"", noise[:300] * 100, noise[::-1]):
+                conn.send_binary(message, compress=True)
+                (frame,) = sent(conn)
+                assert (frame.opcode, frame.fin, frame.rsv) == (Opcode.BINARY, True, RSV1)
+                assert decompressor.decompress(frame.payload + b"\0\0\xff\xff") == message
 
 
 @modules
@@ -567,7 +537,7 @@ def test_every_module_reads_every_other(module):
             for message in ("some text " * 50, "some text " * 51, "", "\N{SNOWMAN}" * 70_000):
                 sender.send_text(message)
                 receiver.receive_data(sender.data_to_send())
-                assert listen(receiver) == [Text(message)]
+                assert events_of(receiver) == [Text(message)]
 
 
 def test_a_module_without_such_a_level_is_refused():
@@ -595,11 +565,12 @@ FINAL = deflated(b"first", end=zlib.Z_FINISH)
         (FINAL * 5000 + b"\0", b"first" * 5000),
     ],
 )
-def test_blocks_that_follow_one_with_bfinal_are_read(role, payload, message, reading):
-    conn = Connection(role, deflate=WIDE)
-    octets = said(role, Opcode.BINARY, payload, rsv=RSV1) + said(role, Opcode.TEXT, HELLO, rsv=RSV1)
-    trailing = reading.trailing(b"\x89")
-    assert hear(conn, *reading.cut(octets + trailing)) == [Binary(message), Text("Hello")]
+def test_blocks_that_follow_one_with_bfinal_are_read(role, payload, message):
+    for reading in READINGS:
+        with case(reading=reading):
+            conn = Connection(role, deflate=WIDE)
+            octets = said(role, Opcode.BINARY, payload, rsv=RSV1) + said(role, Opcode.TEXT, HELLO, rsv=RSV1)
+            assert hear(conn, *reading.chunks(octets, TRAILING)) == [Binary(message), Text("Hello")]
 
 
 @modules
@@ -654,19 +625,20 @@ def test_a_message_refers_to_the_one_before_it_if_it_may(role, takeover):
     assert (len(second.payload) < 30) is takeover
 
 
-@pytest.mark.parametrize("bits", range(9, 16))
-def test_the_window_reaches_over_small_messages_and_no_further(role, bits):
-    deflate = Deflate(server_max_window_bits=bits, client_max_window_bits=bits)
-    conn = Connection(role, deflate=deflate)
-    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
-    marked = b"a remarkable beginning " + bytes(range(128, 256))
-    apart = (1 << bits) - len(marked)  # the whole of it is in the window still
-    noise = zlib.compress(bytes(index * index % 65_521 % 256 for index in range(40_000)))
-    noise = (noise * 40)[:apart] if apart < len(noise) * 40 else noise
-    messages = [marked, *(noise[index : index + 100] for index in range(0, apart, 100)), marked]
-    for message in messages:
-        payload = compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH)[:-4]
-        assert hear(conn, said(role, Opcode.BINARY, payload, rsv=RSV1)) == [Binary(message)]
+def test_the_window_reaches_over_small_messages_and_no_further(role):
+    for bits in range(9, 16):
+        with case(bits=bits):
+            deflate = Deflate(server_max_window_bits=bits, client_max_window_bits=bits)
+            conn = Connection(role, deflate=deflate)
+            compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+            marked = b"a remarkable beginning " + bytes(range(128, 256))
+            apart = (1 << bits) - len(marked)  # the whole of it is in the window still
+            noise = zlib.compress(bytes(index * index % 65_521 % 256 for index in range(40_000)))
+            noise = (noise * 40)[:apart] if apart < len(noise) * 40 else noise
+            messages = [marked, *(noise[index : index + 100] for index in range(0, apart, 100)), marked]
+            for message in messages:
+                payload = compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH)[:-4]
+                assert hear(conn, said(role, Opcode.BINARY, payload, rsv=RSV1)) == [Binary(message)]
 
 
 def test_nothing_is_made_before_it_is_needed(role):
@@ -688,30 +660,31 @@ def test_without_takeover_nothing_stays_in_memory(role, takeover):
 # What is wrong
 
 
-@pytest.mark.parametrize(
-    "payload",
-    [
-        b"\x06",  # block type 3
-        b"\x07",
-        b"\x00\x05\x00\xfa\xfeHello\x00",  # the length of a stored block is not that
-        b"\xff\xff\xff\xff",
-        b"Hello",
-        deflated(b"first", end=zlib.Z_FINISH) + b"\xff",
-        # A distance that reaches behind the beginning
-        AGAIN,
-    ],
-)
+CORRUPT_PAYLOADS = [
+    b"\x06",  # block type 3
+    b"\x07",
+    b"\x00\x05\x00\xfa\xfeHello\x00",  # the length of a stored block is not that
+    b"\xff\xff\xff\xff",
+    b"Hello",
+    deflated(b"first", end=zlib.Z_FINISH) + b"\xff",
+    # A distance that reaches behind the beginning
+    AGAIN,
+]
+
+
 @pytest.mark.parametrize("fragments", [False, True])
-def test_corrupt_data_fails_the_connection(role, reading, payload, fragments):
-    conn = Connection(role, deflate=WIDE, fragments=fragments)
-    octets = said(role, Opcode.BINARY, payload, rsv=RSV1) + reading.trailing(b"\x89")
-    *pieces, end = hear(conn, *reading.cut(octets))
-    assert end in (CORRUPT, CUT_SHORT)
-    assert b"".join(piece.data for piece in pieces) in (b"", b"first", b"H", b"Hello")
-    assert all(not piece.final for piece in pieces)
-    assert not pieces or fragments
-    (close,) = sent(conn)
-    assert close == Frame(Opcode.CLOSE, (1007).to_bytes(2, "big") + end.reason.encode())
+def test_corrupt_data_fails_the_connection(role, fragments):
+    for reading, payload in itertools.product(READINGS, CORRUPT_PAYLOADS):
+        with case(reading=reading, payload=payload):
+            conn = Connection(role, deflate=WIDE, fragments=fragments)
+            octets = said(role, Opcode.BINARY, payload, rsv=RSV1)
+            *pieces, end = hear(conn, *reading.chunks(octets, TRAILING))
+            assert end in (CORRUPT, CUT_SHORT)
+            assert b"".join(piece.data for piece in pieces) in (b"", b"first", b"H", b"Hello")
+            assert all(not piece.final for piece in pieces)
+            assert not pieces or fragments
+            (close,) = sent(conn)
+            assert close == Frame(Opcode.CLOSE, (1007).to_bytes(2, "big") + end.reason.encode())
 
 
 MESSAGE = (
@@ -749,18 +722,26 @@ def test_a_message_that_ends_inside_an_empty_block_is_cut_short(role):
         *((opcode, RSV1) for opcode in (Opcode.PING, Opcode.PONG, Opcode.CLOSE, Opcode.CONTINUATION)),
     ],
 )
-def test_reserved_bits_where_they_may_not_be(role, reading, opcode, rsv):
-    conn = Connection(role, deflate=WIDE)
-    octets = said(role, opcode, HELLO, rsv=rsv) + reading.trailing(b"\x89")
-    assert hear(conn, *reading.cut(octets)) == [RESERVED]
+def test_reserved_bits_where_they_may_not_be(role, opcode, rsv):
+    for reading in READINGS:
+        with case(reading=reading):
+            conn = Connection(role, deflate=WIDE)
+            octets = said(role, opcode, HELLO, rsv=rsv)
+            assert hear(conn, *reading.chunks(octets, TRAILING)) == [RESERVED]
 
 
 @pytest.mark.parametrize("first", [0, RSV1])
-def test_rsv1_on_a_continuation(role, reading, first):
-    conn = Connection(role, deflate=WIDE)
-    octets = said(role, Opcode.TEXT, HELLO[:3], fin=False, rsv=first) if first else said(role, 1, b"", False)
-    octets += said(role, Opcode.CONTINUATION, HELLO[3:], rsv=RSV1)
-    assert hear(conn, *reading.cut(octets)) == [RESERVED]
+def test_rsv1_on_a_continuation(role, first):
+    for reading in READINGS:
+        with case(reading=reading):
+            conn = Connection(role, deflate=WIDE)
+            octets = (
+                said(role, Opcode.TEXT, HELLO[:3], fin=False, rsv=first)
+                if first
+                else said(role, 1, b"", False)
+            )
+            octets += said(role, Opcode.CONTINUATION, HELLO[3:], rsv=RSV1)
+            assert hear(conn, *reading.chunks(octets, TRAILING)) == [RESERVED]
 
 
 def test_rsv1_without_an_agreement(role, reading):
@@ -778,8 +759,7 @@ def test_plain_and_compressed_messages_in_turn(role, reading):
         + said(role, Opcode.CONTINUATION, b"in")
         + said(role, Opcode.TEXT, AGAIN, rsv=RSV1)
     )
-    trailing = reading.trailing(b"\x89")
-    assert hear(conn, *reading.cut(octets + trailing)) == [
+    assert hear(conn, *reading.chunks(octets, TRAILING)) == [
         Text("Hello"),
         Text("plain"),
         Text("plain"),
@@ -850,24 +830,25 @@ def test_text_that_is_not_utf8_fails_the_connection(role):
 
 @pytest.mark.parametrize("fragments", [False, True])
 @pytest.mark.parametrize("is_fragmented", [False, True])
-@pytest.mark.parametrize("limit", [0, 1, 1000, 65_535, 65_536, 65_537, 200_000])
-def test_the_limit_is_for_what_it_decompresses_to(role, limit, is_fragmented, fragments):
-    def say(size):
+def test_the_limit_is_for_what_it_decompresses_to(role, is_fragmented, fragments):
+    def hear_zeros(count, limit):
         conn = Connection(role, deflate=WIDE, max_message_size=limit, fragments=fragments)
-        payload = deflated(bytes(size))
+        payload = deflated(bytes(count))
         if is_fragmented:
             octets = said(role, 2, payload[:2], False, RSV1) + said(role, 0, payload[2:])
         else:
             octets = said(role, 2, payload, rsv=RSV1)
         return hear(conn, octets)
 
-    pieces = say(limit)
-    assert b"".join(piece.data for piece in pieces) == bytes(limit)
-    assert pieces[-1].final
-    *pieces, end = say(limit + 1)
-    assert end == TOO_BIG
-    assert fragments or not pieces
-    assert sum(len(piece.data) for piece in pieces) <= limit
+    for limit in [0, 1, 1000, 65_535, 65_536, 65_537, 200_000]:
+        with case(limit=limit):
+            pieces = hear_zeros(limit, limit)
+            assert b"".join(piece.data for piece in pieces) == bytes(limit)
+            assert pieces[-1].final
+            *pieces, end = hear_zeros(limit + 1, limit)
+            assert end == TOO_BIG
+            assert fragments or not pieces
+            assert sum(len(piece.data) for piece in pieces) <= limit
 
 
 def test_what_does_not_compress_may_be_as_large_as_the_limit(role):
@@ -901,8 +882,8 @@ def test_a_plain_frame_may_not_be_larger_than_the_limit_though_a_compressed_one_
 @pytest.mark.parametrize("fragments", [False, True])
 @pytest.mark.parametrize("is_fragmented", [False, True])
 @modules
-def test_a_bomb_costs_no_more_than_the_limit(role, module, fragments, is_fragmented):
-    bomb = deflated(bytes(2**26), level=9)
+def test_a_bomb_costs_no_more_than_the_limit(role, module, fragments, is_fragmented, size):
+    bomb = deflated(bytes(size(2**23, 2**26)), level=9)
     assert len(bomb) < 70_000
     if is_fragmented:
         octets = said(role, 2, bomb[:100], False, RSV1) + said(role, 0, bomb[100:])
@@ -911,42 +892,35 @@ def test_a_bomb_costs_no_more_than_the_limit(role, module, fragments, is_fragmen
     deflate = dataclasses.replace(WIDE, zlib=module)
     conn = Connection(role, deflate=deflate, fragments=fragments)
     conn.receive_data(octets)
-    tracemalloc.start()
-    try:
-        size = 0
+    total = 0
+    with Memory() as memory:
         while (event := conn.next_event()) and event != TOO_BIG:
-            size += len(event.data)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+            total += len(event.data)
     assert event == TOO_BIG
-    assert size <= 2**20
+    assert total <= 2**20
     # One message of 1 MiB, and that of the buffers in which it grows
-    assert peak < (2**20 if fragments else 3 * 2**20)
+    assert memory.peak < (2**20 if fragments else 3 * 2**20)
 
 
-def test_with_fragments_a_piece_is_small_whatever_it_decompresses_to(role):
+def test_with_fragments_a_piece_is_small_whatever_it_decompresses_to(role, size):
+    length = size(2**21, 2**24)
     conn = Connection(role, deflate=WIDE, max_message_size=None, fragments=True)
-    conn.receive_data(said(role, 2, deflated(bytes(2**24)), rsv=RSV1))
-    tracemalloc.start()
-    try:
-        size, final = 0, False
+    conn.receive_data(said(role, 2, deflated(bytes(length)), rsv=RSV1))
+    total, final = 0, False
+    with Memory() as memory:
         while not final:
             event = conn.next_event()
-            size, final = size + len(event.data), event.final
+            total, final = total + len(event.data), event.final
             assert len(event.data) <= 65_536
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert size == 2**24
-    assert peak < 2**19
+    assert total == length
+    assert memory.peak < 2**19
 
 
 def test_fragments_that_decompress_to_nothing_are_counted(role):
     conn = Connection(role, deflate=WIDE)
     empty = said(role, 0, b"\0\0\0\xff\xff", False)
     conn.receive_data(said(role, 2, b"", False, RSV1) + empty * 65_535)
-    assert listen(conn) == [Fail(1009, "message has too many fragments")]
+    assert events_of(conn) == [Fail(1009, "message has too many fragments")]
 
 
 # Pieces

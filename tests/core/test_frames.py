@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 import sys
 from array import array
 
 import pytest
 
+from tests.support.core import READINGS, SAMPLE_MASK, case
 from wsframe.errors import LocalProtocolError, RemoteProtocolError
 from wsframe.frames import (
     BETWEEN_MESSAGES,
@@ -20,11 +22,10 @@ from wsframe.frames import (
 )
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = Opcode
-KEY = b"\x37\xfa\x21\x3d"
-TRAILING = b"\xff\x00\x7f"  # no frame: whoever reads it fails
+TRAILING = b"\xff\x00\x7f"  # no frame: a decoder that reads it fails
 
 
-def unmask(octets, key=KEY):
+def unmask(octets, key=SAMPLE_MASK):
     return bytes(octet ^ key[i % 4] for i, octet in enumerate(octets))
 
 
@@ -45,24 +46,30 @@ SAMPLES = [
     # RFC 6455, section 5.7
     pytest.param(b"\x81\x05\x48\x65\x6c\x6c\x6f", Frame(TEXT, b"Hello"), None, id="5.7 unmasked text"),
     pytest.param(
-        b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58", Frame(TEXT, b"Hello"), KEY, id="5.7 masked text"
+        b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58",
+        Frame(TEXT, b"Hello"),
+        SAMPLE_MASK,
+        id="5.7 masked text",
     ),
     pytest.param(b"\x01\x03\x48\x65\x6c", Frame(TEXT, b"Hel", fin=False), None, id="5.7 first fragment"),
     pytest.param(b"\x80\x02\x6c\x6f", Frame(CONTINUATION, b"lo"), None, id="5.7 last fragment"),
     pytest.param(b"\x89\x05\x48\x65\x6c\x6c\x6f", Frame(PING, b"Hello"), None, id="5.7 unmasked Ping"),
     pytest.param(
-        b"\x8a\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58", Frame(PONG, b"Hello"), KEY, id="5.7 masked Pong"
+        b"\x8a\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58",
+        Frame(PONG, b"Hello"),
+        SAMPLE_MASK,
+        id="5.7 masked Pong",
     ),
     pytest.param(b"\x82\x7e\x01\x00" + bytes(256), Frame(BINARY, bytes(256)), None, id="5.7 256 octets"),
     # Section 5.2, payload length
     pytest.param(b"\x82\x00", Frame(BINARY), None, id="5.2 0 octets"),
-    pytest.param(b"\x82\x80" + KEY, Frame(BINARY), KEY, id="5.2 0 octets, masked"),
+    pytest.param(b"\x82\x80" + SAMPLE_MASK, Frame(BINARY), SAMPLE_MASK, id="5.2 0 octets, masked"),
     pytest.param(b"\x82\x7d" + b"a" * 125, Frame(BINARY, b"a" * 125), None, id="5.2 125 octets"),
     pytest.param(b"\x82\x7e\x00\x7e" + b"a" * 126, Frame(BINARY, b"a" * 126), None, id="5.2 126 octets"),
     pytest.param(
-        b"\x82\xfe\x00\x7e" + KEY + unmask(b"a" * 126),
+        b"\x82\xfe\x00\x7e" + SAMPLE_MASK + unmask(b"a" * 126),
         Frame(BINARY, b"a" * 126),
-        KEY,
+        SAMPLE_MASK,
         id="5.2 126 octets, masked",
     ),
     # Section 5.4
@@ -70,7 +77,12 @@ SAMPLES = [
     pytest.param(b"\x02\x00", Frame(BINARY, fin=False), None, id="5.4 an empty fragment"),
     # Section 5.5
     pytest.param(b"\x88\x00", Frame(CLOSE), None, id="5.5.1 Close without a status code"),
-    pytest.param(b"\x88\x82" + KEY + unmask(b"\x03\xe8"), Frame(CLOSE, b"\x03\xe8"), KEY, id="5.5.1 Close"),
+    pytest.param(
+        b"\x88\x82" + SAMPLE_MASK + unmask(b"\x03\xe8"),
+        Frame(CLOSE, b"\x03\xe8"),
+        SAMPLE_MASK,
+        id="5.5.1 Close",
+    ),
     pytest.param(b"\x89\x7d" + b"a" * 125, Frame(PING, b"a" * 125), None, id="5.5 the longest Ping"),
 ]
 # Too long to be read octet by octet in each test
@@ -82,32 +94,35 @@ LONG_SAMPLES = [
         b"\x82\x7e\xff\xff" + bytes(65535), Frame(BINARY, bytes(65535)), None, id="5.2 65535 octets"
     ),
     pytest.param(
-        b"\x81\xff\0\0\0\0\0\1\0\0" + KEY + unmask(b"a" * 65536),
+        b"\x81\xff\0\0\0\0\0\1\0\0" + SAMPLE_MASK + unmask(b"a" * 65536),
         Frame(TEXT, b"a" * 65536),
-        KEY,
+        SAMPLE_MASK,
         id="5.2 65536 octets, masked",
     ),
 ]
 
 
 @pytest.mark.parametrize(("sample", "frame", "mask"), SAMPLES)
-def test_a_frame_is_read(sample, frame, mask, reading):
-    assert read(FrameDecoder(masked=mask is not None), sample, reading) == frame
+def test_a_frame_is_read(sample, frame, mask):
+    for reading in READINGS:
+        with case(reading=reading):
+            assert read(FrameDecoder(masked=mask is not None), sample, reading) == frame
 
 
-@pytest.mark.parametrize("size", [1000, 4096, 100000])
 @pytest.mark.parametrize(("sample", "frame", "mask"), LONG_SAMPLES)
-def test_a_long_frame_is_read_in_any_pieces(sample, frame, mask, size):
-    decoder = FrameDecoder(masked=mask is not None)
-    assert decoder.next_frame() is None
-    octets = sample + TRAILING
-    frames = []
-    for i in range(0, len(octets), size):
-        decoder.feed(octets[i : i + size])
-        if not frames and (found := decoder.next_frame()):
-            frames.append(found)
-    assert frames == [frame]
-    assert decoder.take_all() == TRAILING
+def test_a_long_frame_is_read_in_any_pieces(sample, frame, mask):
+    for size in [1000, 4096, 100000]:
+        with case(size=size):
+            decoder = FrameDecoder(masked=mask is not None)
+            assert decoder.next_frame() is None
+            octets = sample + TRAILING
+            frames = []
+            for i in range(0, len(octets), size):
+                decoder.feed(octets[i : i + size])
+                if not frames and (found := decoder.next_frame()):
+                    frames.append(found)
+            assert frames == [frame]
+            assert decoder.take_all() == TRAILING
 
 
 @pytest.mark.parametrize(("sample", "frame", "mask"), SAMPLES + LONG_SAMPLES)
@@ -157,22 +172,23 @@ def problem_of(first, legal):
     ],
     ids=["anywhere", "between messages", "within a message"],
 )
-@pytest.mark.parametrize("first", range(256))
-def test_a_first_octet_is_legal_or_refused_at_once_rfc6455_5_2(first, legal, octets):
-    decoder = FrameDecoder(masked=False)
-    if legal is not None:
-        decoder.legal = legal
-    decoder.feed(bytes([first]))
-    problem = problem_of(first, octets)
-    if problem is None:
-        assert decoder.next_frame() is None
-        decoder.feed(b"\0")
-        assert decoder.next_frame() == Frame(first & 15, fin=first >= 128)
-    else:
-        for _ in range(2):  # and it stays refused
-            with pytest.raises(RemoteProtocolError) as caught:
-                decoder.next_frame()
-            assert (caught.value.code, caught.value.reason) == (1002, problem)
+def test_a_first_octet_is_legal_or_refused_at_once_rfc6455_5_2(legal, octets):
+    for first in range(256):
+        with case(first=f"{first:#04x}"):
+            decoder = FrameDecoder(masked=False)
+            if legal is not None:
+                decoder.legal = legal
+            decoder.feed(bytes([first]))
+            problem = problem_of(first, octets)
+            if problem is None:
+                assert decoder.next_frame() is None
+                decoder.feed(b"\0")
+                assert decoder.next_frame() == Frame(first & 15, fin=first >= 128)
+            else:
+                for _ in range(2):  # and it stays refused
+                    with pytest.raises(RemoteProtocolError) as caught:
+                        decoder.next_frame()
+                    assert (caught.value.code, caught.value.reason) == (1002, problem)
 
 
 def test_reserved_bits_are_read_where_they_are_legal():
@@ -214,16 +230,18 @@ TOO_BIG = "message is too big"
         pytest.param(b"\x80\xfe\x03\xe9", True, 1009, TOO_BIG, id="7.4.1 1001 of 1000, continuation"),
     ],
 )
-def test_a_header_is_refused_as_soon_as_the_octet_is_there(sample, masked, code, reason, reading):
-    decoder = FrameDecoder(masked=masked, max_size=1000)
-    with pytest.raises(RemoteProtocolError) as caught:
-        read(decoder, sample, reading)
-    assert (caught.value.code, caught.value.reason) == (code, reason)
-    with pytest.raises(RemoteProtocolError):
-        decoder.next_frame()
+def test_a_header_is_refused_as_soon_as_the_octet_is_there(sample, masked, code, reason):
+    for reading in READINGS:
+        with case(reading=reading):
+            decoder = FrameDecoder(masked=masked, max_size=1000)
+            with pytest.raises(RemoteProtocolError) as caught:
+                read(decoder, sample, reading)
+            assert (caught.value.code, caught.value.reason) == (code, reason)
+            with pytest.raises(RemoteProtocolError):
+                decoder.next_frame()
 
 
-@pytest.mark.parametrize("mask", [None, KEY])
+@pytest.mark.parametrize("mask", [None, SAMPLE_MASK])
 def test_a_payload_of_exactly_the_limit_is_fine(mask, reading):
     sample = encode_frame(BINARY, b"a" * 200, mask=mask)
     decoder = FrameDecoder(masked=mask is not None, max_size=200)
@@ -239,12 +257,13 @@ def test_a_limit_of_0_leaves_empty_messages_and_control_frames():
         decoder.next_frame()
 
 
-@pytest.mark.parametrize("limit", [2**63, 2**64, 2**100])
-def test_a_limit_beyond_all_frames_is_no_limit(limit):
-    decoder = FrameDecoder(masked=False, max_size=limit)
-    decoder.feed(b"\x82\x01a\x82\x7f\x7f" + b"\xff" * 7)
-    assert decoder.next_frame() == Frame(BINARY, b"a")
-    assert decoder.next_frame() is None
+def test_a_limit_beyond_all_frames_is_no_limit():
+    for limit in [2**63, 2**64, 2**100]:
+        with case(limit=limit):
+            decoder = FrameDecoder(masked=False, max_size=limit)
+            decoder.feed(b"\x82\x01a\x82\x7f\x7f" + b"\xff" * 7)
+            assert decoder.next_frame() == Frame(BINARY, b"a")
+            assert decoder.next_frame() is None
 
 
 @pytest.mark.parametrize("copier", [copy.copy, copy.deepcopy, pickle.dumps])
@@ -292,10 +311,10 @@ NOT_OCTETS = [
 ]
 
 
-@pytest.mark.parametrize(("data", "problem"), NOT_OCTETS)
-def test_what_is_not_bytes_like_is_not_fed(data, problem):
-    with pytest.raises(TypeError, match=problem):
-        FrameDecoder(masked=False).feed(data)
+def test_what_is_not_bytes_like_is_not_fed():
+    for data, problem in NOT_OCTETS:
+        with case(data=data, problem=problem), pytest.raises(TypeError, match=problem):
+            FrameDecoder(masked=False).feed(data)
 
 
 def receive(decoder, octets, hint):
@@ -312,36 +331,39 @@ def receive(decoder, octets, hint):
     return views
 
 
-@pytest.mark.parametrize("hint", [-1, 0, 1, 10, 2**20])
-@pytest.mark.parametrize("mask", [None, KEY])
-def test_frames_are_received_into_the_buffer_and_fed_by_turns(hint, mask):
-    payloads = [bytes([i]) * size for i, size in enumerate([0, 1, 125, 126, 3000, 70000, 5, 2048, 2047])]
-    stream = b"".join(encode_frame(BINARY, payload, mask=mask) for payload in payloads)
-    decoder = FrameDecoder(masked=mask is not None)
-    found, held = [], []
-    position, turn = 0, 0
-    while position < len(stream):
-        octets = stream[position : position + (1, 7, 300, 5000)[turn % 4]]
-        position += len(octets)
-        if turn % 3:
-            held += receive(decoder, octets, hint)
-        else:
-            decoder.feed(octets)
-        if turn % 2:
+def test_frames_are_received_into_the_buffer_and_fed_by_turns():
+    for mask, hint in itertools.product([None, SAMPLE_MASK], [-1, 0, 1, 10, 2**20]):
+        with case(mask=mask, hint=hint):
+            payloads = [
+                bytes([i]) * size for i, size in enumerate([0, 1, 125, 126, 3000, 70000, 5, 2048, 2047])
+            ]
+            stream = b"".join(encode_frame(BINARY, payload, mask=mask) for payload in payloads)
+            decoder = FrameDecoder(masked=mask is not None)
+            found, held = [], []
+            position, turn = 0, 0
+            while position < len(stream):
+                octets = stream[position : position + (1, 7, 300, 5000)[turn % 4]]
+                position += len(octets)
+                if turn % 3:
+                    held += receive(decoder, octets, hint)
+                else:
+                    decoder.feed(octets)
+                if turn % 2:
+                    while frame := decoder.next_frame():
+                        found.append(frame.payload)
+                turn += 1
             while frame := decoder.next_frame():
                 found.append(frame.payload)
-        turn += 1
-    while frame := decoder.next_frame():
-        found.append(frame.payload)
-    assert found == payloads
-    assert decoder.unread == 0
-    assert held
+            assert found == payloads
+            assert decoder.unread == 0
+            assert held
 
 
-@pytest.mark.parametrize("hint", [-1, 0, 1, 10, 65536, 2**20])
-def test_the_buffer_has_the_size_of_the_hint_or_64_kib(hint):
-    assert len(FrameDecoder(masked=False).get_buffer(hint)) == (hint if hint > 0 else 65536)
-    assert len(FrameDecoder(masked=False).get_buffer()) == 65536
+def test_the_buffer_has_the_size_of_the_hint_or_64_kib():
+    for hint in [-1, 0, 1, 10, 65536, 2**20]:
+        with case(hint=hint):
+            assert len(FrameDecoder(masked=False).get_buffer(hint)) == (hint if hint > 0 else 65536)
+            assert len(FrameDecoder(masked=False).get_buffer()) == 65536
 
 
 def test_the_buffer_is_used_again_when_it_was_read():
@@ -417,26 +439,26 @@ def test_a_long_frame_in_small_pieces_is_read_in_linear_time():
 # Frames in pieces
 
 
-@pytest.mark.parametrize("mask", [None, KEY])
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 64, 199, 200])
-def test_a_data_frame_comes_in_pieces_and_the_masking_key_turns(mask, size):
-    payload = bytes(range(200))
-    sample = encode_frame(BINARY, payload, fin=False, mask=mask)
-    header = len(sample) - len(payload)
-    decoder = FrameDecoder(masked=mask is not None)
-    decoder.partial = True
-    decoder.feed(sample[:header])
-    assert not decoder.advance()
-    pieces, found = [], []
-    for i in range(header, len(sample), size):
-        decoder.feed(sample[i : i + size])
-        assert decoder.advance()
-        found.append(decoder.is_end)
-        assert (decoder.first, decoder.is_whole) == (BINARY, False)
-        pieces.append(decoder.read_payload())
-    assert found == [False] * (len(pieces) - 1) + [True]
-    assert pieces == [payload[i : i + size] for i in range(0, 200, size)]
-    assert not decoder.advance()
+def test_a_data_frame_comes_in_pieces_and_the_masking_key_turns():
+    for size, mask in itertools.product([1, 2, 3, 4, 5, 7, 64, 199, 200], [None, SAMPLE_MASK]):
+        with case(size=size, mask=mask):
+            payload = bytes(range(200))
+            sample = encode_frame(BINARY, payload, fin=False, mask=mask)
+            header = len(sample) - len(payload)
+            decoder = FrameDecoder(masked=mask is not None)
+            decoder.partial = True
+            decoder.feed(sample[:header])
+            assert not decoder.advance()
+            pieces, found = [], []
+            for i in range(header, len(sample), size):
+                decoder.feed(sample[i : i + size])
+                assert decoder.advance()
+                found.append(decoder.is_end)
+                assert (decoder.first, decoder.is_whole) == (BINARY, False)
+                pieces.append(decoder.read_payload())
+            assert found == [False] * (len(pieces) - 1) + [True]
+            assert pieces == [payload[i : i + size] for i in range(0, 200, size)]
+            assert not decoder.advance()
 
 
 def test_the_first_piece_comes_with_the_header_and_the_last_with_the_next_frame():
@@ -462,39 +484,44 @@ def test_the_first_piece_comes_with_the_header_and_the_last_with_the_next_frame(
 def test_a_control_frame_never_comes_in_pieces(opcode, reading):
     decoder = FrameDecoder(masked=True)
     decoder.partial = True
-    assert read(decoder, encode_frame(opcode, b"Hello", mask=KEY), reading) == Frame(opcode, b"Hello")
+    assert read(decoder, encode_frame(opcode, b"Hello", mask=SAMPLE_MASK), reading) == Frame(opcode, b"Hello")
 
 
 # Frames out
 
 
-@pytest.mark.parametrize(
-    ("opcode", "fin"), [*((opcode, True) for opcode in Opcode), *((opcode, False) for opcode in range(3))]
-)
-@pytest.mark.parametrize("rsv", range(8))
-@pytest.mark.parametrize("mask", [None, KEY])
-@pytest.mark.parametrize("length", [0, 1, 125])
-def test_what_is_written_is_read(opcode, fin, rsv, mask, length):
-    frame = Frame(opcode, bytes(range(length)), fin, rsv)
-    decoder = FrameDecoder(masked=mask is not None)
-    decoder.legal = legal_octets(*range(256))
-    decoder.feed(encode_frame(opcode, frame.payload, fin, rsv, mask))
-    assert decoder.next_frame() == frame
+FINS_AND_OPCODES = [(True, opcode) for opcode in Opcode] + [(False, opcode) for opcode in range(3)]
 
 
-@pytest.mark.parametrize(
-    "payload", [b"Hello!", bytearray(b"Hello!"), memoryview(b"Hello!"), array("H", b"Hello!")]
-)
-@pytest.mark.parametrize("mask", [KEY, bytearray(KEY), memoryview(KEY)])
-def test_payload_and_masking_key_are_any_octets(payload, mask):
-    assert encode_frame(TEXT, payload) == b"\x81\x06Hello!"
-    assert encode_frame(TEXT, payload, mask=mask) == b"\x81\x86\x37\xfa\x21\x3d" + unmask(b"Hello!")
+def test_what_is_written_is_read():
+    for length, mask, rsv, (fin, opcode) in itertools.product(
+        [0, 1, 125], [None, SAMPLE_MASK], range(8), FINS_AND_OPCODES
+    ):
+        with case(length=length, mask=mask, rsv=rsv, fin=fin, opcode=opcode):
+            frame = Frame(opcode, bytes(range(length)), fin, rsv)
+            decoder = FrameDecoder(masked=mask is not None)
+            decoder.legal = legal_octets(*range(256))
+            decoder.feed(encode_frame(opcode, frame.payload, fin, rsv, mask))
+            assert decoder.next_frame() == frame
 
 
-@pytest.mark.parametrize("opcode", [-1, 3, 7, 11, 15, 16, 129])
-def test_a_reserved_opcode_is_not_written_rfc6455_5_2(opcode):
-    with pytest.raises(LocalProtocolError, match=f"opcode {opcode} is reserved"):
-        encode_frame(opcode, b"")
+PAYLOADS = [b"Hello!", bytearray(b"Hello!"), memoryview(b"Hello!"), array("H", b"Hello!")]
+
+
+def test_payload_and_masking_key_are_any_octets():
+    for mask, payload in itertools.product(
+        [SAMPLE_MASK, bytearray(SAMPLE_MASK), memoryview(SAMPLE_MASK)], PAYLOADS
+    ):
+        with case(mask=mask, payload=payload):
+            assert encode_frame(TEXT, payload) == b"\x81\x06Hello!"
+            assert encode_frame(TEXT, payload, mask=mask) == b"\x81\x86\x37\xfa\x21\x3d" + unmask(b"Hello!")
+
+
+def test_a_reserved_opcode_is_not_written_rfc6455_5_2():
+    for opcode in [-1, 3, 7, 11, 15, 16, 129]:
+        problem = f"opcode {opcode} is reserved"
+        with case(opcode=opcode), pytest.raises(LocalProtocolError, match=problem):
+            encode_frame(opcode, b"")
 
 
 @pytest.mark.parametrize("opcode", [CLOSE, PING, PONG])
@@ -509,16 +536,16 @@ def test_a_large_control_frame_is_not_written_rfc6455_5_5(opcode):
         encode_frame(opcode, bytes(126))
 
 
-@pytest.mark.parametrize("rsv", [-1, 8])
-def test_reserved_bits_are_three(rsv):
-    with pytest.raises(ValueError, match=f"rsv must be 0 to 7, not {rsv}"):
-        encode_frame(TEXT, b"", rsv=rsv)
+def test_reserved_bits_are_three():
+    for rsv in [-1, 8]:
+        with case(rsv=rsv), pytest.raises(ValueError, match=f"rsv must be 0 to 7, not {rsv}"):
+            encode_frame(TEXT, b"", rsv=rsv)
 
 
-@pytest.mark.parametrize("mask", [b"", b"abc", b"abcde"])
-def test_a_masking_key_is_4_octets_long(mask):
-    with pytest.raises(ValueError, match="masking key must be 4 octets long"):
-        encode_frame(TEXT, b"Hello", mask=mask)
+def test_a_masking_key_is_4_octets_long():
+    for mask in [b"", b"abc", b"abcde"]:
+        with case(mask=mask), pytest.raises(ValueError, match="masking key must be 4 octets long"):
+            encode_frame(TEXT, b"Hello", mask=mask)
 
 
 @pytest.mark.parametrize("mask", ["abcd", 4])
@@ -527,10 +554,10 @@ def test_a_masking_key_is_bytes_like(mask):
         encode_frame(TEXT, b"Hello", mask=mask)
 
 
-@pytest.mark.parametrize(("payload", "problem"), NOT_OCTETS)
-def test_a_payload_is_bytes_like_and_contiguous(payload, problem):
-    with pytest.raises(TypeError, match=problem):
-        encode_frame(BINARY, payload)
+def test_a_payload_is_bytes_like_and_contiguous():
+    for payload, problem in NOT_OCTETS:
+        with case(payload=payload, problem=problem), pytest.raises(TypeError, match=problem):
+            encode_frame(BINARY, payload)
 
 
 # Frame, Opcode and CloseCode
@@ -614,27 +641,27 @@ def test_a_buffer_that_is_received_into_cannot_be_resized():
 # A buffer that is borrowed
 
 
-@pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize("cut", [0, 1, 5, 7, 12, 20])
-def test_what_is_not_read_of_a_borrowed_buffer_is_kept(masked, cut):
-    mask = b"\x37\xfa\x21\x3d" if masked else None
-    octets = b"".join(encode_frame(Opcode.BINARY, bytes([i]) * 6, mask=mask) for i in range(4))
-    decoder = FrameDecoder(masked=masked)
-    buffer = bytearray(64)
-    payloads = []
-    for part in (octets[:cut], octets[cut:-1], octets[-1:]):
-        buffer[: len(part)] = part
-        decoder.borrow(buffer, len(part))
-        frame = decoder.next_frame()
-        if frame is not None:
-            payloads.append(frame.payload)
-        decoder.give_back()
-        decoder.give_back()  # does nothing
-        buffer[:] = bytes(64)  # the next one receives into it
-    while frame := decoder.next_frame():
-        payloads.append(frame.payload)
-    assert payloads == [bytes([i]) * 6 for i in range(4)]
-    assert decoder.unread == 0
+def test_what_is_not_read_of_a_borrowed_buffer_is_kept():
+    for cut, masked in itertools.product([0, 1, 5, 7, 12, 20], [True, False]):
+        with case(cut=cut, masked=masked):
+            mask = SAMPLE_MASK if masked else None
+            octets = b"".join(encode_frame(Opcode.BINARY, bytes([i]) * 6, mask=mask) for i in range(4))
+            decoder = FrameDecoder(masked=masked)
+            buffer = bytearray(64)
+            payloads = []
+            for part in (octets[:cut], octets[cut:-1], octets[-1:]):
+                buffer[: len(part)] = part
+                decoder.borrow(buffer, len(part))
+                frame = decoder.next_frame()
+                if frame is not None:
+                    payloads.append(frame.payload)
+                decoder.give_back()
+                decoder.give_back()  # does nothing
+                buffer[:] = bytes(64)  # the next one receives into it
+            while frame := decoder.next_frame():
+                payloads.append(frame.payload)
+            assert payloads == [bytes([i]) * 6 for i in range(4)]
+            assert decoder.unread == 0
 
 
 def test_a_borrowed_buffer_is_let_go():

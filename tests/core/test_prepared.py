@@ -4,54 +4,33 @@ from __future__ import annotations
 
 import array
 import dataclasses
+import itertools
 import types
 import zlib
 
 import pytest
 
-from wsframe import (
-    Binary,
-    Connection,
-    Deflate,
-    Frame,
-    FrameDecoder,
-    LocalProtocolError,
-    Opcode,
-    Prepared,
-    Role,
-    State,
-    Text,
-    prepare,
-)
+from tests.support.core import CLIENT, OTHER, SERVER, case, events_of, sent
+from wsframe import Prepared, prepare
+from wsframe.connection import Connection, State
+from wsframe.deflate import Deflate
+from wsframe.errors import LocalProtocolError
+from wsframe.events import Binary, Text
+from wsframe.frames import Frame, Opcode
 
-CLIENT, SERVER = Role.CLIENT, Role.SERVER
 RSV1 = 4
 MESSAGE = " ".join(str(number * number) for number in range(300))
 ALONE = Deflate(server_no_context_takeover=True, client_no_context_takeover=True)
 AGREEMENTS = [None, Deflate(), ALONE, Deflate(server_max_window_bits=15, client_max_window_bits=9, level=1)]
 
 
-def sent(conn):
-    decoder = FrameDecoder(masked=conn.role is CLIENT, rsv1=True)
-    decoder.feed(conn.data_to_send())
-    frames = []
-    while frame := decoder.next_frame():
-        frames.append(frame)
-    assert decoder.unread == 0
-    return frames
-
-
 def ends(deflate, role):
-    other = CLIENT if role is SERVER else SERVER
-    return Connection(role, deflate=deflate), Connection(other, deflate=deflate)
+    return Connection(role, deflate=deflate), Connection(OTHER[role], deflate=deflate)
 
 
 def heard(sender, receiver):
     receiver.receive_data(sender.data_to_send())
-    events = []
-    while event := receiver.next_event():
-        events.append(event)
-    return events
+    return events_of(receiver)
 
 
 def counting():
@@ -107,33 +86,34 @@ def test_a_lone_surrogate_is_refused():
         prepare("\ud800")
 
 
-@pytest.mark.parametrize("role", Role, ids=lambda role: role.value)
-@pytest.mark.parametrize("deflate", AGREEMENTS)
-@pytest.mark.parametrize("compress", [None, True, False])
-@pytest.mark.parametrize("message", [MESSAGE, MESSAGE.encode(), "short", "", "x" * 100_000])
-def test_it_is_right_for_every_peer(role, deflate, compress, message):
-    sender, receiver = ends(deflate, role)
-    kind = Text if isinstance(message, str) else Binary
-    prepared = prepare(message, compress=compress)
-    for _ in range(2):
-        sender.send_message(message)
-        sender.send_prepared(prepared)
-        sender.send_message(prepared)
-        sender.send_message(message)
-    assert heard(sender, receiver) == [kind(message)] * 8
+def test_it_is_right_for_every_peer(role):
+    for message, compress, deflate in itertools.product(
+        [MESSAGE, MESSAGE.encode(), "short", "", "x" * 100_000], [None, True, False], AGREEMENTS
+    ):
+        with case(message=message, compress=compress, deflate=deflate):
+            sender, receiver = ends(deflate, role)
+            kind = Text if isinstance(message, str) else Binary
+            prepared = prepare(message, compress=compress)
+            for _ in range(2):
+                sender.send_message(message)
+                sender.send_prepared(prepared)
+                sender.send_message(prepared)
+                sender.send_message(message)
+            assert heard(sender, receiver) == [kind(message)] * 8
 
 
-@pytest.mark.parametrize("deflate", AGREEMENTS[1:])
 @pytest.mark.parametrize(
     ("message", "compress", "is_compressed"),
     [(MESSAGE, None, True), (MESSAGE, False, False), ("short", None, False), ("short", True, True)],
 )
-def test_what_is_compressed(deflate, message, compress, is_compressed):
-    conn = Connection(SERVER, deflate=deflate)
-    conn.send_prepared(prepare(message, compress=compress))
-    (frame,) = sent(conn)
-    assert (frame.opcode, frame.fin, frame.rsv) == (Opcode.TEXT, True, RSV1 if is_compressed else 0)
-    assert is_compressed or frame.payload == message.encode()
+def test_what_is_compressed(message, compress, is_compressed):
+    for deflate in AGREEMENTS[1:]:
+        with case(deflate=deflate):
+            conn = Connection(SERVER, deflate=deflate)
+            conn.send_prepared(prepare(message, compress=compress))
+            (frame,) = sent(conn)
+            assert (frame.opcode, frame.fin, frame.rsv) == (Opcode.TEXT, True, RSV1 if is_compressed else 0)
+            assert is_compressed or frame.payload == message.encode()
 
 
 def test_it_is_compressed_once_for_each_set_of_parameters():

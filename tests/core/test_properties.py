@@ -10,10 +10,7 @@ import base64
 import codecs
 import hashlib
 import itertools
-import operator
-import tracemalloc
 from typing import NamedTuple
-from unittest import mock
 
 import pytest
 import websockets.client
@@ -27,338 +24,37 @@ from hypothesis import event as seen
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from wsframe import (
-    Binary,
-    ClientConnection,
-    Close,
-    Connection,
-    Fail,
-    FrameDecoder,
-    Ping,
-    Pong,
-    Request,
-    Role,
-    ServerConnection,
-    State,
-    Text,
-    masking,
-)
-from wsframe.testing import TwoEndpoints, check_grammar, joined
-
-CLIENT, SERVER = Role.CLIENT, Role.SERVER
-OTHER = {CLIENT: SERVER, SERVER: CLIENT}
-LIMIT = 1000
-
-FIN, CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x80, 0, 1, 2, 8, 9, 10
-CODES = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999]
-BAD_CODES = [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535]
-BAD_TEXT = [
-    b"\x80",
-    b"\xc0\x80",
-    b"\xe0\x9f\xbf",
-    b"\xed\xa0\x80",
-    b"\xf0\x8f",
-    b"\xf4\x90",
-    b"\xf5",
-    b"\xe2\x82",
-    b"\xed\xbf",
-]
-
-# Octets and how they are cut
-
-
-class Raw(NamedTuple):
-    """A frame as it stands on the wire, which need not be a legal one."""
-
-    first: int
-    payload: bytes = b""
-    masked: bool = True  # in the direction in which frames are masked; False: the other way round
-    form: int = 0  # octets of extended payload length: 0, 2 or 8; more only if the length needs it
-    length: int | None = None  # what the header says, if it is not the truth
-    key: bytes = b"\x37\xfa\x21\x3d"
-
-    @property
-    def opcode(self):
-        return self.first & 0x0F
-
-    @property
-    def fin(self):
-        return self.first >= FIN
-
-    @property
-    def announced(self):
-        return len(self.payload) if self.length is None else self.length
-
-    def encode(self, role):
-        """Return the octets with which the peer of ``role`` says it."""
-        length = self.announced
-        form = max(self.form, 0 if length < 126 else 2 if length < 65536 else 8)
-        masked = (role is SERVER) is self.masked
-        second = {0: length, 2: 126, 8: 127}[form] | masked << 7
-        header = bytes([self.first, second]) + (length.to_bytes(form, "big") if form else b"")
-        if not masked:
-            return header + self.payload
-        return header + self.key + bytes(map(operator.xor, self.payload, itertools.cycle(self.key)))
-
-
-def encode(role, raws):
-    return b"".join(raw.encode(role) for raw in raws)
-
-
-def cut(octets, sizes):
-    """Return octets in pieces of these sizes, over and over."""
-    pieces = []
-    for size in itertools.cycle(sizes):
-        if not octets:
-            return pieces
-        pieces.append(octets[:size])
-        octets = octets[size:]
-    return pieces
-
-
-roles = st.sampled_from(Role)
-cuts = st.one_of(
-    st.just([1]),
-    st.lists(st.integers(1, 20), min_size=1),
-    st.lists(st.integers(1, 2000), min_size=1, max_size=5),
-)
-sizes = st.one_of(st.integers(0, 20), st.sampled_from([124, 125, 126, 127, 255, 256, 999, 1000, 1001]))
-octets_of_a_size = st.builds(lambda size, octet: bytes([octet]) * size, sizes, st.integers(0, 127))
-texts = st.one_of(st.text(max_size=20), st.builds(bytes.decode, octets_of_a_size))
-payloads = st.one_of(st.binary(max_size=20), octets_of_a_size)
-short_payloads = st.one_of(st.binary(max_size=20), st.just(bytes(125)))
-reasons = st.one_of(st.text(max_size=30), st.just("é" * 61)).filter(
-    lambda reason: len(reason.encode()) <= 123
-)
-close_payloads = st.one_of(
-    st.just(b""),
-    st.builds(
-        lambda code, reason: code.to_bytes(2, "big") + reason.encode(), st.sampled_from(CODES), reasons
-    ),
-)
-bad_close_payloads = st.one_of(
-    st.binary(min_size=1, max_size=1),
-    st.builds(
-        lambda code, reason: code.to_bytes(2, "big") + reason,
-        st.sampled_from(CODES + BAD_CODES),
-        st.sampled_from([b"", b"why", *BAD_TEXT]),
-    ),
-)
-keys = st.one_of(st.just(bytes(4)), st.binary(min_size=4, max_size=4))
-controls = st.builds(
-    lambda first, payload, key: Raw(first, payload, key=key),
-    st.sampled_from([FIN | PING, FIN | PONG]),
-    short_payloads,
+from tests.support.core import ACCEPT, CLIENT, KEY, OTHER, SERVER, TOO_BIG, Memory, Raw
+from tests.support.streams import (
+    BEGINNINGS,
+    BINARY,
+    CLOSE,
+    CODES,
+    CONTINUATION,
+    LIMIT,
+    PONG,
+    REQUEST,
+    RESPONSE,
+    TEXT,
+    a_client,
+    almost_streams,
+    converse,
+    cut,
+    cuts,
+    encode,
+    frame_octets,
+    head,
     keys,
+    payloads,
+    reasons,
+    roles,
+    short_payloads,
 )
-
-
-@st.composite
-def messages(draw):
-    """One message as frames: whole, or in fragments with control frames between them."""
-    is_text = draw(st.booleans())
-    payload = draw(texts).encode() if is_text else draw(payloads)
-    if is_text and draw(st.integers(0, 9)) == 0:
-        place = draw(st.integers(0, len(payload)))
-        payload = payload[:place] + draw(st.sampled_from(BAD_TEXT)) + payload[place:]
-    opcode = TEXT if is_text else BINARY
-    places = sorted(draw(st.lists(st.integers(0, len(payload)), max_size=4)))
-    raws = []
-    for start, stop in itertools.pairwise([0, *places, len(payload)]):
-        if raws:
-            raws += draw(st.lists(controls, max_size=2))
-            opcode = CONTINUATION
-        raws.append(Raw(opcode, payload[start:stop], key=draw(keys)))
-    return [*raws[:-1], raws[-1]._replace(first=raws[-1].first | FIN)]
-
-
-@st.composite
-def streams(draw):
-    """Frames as an endpoint says them, sometimes with text that is none, and up to a Close or not so far."""
-    parts = draw(st.lists(st.one_of(messages(), controls.map(lambda raw: [raw])), max_size=6))
-    raws = list(itertools.chain.from_iterable(parts))
-    if draw(st.booleans()):
-        close = Raw(FIN | CLOSE, draw(st.one_of(close_payloads, close_payloads, bad_close_payloads)))
-        raws.insert(draw(st.integers(0, len(raws))), close)
-    return raws
-
-
-@st.composite
-def strange_frames(draw):
-    """One frame that is legal by chance: any first octet, any length, masked or not."""
-    first = draw(st.one_of(st.integers(0, 255), st.sampled_from([0, 1, 2, 128, 129, 130, 136, 137, 138])))
-    match draw(st.integers(0, 3)):
-        case 0:
-            return Raw(first, draw(payloads), masked=draw(st.booleans()))
-        case 1:
-            return Raw(first, draw(payloads), form=draw(st.sampled_from([2, 8])))
-        case 2:
-            return Raw(
-                first, length=draw(st.sampled_from([1, 126, LIMIT + 1, 65536, 2**63 - 1, 2**63, 2**64 - 1]))
-            )
-        case _:
-            return Raw(first, draw(payloads), key=draw(keys))
-
-
-@st.composite
-def almost_streams(draw):
-    """Frames of which one or two are not what should stand there."""
-    raws = draw(streams())
-    for _ in range(draw(st.integers(0, 2))):
-        place = draw(st.integers(0, len(raws)))
-        raws[place : place + draw(st.integers(0, 1))] = [draw(strange_frames())]
-    return raws
-
-
-@st.composite
-def mutated(draw, octets):
-    """Octets of which some are changed, lost, or come twice, or that end too soon."""
-    octets = bytearray(octets)
-    for _ in range(draw(st.integers(0, 3))):
-        start = draw(st.integers(0, len(octets)))
-        stop = min(len(octets), start + draw(st.integers(0, 4)))
-        octets[start:stop] = draw(st.one_of(st.binary(max_size=4), st.just(bytes(octets[start:stop] * 2))))
-    return bytes(octets[: draw(st.integers(0, len(octets)))] if draw(st.booleans()) else octets)
-
-
-@st.composite
-def frame_octets(draw, role):
-    raws = draw(almost_streams())
-    octets = encode(role, raws)
-    return draw(mutated(octets)) if draw(st.booleans()) else octets
-
-
-# Opening handshakes
-
-KEY = "dGhlIHNhbXBsZSBub25jZQ=="
-ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-REQUEST = [
-    "GET /chat?a=b HTTP/1.1",
-    "Host: localhost",
-    "Upgrade: websocket",
-    "Connection: keep-alive, Upgrade",
-    f"Sec-WebSocket-Key: {KEY}",
-    "Sec-WebSocket-Version: 13",
-]
-RESPONSE = [
-    "HTTP/1.1 101 Switching Protocols",
-    "Upgrade: websocket",
-    "Connection: Upgrade",
-    f"Sec-WebSocket-Accept: {ACCEPT}",
-]
-REFUSAL = ["HTTP/1.1 403 Forbidden", "Content-Length: 5"]
-CHUNKED = ["HTTP/1.1 404 Not Found", "Transfer-Encoding: chunked"]
-EARLY = ["HTTP/1.1 103 Early Hints", "Link: </a>"]
-MORE_LINES = [
-    "Origin: http://localhost",
-    "Sec-WebSocket-Protocol: chat",
-    "Sec-WebSocket-Protocol: other, chat",
-    "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",
-    "Content-Length: 0",
-    "Content-Length: 5",
-    "Transfer-Encoding: chunked",
-    "Connection: close",
-    "X: " + "x" * 16_300,
-    "X: a\x0bb",
-    " folded",
-    "no colon",
-    ": no name",
-    "Host: elsewhere",
-]
-
-
-def head(lines):
-    return "\r\n".join([*lines, "", ""]).encode("latin-1")
-
-
-@st.composite
-def heads(draw, lines):
-    """A head, perhaps with a line more or less, or with octets changed."""
-    lines = list(lines)
-    for _ in range(draw(st.integers(0, 2))):
-        place = draw(st.integers(1, len(lines)))
-        lines[place : place + draw(st.integers(0, 1))] = draw(
-            st.lists(st.sampled_from(MORE_LINES), max_size=1)
-        )
-    octets = head(lines)
-    return draw(mutated(octets)) if draw(st.integers(0, 3)) == 0 else octets
-
-
-@st.composite
-def requests_and_frames(draw):
-    begin = draw(
-        st.one_of(st.just(head(REQUEST)), heads(REQUEST), heads(["GET / HTTP/1.1", "Host: localhost"]))
-    )
-    return begin + draw(frame_octets(SERVER))
-
-
-@st.composite
-def responses_and_frames(draw):
-    early = head(EARLY) * draw(st.sampled_from([0, 0, 0, 1, 10, 11]))
-    begin = draw(st.one_of(st.just(head(RESPONSE)), heads(RESPONSE), heads(REFUSAL), heads(CHUNKED)))
-    body = draw(st.one_of(frame_octets(CLIENT), mutated(b"5\r\nHello\r\n0\r\n\r\n"), st.just(b"Hello")))
-    return early + begin + body
-
-
-def a_client(**options):
-    with mock.patch("wsframe.handshake.new_key", return_value=KEY):
-        conn = ClientConnection("ws://localhost/chat", subprotocols=["chat"], **options)
-    conn.data_to_send()
-    return conn
-
-
-BEGINNINGS = {
-    "client": (CLIENT, lambda **options: Connection(CLIENT, **options), lambda: frame_octets(CLIENT)),
-    "server": (SERVER, lambda **options: Connection(SERVER, **options), lambda: frame_octets(SERVER)),
-    "client's handshake": (CLIENT, a_client, responses_and_frames),
-    "server's handshake": (
-        SERVER,
-        lambda **options: ServerConnection(subprotocols=["chat"], **options),
-        requests_and_frames,
-    ),
-}
-
-
-# What an endpoint does
-
-
-class Heard(NamedTuple):
-    events: list
-    states: list
-    frames: list
-    head: bytes
-    end: tuple
-
-
-def listen(conn, chunks, *, answer="accept", echo=True, close_after=None):
-    """Read everything, as the five programs of the design do, and return what happened."""
-    events, states, frames, heads_out = [], [], [], b""
-    for chunk in chunks:
-        conn.receive_data(chunk)
-        while (event := conn.next_event()) is not None:
-            events.append(event)
-            states.append((conn.state, conn.should_close))
-            if isinstance(event, Request) and answer == "accept":
-                conn.accept()
-            elif isinstance(event, Request) and answer == "reject":
-                conn.reject(403, body=b"no")
-            if isinstance(event, (Text, Binary)) and event.final and echo and conn.state is State.OPEN:
-                conn.send_text(event.data) if isinstance(event, Text) else conn.send_binary(event.data)
-            if len(events) == close_after and conn.state is State.OPEN:
-                conn.send_close(4000, "enough")
-    octets = conn.data_to_send()
-    if octets.startswith(b"HTTP/"):
-        heads_out, _, octets = octets.partition(b"\r\n\r\n")
-    if heads_out and b" 101 " not in heads_out:
-        heads_out, octets = heads_out + octets, b""
-    decoder = FrameDecoder(masked=conn.role is CLIENT, rsv1=conn.deflate is not None)
-    decoder.feed(octets)
-    while frame := decoder.next_frame():
-        frames.append((frame.opcode, frame.fin, frame.payload))
-    assert decoder.unread == 0
-    end = (conn.state, conn.should_close, conn.close_sent, conn.close_received, conn.subprotocol, conn.unread)
-    return Heard(events, states, frames, heads_out, end)
-
+from wsframe import masking
+from wsframe.connection import Connection, Role, State
+from wsframe.events import Binary, Close, Fail, Ping, Pong, Text
+from wsframe.server import ServerConnection
+from wsframe.testing import TwoEndpoints, check_grammar, joined
 
 # Properties of one end
 
@@ -373,13 +69,13 @@ def test_chunks_do_not_matter(begin, data, sizes, ends, answer):
     stream = data.draw(octets())
     close_after = data.draw(st.sampled_from([None, 1, 2]))
     end = [b""] if ends else []
-    whole = listen(
+    whole = converse(
         make(max_message_size=LIMIT),
         [stream, *end] if stream else end,
         answer=answer,
         close_after=close_after,
     )
-    in_chunks = listen(
+    in_chunks = converse(
         make(max_message_size=LIMIT), cut(stream, sizes) + end, answer=answer, close_after=close_after
     )
     assert in_chunks == whole
@@ -392,8 +88,8 @@ def test_pieces_make_up_the_same_messages(begin, data, sizes):
     _, make, octets = BEGINNINGS[begin]
     stream = data.draw(octets())
     chunks = [*cut(stream, sizes), b""]
-    whole = listen(make(max_message_size=LIMIT), chunks, echo=False)
-    pieces = listen(make(max_message_size=LIMIT, fragments=True), chunks, echo=False)
+    whole = converse(make(max_message_size=LIMIT), chunks, echo=False)
+    pieces = converse(make(max_message_size=LIMIT, fragments=True), chunks, echo=False)
     assert joined(pieces.events) == whole.events
     assert pieces[2:] == whole[2:]
     for event in pieces.events:
@@ -408,7 +104,7 @@ def test_whatever_comes_in_fits_the_grammar(begin, data, sizes, ends, fragments,
     role, make, octets = BEGINNINGS[begin]
     stream = data.draw(st.one_of(st.binary(max_size=100), octets()))
     conn = make(max_message_size=LIMIT, fragments=fragments)
-    heard = listen(conn, cut(stream, sizes) + [b""] * ends)
+    heard = converse(conn, cut(stream, sizes) + [b""] * ends)
     check_grammar(heard.events, conn)
     opcodes = [opcode for opcode, _, _ in heard.frames]
     assert opcodes.count(CLOSE) == (conn.close_sent is not None)
@@ -432,7 +128,7 @@ def test_whatever_comes_in_fits_the_grammar(begin, data, sizes, ends, fragments,
 def test_the_buffer_hears_what_receive_data_hears(role, data, sizes):
     stream = data.draw(frame_octets(role))
     chunks = cut(stream, sizes)
-    copied = listen(Connection(role, max_message_size=LIMIT), [*chunks, b""], echo=False)
+    copied = converse(Connection(role, max_message_size=LIMIT), [*chunks, b""], echo=False)
     conn = Connection(role, max_message_size=LIMIT)
     events = []
     for chunk in [*chunks, b""]:
@@ -452,7 +148,7 @@ def test_the_buffer_hears_what_receive_data_hears(role, data, sizes):
 @given(role=roles, data=st.data(), sizes=cuts)
 def test_a_borrowed_buffer_says_what_receive_data_hears(role, data, sizes):
     chunks = cut(data.draw(frame_octets(role)), sizes)
-    copied = listen(Connection(role, max_message_size=LIMIT), [*chunks, b""], echo=False)
+    copied = converse(Connection(role, max_message_size=LIMIT), [*chunks, b""], echo=False)
     conn = Connection(role, max_message_size=LIMIT)
     buffer = bytearray(max(map(len, chunks), default=0))
     events = []
@@ -482,7 +178,7 @@ def test_what_waits_to_be_read_is_less_than_a_control_frame(role, data, sizes, f
         assert conn.unread < 6 + 125
 
 
-@settings(max_examples=20)
+@settings(max_examples=max(10, settings().max_examples // 10))
 @given(
     role=roles,
     fragments=st.booleans(),
@@ -495,18 +191,15 @@ def test_what_is_held_is_less_than_the_limit_and_a_constant(role, fragments, siz
     conn = Connection(role, max_message_size=limit, fragments=fragments)
     fragment = Raw(CONTINUATION, b"a" * size).encode(role)
     stream = Raw(TEXT if text else BINARY).encode(role) + fragment * (2 * limit // size)
-    tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0]
     last = None
-    for i in range(0, len(stream), cut_at):
-        conn.receive_data(stream[i : i + cut_at])
-        while event := conn.next_event():
-            last = event
-    peak = tracemalloc.get_traced_memory()[1] - before
-    tracemalloc.stop()
-    assert last == Fail(1009, "message is too big")
+    with Memory() as memory:
+        for i in range(0, len(stream), cut_at):
+            conn.receive_data(stream[i : i + cut_at])
+            while event := conn.next_event():
+                last = event
+    assert last == TOO_BIG
     # A buffer that grows is up to an eighth larger than what it holds, and there is the old one to copy from.
-    assert peak < (0 if fragments else 2.25 * limit) + 4 * cut_at + 20_000
+    assert memory.peak < (0 if fragments else 2.25 * limit) + 4 * cut_at + 20_000
 
 
 @given(data=payloads, key=keys, offset=st.integers(0, 9))
@@ -579,7 +272,7 @@ def test_what_one_end_says_the_other_hears(role, things, code, reason, sizes):
     conn, peer = Connection(role), Connection(OTHER[role])
     said = [say(conn, thing) for thing in things]
     said.append(closing(conn, code, reason))
-    heard = listen(peer, cut(conn.data_to_send(), sizes), echo=False)
+    heard = converse(peer, cut(conn.data_to_send(), sizes), echo=False)
     assert heard.events == said
     # The answers: a Pong to each Ping, and the Close.
     pings = [(PONG, True, event.payload) for event in said if isinstance(event, Ping)]
@@ -605,7 +298,7 @@ TestEndpoints = Endpoints.TestCase
 
 def as_we_hear(role, raws, limit):
     chunks = [encode(role, raws)] if raws else []
-    heard = listen(Connection(role, max_message_size=limit), chunks, echo=False).events
+    heard = converse(Connection(role, max_message_size=limit), chunks, echo=False).events
     return [Fail(event.code) if isinstance(event, Fail) else event for event in heard]
 
 
@@ -861,5 +554,5 @@ def test_another_library_hears_what_we_say(peer, role, things, code, reason):
 def test_the_handshake_of_these_streams_is_the_one_of_the_rfc():
     digest = hashlib.sha1((KEY + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()
     assert base64.b64encode(digest).decode() == ACCEPT
-    assert listen(a_client(), [head(RESPONSE)]).end[0] is State.OPEN
-    assert listen(ServerConnection(), [head(REQUEST)]).end[0] is State.OPEN
+    assert converse(a_client(), [head(RESPONSE)]).end[0] is State.OPEN
+    assert converse(ServerConnection(), [head(REQUEST)]).end[0] is State.OPEN

@@ -6,17 +6,12 @@ from http import HTTPStatus
 import h11
 import pytest
 
-from wsframe import (
-    Binary,
-    Fail,
-    LocalProtocolError,
-    Origins,
-    Request,
-    ServerConnection,
-    State,
-    Text,
-    encode_frame,
-)
+from tests.support.core import LOST, READINGS, case
+from wsframe import Origins, encode_frame
+from wsframe.connection import State
+from wsframe.errors import LocalProtocolError
+from wsframe.events import Binary, Fail, Request, Text
+from wsframe.server import ServerConnection
 
 # RFC 6455, section 1.2
 REQUEST = (
@@ -135,12 +130,14 @@ def test_the_sample_of_rfc6455_1_2_with_frames_in_the_same_packet(reading):
         pytest.param(b"Version: 13", b"Version: 13\r\na:" + b"b" * (16384 - len(REQUEST) - 4), id="16 KiB"),
     ],
 )
-def test_a_request_is_accepted_rfc6455_4_2_1(old, new, reading):
-    conn = ServerConnection(subprotocols=["chat"])
-    request = receive(conn, changed(old, new), reading)
-    assert request.path == "/chat"
-    conn.accept()
-    assert conn.data_to_send() == RESPONSE
+def test_a_request_is_accepted_rfc6455_4_2_1(old, new):
+    for reading in READINGS:
+        with case(reading=reading):
+            conn = ServerConnection(subprotocols=["chat"])
+            request = receive(conn, changed(old, new), reading)
+            assert request.path == "/chat"
+            conn.accept()
+            assert conn.data_to_send() == RESPONSE
 
 
 @pytest.mark.parametrize(
@@ -308,12 +305,14 @@ MALFORMED = "malformed HTTP request: "
         ),
     ],
 )
-def test_a_request_is_refused_with_a_complete_response_rfc6455_4_2_2(old, new, status, reason, reading):
-    conn = ServerConnection()
-    assert receive(conn, changed(old, new), reading) == Fail(1002, reason)
-    headers = {405: {"allow": "GET"}, 426: {"sec-websocket-version": "13", "upgrade": "websocket"}}
-    check_refusal(conn, status, reason, **headers.get(status, {}))
-    assert conn.request is None
+def test_a_request_is_refused_with_a_complete_response_rfc6455_4_2_2(old, new, status, reason):
+    for reading in READINGS:
+        with case(reading=reading):
+            conn = ServerConnection()
+            assert receive(conn, changed(old, new), reading) == Fail(1002, reason)
+            headers = {405: {"allow": "GET"}, 426: {"sec-websocket-version": "13", "upgrade": "websocket"}}
+            check_refusal(conn, status, reason, **headers.get(status, {}))
+            assert conn.request is None
 
 
 @pytest.mark.parametrize(
@@ -331,16 +330,18 @@ def test_a_request_is_refused_with_a_complete_response_rfc6455_4_2_2(old, new, s
         (["http://example.com"], b"Origin: http://example.com\r\n", b"", "Origin header is missing"),
     ],
 )
-def test_an_origin_that_is_not_allowed_is_refused_with_403_rfc6455_4_2_2(origins, old, new, reason, reading):
-    conn = ServerConnection(origins=origins)
-    event = receive(conn, changed(old, new), reading)
-    if reason is None:
-        assert event is conn.request
-        conn.accept(subprotocol="chat")
-        assert conn.data_to_send() == RESPONSE
-    else:
-        assert event == Fail(1002, reason)
-        check_refusal(conn, 403, reason)
+def test_an_origin_that_is_not_allowed_is_refused_with_403_rfc6455_4_2_2(origins, old, new, reason):
+    for reading in READINGS:
+        with case(reading=reading):
+            conn = ServerConnection(origins=origins)
+            event = receive(conn, changed(old, new), reading)
+            if reason is None:
+                assert event is conn.request
+                conn.accept(subprotocol="chat")
+                assert conn.data_to_send() == RESPONSE
+            else:
+                assert event == Fail(1002, reason)
+                check_refusal(conn, 403, reason)
 
 
 LOCAL = re.compile(r"https?://(\w+\.)?example\.com(:8080)?")
@@ -459,16 +460,18 @@ def test_a_plain_get_that_is_accepted_or_not_answered_gets_426(is_accepted):
         ((304,), (304, {}, b"")),
     ],
 )
-def test_reject_answers_any_response_rfc6455_4_2_2(arguments, expected, reading):
-    conn = ServerConnection()
-    receive(conn, REQUEST, reading)
-    conn.reject(*arguments)
-    status, headers, body = parse_response(conn.data_to_send())
-    assert headers.pop("connection") == "close"
-    assert (status, headers, body) == expected
-    assert (conn.state, conn.should_close) == (State.CLOSED, True)
-    assert conn.next_event() == Fail(1006, f"handshake was refused with {status}")
-    assert conn.next_event() is None
+def test_reject_answers_any_response_rfc6455_4_2_2(arguments, expected):
+    for reading in READINGS:
+        with case(reading=reading):
+            conn = ServerConnection()
+            receive(conn, REQUEST, reading)
+            conn.reject(*arguments)
+            status, headers, body = parse_response(conn.data_to_send())
+            assert headers.pop("connection") == "close"
+            assert (status, headers, body) == expected
+            assert (conn.state, conn.should_close) == (State.CLOSED, True)
+            assert conn.next_event() == Fail(1006, f"handshake was refused with {status}")
+            assert conn.next_event() is None
 
 
 @pytest.mark.parametrize(
@@ -499,14 +502,15 @@ def test_after_a_reject_that_cannot_be_sent_nothing_has_changed(arguments, error
 # The end of the stream
 
 
-@pytest.mark.parametrize("length", range(len(REQUEST)))
-def test_the_stream_may_end_within_the_request(length):
-    conn = ServerConnection()
-    conn.receive_data(REQUEST[:length])
-    conn.receive_data(b"")
-    assert conn.next_event() == Fail(1006, "connection was lost: the stream ended without a Close")
-    assert (conn.state, conn.should_close, conn.data_to_send()) == (State.CLOSED, True, b"")
-    assert conn.next_event() is None
+def test_the_stream_may_end_within_the_request():
+    for length in range(len(REQUEST)):
+        with case(length=length):
+            conn = ServerConnection()
+            conn.receive_data(REQUEST[:length])
+            conn.receive_data(b"")
+            assert conn.next_event() == LOST
+            assert (conn.state, conn.should_close, conn.data_to_send()) == (State.CLOSED, True, b"")
+            assert conn.next_event() is None
 
 
 def test_the_stream_may_end_before_the_answer():
@@ -514,7 +518,7 @@ def test_the_stream_may_end_before_the_answer():
     conn.receive_data(REQUEST)
     conn.receive_data(b"")
     assert conn.next_event() is conn.request
-    assert conn.next_event() == Fail(1006, "connection was lost: the stream ended without a Close")
+    assert conn.next_event() == LOST
     with pytest.raises(LocalProtocolError, match="no request to answer"):
         conn.accept()
 
@@ -526,7 +530,7 @@ def test_the_request_is_answered_when_the_stream_ended_in_the_same_read():
     conn.next_event()
     conn.accept()
     assert conn.data_to_send() == RESPONSE
-    assert conn.next_event() == Fail(1006, "connection was lost: the stream ended without a Close")
+    assert conn.next_event() == LOST
 
 
 def test_the_request_can_be_received_into_the_buffer():
