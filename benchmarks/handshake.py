@@ -8,15 +8,13 @@ among the rows with a network.
 
 from __future__ import annotations
 
-import base64
 import functools
-import hashlib
 from collections.abc import Callable
 
 from .codec import Case
 from .rows import WSFRAME
+from .samples import respond
 
-GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 URI = "ws://localhost:8001/chat?room=1"
 REQUEST = (
     b"GET /chat?room=1 HTTP/1.1\r\n"
@@ -36,15 +34,6 @@ REQUEST = (
 )
 Accept = Callable[[bytes], bytes]  # a request to the response
 Connect = Callable[[Callable[[bytes], bytes]], bool]  # told how a server responds; whether it is open
-
-
-def respond(request: bytes) -> bytes:
-    """Return a server's response."""
-    key = request.partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0]
-    return (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: " + base64.b64encode(hashlib.sha1(key + GUID).digest()) + b"\r\n\r\n"
-    )
 
 
 def wsframe_accept() -> Accept:

@@ -15,19 +15,17 @@ Messages are binary.
 
 from __future__ import annotations
 
-import base64
 import functools
-import hashlib
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from . import samples
 from .rows import WSFRAME, CpuTurn, Loader, Row, Settings, Target, Turn, WallTurn, targets
 from .subject import HOST, TIMEOUT, Client, Load, Program, Server
 
 TURNS = 15
 SIZE = 64
-GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 BARE = "bare TCP"
 # picows brings transports with it, aiofastnet; this is picows without them.
@@ -121,12 +119,7 @@ def accept(sock: socket.socket) -> None:
         if not received:
             raise ConnectionError("closed during the opening handshake")
         head += received
-    lines = head.split(b"\r\n")
-    key = next(line.split()[1] for line in lines if line.lower().startswith(b"sec-websocket-key:"))
-    sock.sendall(
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: " + base64.b64encode(hashlib.sha1(key + GUID).digest()) + b"\r\n\r\n"
-    )
+    sock.sendall(samples.respond(head))
 
 
 def row(
