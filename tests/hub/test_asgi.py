@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.adapters import TIMEOUT
+from tests.support.extras import needs
 from wsframe.sync import connect
 
-pytestmark = pytest.mark.usefixtures("leaks")
-TIMEOUT = 60
+pytestmark = [
+    pytest.mark.usefixtures("leaks"),
+    needs("uvicorn", "starlette", "channels", "django"),
+]
 
 APPLICATION = """
 import contextlib
