@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,12 +18,19 @@ import trustme
 from tests.support.adapters import LOOPS, MIB, TIMEOUT, LoopThread
 from tests.support.chromium import Browser, chromium, needs_certutil, needs_chromium
 from tests.support.django_chat import site
+from tests.support.extras import needs
+from tests.support.paths import EXAMPLES
+from tests.support.ports import reserved_port
+from tests.support.tiers import full
 from wsframe.aio import WebSocket, serve
+
+pytest.importorskip("click")
+
 from wsframe.cli.serve import Demo
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, full]
 
-RECONNECT = Path(__file__).parents[2] / "examples/reconnect"
+RECONNECT = EXAMPLES / "reconnect"
 
 # A WebSocket that writes down its events, and what waits for the next one.
 RECORD = """
@@ -262,10 +268,11 @@ def test_refused(browser, server):
 
 
 def test_nobody_listens(browser, server):
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
     script = RECORD.replace('location.origin.replace(/^http/, "ws")', "origin") + "return await closed()"
-    events = browser.run(script, origin=f"ws://127.0.0.1:{port}", path="/", protocols=[])
+    with socket.socket() as sock:  # bound, but it does not listen
+        sock.bind(("127.0.0.1", 0))
+        origin = f"ws://127.0.0.1:{sock.getsockname()[1]}"
+        events = browser.run(script, origin=origin, path="/", protocols=[])
     assert events == [["error"], ["close", 1006, "", False]]
 
 
@@ -374,9 +381,9 @@ def test_wss_with_a_certificate_that_nobody_trusts(browser, demo):
 # The examples
 
 
+@needs("uvicorn", "django", "channels", "channels_redis")
 def test_two_people_chat_with_django(browser):
     """Each window is on another name of the server, and so has its own cookies."""
-    pytest.importorskip("channels", reason="Channels is not installed")
 
     def enter(host: str, name: str, chat: Any) -> str:
         window = browser.open_window(f"http://{host}:{chat.port}/")
@@ -417,15 +424,9 @@ def reconnect_server(port: int) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.fixture
-def port() -> int:
-    """One that is free, and not among those that the system gives to others meanwhile."""
-    for port in range(20000, 30000):
-        try:
-            with socket.create_server(("127.0.0.1", port)):
-                return port
-        except OSError:
-            continue
-    raise AssertionError("no port is free")
+def port() -> Iterator[int]:
+    with reserved_port() as port:
+        yield port
 
 
 def test_the_page_reconnects(browser, port):
