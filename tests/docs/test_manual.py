@@ -397,3 +397,25 @@ def test_every_page_is_in_the_nav() -> None:
     nav = (ROOT / "mkdocs.yml").read_text()
     for page in DOCS.rglob("*.md"):
         assert f" {page.relative_to(DOCS)}\n" in nav
+
+
+# The tests that the manual names
+
+PAGES = [*DOCS.rglob("*.md"), *ROOT.glob("*.md"), *EXAMPLES.rglob("*.md"), *ROOT.glob("fuzz/*.md")]
+SPAN = re.compile(r"`([^`\n]+)`")
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    """A page names files, and functions by their whole name or by its beginning and ``_...``."""
+    sources = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    functions = "\n".join(re.findall(r"def (test_\w+)\(", sources))
+    for page in PAGES:
+        for span in SPAN.findall(page.read_text()):
+            where = f"{page.relative_to(ROOT)} names {span}"
+            if re.fullmatch(r"(tests|core|adapters|asgi|hub|cli|docs)/[\w/]+\.py", span):
+                assert (ROOT / span).exists() or (ROOT / "tests" / span).exists(), where
+            elif re.fullmatch(r"test_\w+\.py", span):
+                raise AssertionError(f"{where} without its folder")
+            elif match := re.fullmatch(r"(test_\w+?)(_\.\.\.)?", span):
+                end = "_" if match[2] else "$"
+                assert re.search(rf"^{match[1]}{end}", functions, re.MULTILINE), where
