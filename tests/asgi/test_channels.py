@@ -19,7 +19,7 @@ from tests.support.redis_server import RedisServer, needs_redis
 from tests.support.tiers import full
 from wsframe import ConnectionClosed, HandshakeRejected, Opcode
 
-for module in ("uvicorn", "django", "channels", "channels_redis"):
+for module in ("uvicorn", "click", "django", "channels", "channels_redis"):
     pytest.importorskip(module)
 
 pytestmark = [pytest.mark.usefixtures("leaks"), full]

@@ -25,6 +25,7 @@ from tests.support.tiers import full
 from wsframe.aio import WebSocket, serve
 
 pytest.importorskip("click")
+pytest.importorskip("rich")
 
 from wsframe.cli.serve import Demo
 

@@ -321,7 +321,7 @@ def test_browsers_chat_across_processes(cluster):
 # ASGI
 
 
-@needs("uvicorn", "starlette")
+@needs("uvicorn", "click", "starlette")
 def test_starlette():
     with asgi(STARLETTE) as server:
         with connect(f"ws://{server}/echo") as websocket:
@@ -342,7 +342,7 @@ def test_starlette():
 
 
 @full
-@needs("uvicorn", "fastapi")
+@needs("uvicorn", "click", "fastapi")
 def test_fastapi():
     with asgi(FASTAPI) as server:
         with connect(f"ws://{server}/echo") as websocket:
@@ -365,7 +365,7 @@ def test_fastapi():
 
 
 @full
-@needs("uvicorn", "starlette", "fastapi")
+@needs("uvicorn", "click", "starlette", "fastapi")
 @needs_redis
 def test_rooms_of_several_processes(redis):
     with (

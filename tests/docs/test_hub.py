@@ -17,7 +17,7 @@ import pytest
 
 import wsframe.aio
 from tests.support.adapters import TIMEOUT
-from tests.support.extras import needs
+from tests.support.extras import CLI, needs
 from tests.support.paths import DOCS
 from tests.support.ports import reserved_port
 from tests.support.programs import programs
@@ -126,7 +126,7 @@ def test_a_dashboard_shows_what_matches() -> None:
 
 
 @full
-@needs("uvicorn")
+@needs("uvicorn", *CLI)
 def test_an_asgi_application_publishes_and_subscribes(redis: RedisServer, tmp_path: Path) -> None:
     (tmp_path / "module.py").write_text(changed(ASGI, '"redis://localhost"', repr(redis.url)))
     command = [sys.executable, "-m", "wsframe", "asgi", "module:app", "--port", "0"]

@@ -9,6 +9,9 @@ from importlib.util import find_spec
 
 import pytest
 
+# What the command ``wsframe`` needs, whichever its subcommand. uvicorn's command needs click, too.
+CLI = ("click", "dpkt", "rich")
+
 
 def is_installed(module: str) -> bool:
     """Tell whether a module can be found, without importing it."""
