@@ -401,7 +401,8 @@ def test_every_page_is_in_the_nav() -> None:
 
 # The tests that the manual names
 
-PAGES = [*DOCS.rglob("*.md"), *ROOT.glob("*.md"), *EXAMPLES.rglob("*.md"), *ROOT.glob("fuzz/*.md")]
+FOLDERS = [ROOT / folder for folder in ("benchmarks", "docs", "examples", "fuzz", "tests")]
+PAGES = [*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in folder.rglob("*.md"))]
 SPAN = re.compile(r"`([^`\n]+)`")
 
 
