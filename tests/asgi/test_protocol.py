@@ -28,7 +28,7 @@ from tests.support.asgi_site import (
     site_at,
     to_the_end,
 )
-from tests.support.cases import naming
+from tests.support.cases import case
 from wsframe import CloseCode, HandshakeRejected, Opcode
 from wsframe.handshake import accept_key
 
@@ -495,7 +495,7 @@ def test_the_client_ends_it(site: Site, ending):
     act, gets, heard = ENDINGS[ending]
     for early in (False, True):
         visit = site.visit(hear)
-        with naming("after a message" if early else "at first"), site.open(visit) as peer:
+        with case("after a message" if early else "at first"), site.open(visit) as peer:
             if early:
                 peer.send(peer.text("a"))
                 if ending == "reset":

@@ -243,9 +243,9 @@ def cluster(tmp_path):
                 example.wait_for("listens on (.*)")
             yield port, authority, redis
             said = example.end()
-            assert example.process.returncode == 128 + signal.SIGINT
+            assert example.process.returncode == 128 + signal.SIGINT, said
             assert "Traceback" not in said
-            assert not list(tmp_path.glob("*.sock"))
+            assert list(tmp_path.glob("*.sock")) == [], said
 
 
 @full

@@ -1,4 +1,4 @@
-"""Many cases in one test."""
+"""Cases: many of them in one test, where a test for each would cost more and say no more."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def naming(case: object) -> Iterator[None]:
-    """Name the case of a loop in the report of whatever fails within this block."""
+def case(name: object) -> Iterator[None]:
+    """Name the case in the message of a failure."""
     try:
         yield
-    except BaseException as error:
-        error.add_note(f"in the case {case!r}")
+    except BaseException as failure:  # pytest.raises() fails with one that is no Exception
+        failure.add_note(f"in the case {name!s}")
         raise
