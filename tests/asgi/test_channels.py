@@ -16,12 +16,13 @@ import pytest
 from tests.support.adapters import TIMEOUT, Peer
 from tests.support.django_chat import EXAMPLE, Site, site
 from tests.support.redis_server import RedisServer, needs_redis
+from tests.support.tiers import full
 from wsframe import ConnectionClosed, HandshakeRejected, Opcode
 
-pytest.importorskip("channels", reason="Channels is not installed")
-pytest.importorskip("channels_redis", reason="channels_redis is not installed")
+for module in ("uvicorn", "click", "django", "channels", "channels_redis"):
+    pytest.importorskip(module)
 
-pytestmark = pytest.mark.usefixtures("leaks")
+pytestmark = [pytest.mark.usefixtures("leaks"), full]
 
 DAY = 86400  # seconds
 LOST = "connection was lost: the stream ended without a Close"

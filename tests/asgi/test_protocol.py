@@ -8,8 +8,6 @@ import logging
 import struct
 
 import pytest
-import websockets.exceptions
-import websockets.sync.client
 
 import wsframe.aio
 import wsframe.sync
@@ -18,19 +16,23 @@ from tests.support.asgi_site import (
     ACCEPT,
     CLOSE,
     CONNECT,
-    PLACES,
     Site,
+    close,
     disconnect,
     echo,
     hear,
     messages,
     nothing_goes,
     parsed,
+    parsers,
     site_at,
     to_the_end,
 )
+from tests.support.cases import case
 from wsframe import CloseCode, HandshakeRejected, Opcode
 from wsframe.handshake import accept_key
+
+pytest.importorskip("uvicorn")
 
 # The scope
 
@@ -187,7 +189,8 @@ def test_messages(site: Site):
 
 def test_the_client_of_websockets(site: Site):
     visit = site.visit(echo)
-    with websockets.sync.client.connect(site.uri(visit)) as websocket:
+    client = pytest.importorskip("websockets.sync.client")
+    with client.connect(site.uri(visit)) as websocket:
         websocket.send("a" * 1000)
         assert websocket.recv() == "a" * 1000
         assert "permessage-deflate" in websocket.response.headers["Sec-WebSocket-Extensions"]
@@ -267,8 +270,7 @@ def test_accept_with_what_cannot_be_sent(site: Site, caplog, wrong):
         with site.ask(visit, "Sec-WebSocket-Protocol: a, b") as peer:
             if retries:
                 assert b" 101 " in peer.read_head()
-                peer.send(peer.close())
-                assert peer.read_close() == (1000, "")
+                close(peer)
                 visit.result()
                 continue
             status, headers, body = parsed(peer.read_all())
@@ -297,12 +299,11 @@ def test_the_client_sends_before_it_is_accepted(site: Site):
         site.loop.run(is_sent.set)
         peer.read_head()
         assert peer.read_text() == "early"
-        peer.send(peer.close())
-        assert peer.read_close() == (1000, "")
+        close(peer)
     assert visit.heard() == [{"type": "websocket.receive", "text": "early"}, disconnect(1000)]
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", parsers)
 def test_frames_in_the_same_packet_as_the_request(place, leaks):
     """h11 has them still; uvicorn drops what httptools has not parsed."""
     with site_at(place) as site:
@@ -489,32 +490,32 @@ ENDINGS = {
 }
 
 
-@pytest.mark.parametrize("early", [False, True], ids=["", "message first"])
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_the_client_ends_it(site: Site, ending, early):
+def test_the_client_ends_it(site: Site, ending):
     act, gets, heard = ENDINGS[ending]
-    visit = site.visit(hear)
-    with site.open(visit) as peer:
-        if early:
-            peer.send(peer.text("a"))
-            if ending == "reset":
-                while not visit.events[1:]:  # it overtakes what was sent
-                    pass
-        act(peer)
-        if gets is not None:
-            code, reason = peer.read_close()
-            assert code == gets[0]
-            assert gets[1] in (..., reason)
-        elif ending != "reset":
-            assert peer.read_all() == b""
-    *received, end = visit.heard()
-    assert received == [{"type": "websocket.receive", "text": "a"}] * early
-    assert (end["type"], end["code"], type(end["reason"])) == ("websocket.disconnect", heard[0], str)
-    assert end.keys() == {"type", "code", "reason"}
-    if heard[1] is ...:
-        assert end["reason"]
-    else:
-        assert end["reason"] == heard[1]
+    for early in (False, True):
+        visit = site.visit(hear)
+        with case("after a message" if early else "at first"), site.open(visit) as peer:
+            if early:
+                peer.send(peer.text("a"))
+                if ending == "reset":
+                    while not visit.events[1:]:  # it overtakes what was sent
+                        pass
+            act(peer)
+            if gets is not None:
+                code, reason = peer.read_close()
+                assert code == gets[0]
+                assert gets[1] in (..., reason)
+            elif ending != "reset":
+                assert peer.read_all() == b""
+            *received, end = visit.heard()
+            assert received == [{"type": "websocket.receive", "text": "a"}] * early
+            assert (end["type"], end["code"], type(end["reason"])) == ("websocket.disconnect", heard[0], str)
+            assert end.keys() == {"type", "code", "reason"}
+            if heard[1] is ...:
+                assert end["reason"]
+            else:
+                assert end["reason"] == heard[1]
 
 
 @pytest.mark.parametrize("ending", ["end", "reset"])
@@ -633,8 +634,7 @@ def test_a_close_that_cannot_be_sent(site: Site, event, error):
     visit = site.visit(application)
     with site.open(visit) as peer:
         assert peer.read_text() == "open"
-        peer.send(peer.close(4000))
-        assert peer.read_close() == (4000, "")
+        close(peer, 4000)
     assert visit.heard() == [disconnect(4000)]
 
 
@@ -705,8 +705,7 @@ def test_a_receive_that_is_cancelled_loses_nothing(site: Site):
         assert peer.read_text() == "go"
         for number in range(100):
             peer.send(peer.text(str(number)))
-        peer.send(peer.close())
-        assert peer.read_close() == (1000, "")
+        close(peer)
     visit.result()
 
 
@@ -908,8 +907,7 @@ def test_an_application_ends_and_messages_are_still_coming(site: Site):
     with site.open(visit) as peer:
         assert peer.read_text() == "last"
         peer.send(peer.encode(Opcode.BINARY, bytes(2**22)), peer.encode(Opcode.BINARY, bytes(2**24)))
-        peer.send(peer.close())
-        assert peer.read_close() == (1000, "")
+        close(peer)
 
 
 def test_an_application_ends_and_the_client_was_faster(site: Site):
@@ -924,8 +922,7 @@ def test_an_application_ends_and_the_client_was_faster(site: Site):
 
     visit = site.visit(application)
     with site.open(visit) as peer:
-        peer.send(peer.close(4000))
-        assert peer.read_close() == (4000, "")
+        close(peer, 4000)
     visit.result()
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.adapters import TIMEOUT, request
 from tests.support.asgi_site import ACCEPT, OURS, Site, site_at
+from tests.support.paths import DOCS
+from tests.support.tiers import full
 from wsframe import Opcode
 
-pytest.importorskip("websockets")
-pytest.importorskip("wsproto")
+for module in ("uvicorn", "websockets", "wsproto"):
+    pytest.importorskip(module)
 
-PAGE = Path(__file__).parents[2] / "docs/asgi.md"
+PAGE = DOCS / "asgi.md"
 PLACE = "h11-asyncio"
 IMPLEMENTATIONS = {
     "websockets-sansio": "uvicorn.protocols.websockets.websockets_sansio_impl:WebSocketsSansIOProtocol",
@@ -348,6 +349,7 @@ def measured() -> list[str]:
     ]
 
 
+@full
 def test_the_table_says_what_is(caplog):
     lines = measured()
     said = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]

@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.asgi_site import HTTP, uvicorn
+from tests.support.paths import DOCS
+from tests.support.tiers import full
 
-pytest.importorskip("httpx2", reason="uvicorn's tests need httpx2")
-pytest.importorskip("anyio", reason="uvicorn's tests need anyio")
+pytest.importorskip("uvicorn")
+for module in ("httpx2", "anyio", "websockets", "wsproto"):
+    pytest.importorskip(module, reason=f"uvicorn's tests need {module}")
 
 HERE = Path(__file__).parent
 
@@ -94,6 +97,7 @@ def outcomes(source: Path, report: Path) -> dict[str, str]:
     }
 
 
+@full
 @pytest.mark.timeout(420)
 def test_the_tests_of_uvicorn(source, tmp_path):
     results = outcomes(source, tmp_path / "report.xml")
@@ -102,7 +106,7 @@ def test_the_tests_of_uvicorn(source, tmp_path):
     assert all("zttp" in name for name in skipped), skipped  # a third parser, when it is not installed
     assert all(any(http in name for name in here) for http in HTTP)
     failed = {name for name, outcome in here.items() if outcome != "passed"}
-    said = re.search(r"(\S+): (\d+) of its (\d+) tests", (HERE.parent / "docs/asgi.md").read_text())
+    said = re.search(r"(\S+): (\d+) of its (\d+) tests", (DOCS / "asgi.md").read_text())
     assert said is not None
     if said[1] != uvicorn.__version__ and (news := {name.split("[")[0] for name in failed} ^ set(DIFFERENT)):
         pytest.xfail(f"these tests of uvicorn {uvicorn.__version__} are to be looked at: {sorted(news)}")

@@ -1,4 +1,4 @@
-"""Point uvicorn's own tests at wsframe.asgi: test_asgi_uvicorn.py makes this their conftest.py.
+"""Point uvicorn's own tests at wsframe.asgi: test_uvicorn.py makes this their conftest.py.
 
 Some of them drive a protocol in memory, with a transport that has what uvicorn's classes call, and look at
 attributes of theirs. Here the transport has the rest of asyncio.Transport, and the attributes are read from

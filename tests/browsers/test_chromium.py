@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,12 +18,20 @@ import trustme
 from tests.support.adapters import LOOPS, MIB, TIMEOUT, LoopThread
 from tests.support.chromium import Browser, chromium, needs_certutil, needs_chromium
 from tests.support.django_chat import site
+from tests.support.extras import needs
+from tests.support.paths import EXAMPLES
+from tests.support.ports import reserved_port
+from tests.support.tiers import full
 from wsframe.aio import WebSocket, serve
+
+pytest.importorskip("click")
+pytest.importorskip("rich")
+
 from wsframe.cli.serve import Demo
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, full]
 
-RECONNECT = Path(__file__).parents[2] / "examples/reconnect"
+RECONNECT = EXAMPLES / "reconnect"
 
 # A WebSocket that writes down its events, and what waits for the next one.
 RECORD = """
@@ -262,10 +269,11 @@ def test_refused(browser, server):
 
 
 def test_nobody_listens(browser, server):
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
     script = RECORD.replace('location.origin.replace(/^http/, "ws")', "origin") + "return await closed()"
-    events = browser.run(script, origin=f"ws://127.0.0.1:{port}", path="/", protocols=[])
+    with socket.socket() as sock:  # bound, but it does not listen
+        sock.bind(("127.0.0.1", 0))
+        origin = f"ws://127.0.0.1:{sock.getsockname()[1]}"
+        events = browser.run(script, origin=origin, path="/", protocols=[])
     assert events == [["error"], ["close", 1006, "", False]]
 
 
@@ -374,9 +382,9 @@ def test_wss_with_a_certificate_that_nobody_trusts(browser, demo):
 # The examples
 
 
+@needs("uvicorn", "django", "channels", "channels_redis")
 def test_two_people_chat_with_django(browser):
     """Each window is on another name of the server, and so has its own cookies."""
-    pytest.importorskip("channels", reason="Channels is not installed")
 
     def enter(host: str, name: str, chat: Any) -> str:
         window = browser.open_window(f"http://{host}:{chat.port}/")
@@ -403,6 +411,14 @@ def test_two_people_chat_with_django(browser):
         browser.close_window()
 
 
+# Keep every text of the state: the page shows some for less time than a look at it may take.
+OBSERVE = """
+    const state = document.querySelector("#state")
+    window.states = []
+    new MutationObserver(() => states.push(state.textContent)).observe(state, {childList: true})
+"""
+
+
 @contextmanager
 def reconnect_server(port: int) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-W", "error", str(RECONNECT / "server.py"), str(port)]
@@ -417,20 +433,18 @@ def reconnect_server(port: int) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.fixture
-def port() -> int:
-    """One that is free, and not among those that the system gives to others meanwhile."""
-    for port in range(20000, 30000):
-        try:
-            with socket.create_server(("127.0.0.1", port)):
-                return port
-        except OSError:
-            continue
-    raise AssertionError("no port is free")
+def port() -> Iterator[int]:
+    with reserved_port() as port:
+        yield port
 
 
 def test_the_page_reconnects(browser, port):
     def state() -> str:
         return browser.text("#state")
+
+    def has_been(part: str) -> bool:
+        """Tell whether the state has had this in it, also when it has changed since."""
+        return browser.run("return states.some(state => state.includes(part))", part=part)
 
     def say(text: str) -> None:
         browser.find("input").send_keys(text + "\n")
@@ -444,12 +458,13 @@ def test_the_page_reconnects(browser, port):
     with reconnect_server(port):
         browser.open(f"http://localhost:{port}/")
         browser.wait(lambda: state() == "open")
+        browser.run(OBSERVE)
         say("one")
         browser.wait(lambda: answered() == ["one"])
-    browser.wait(lambda: state().startswith("closed with 1006, try "))
+    browser.wait(lambda: has_been("closed with 1006, try "))
     assert not browser.find("input").is_enabled()
     # It is in vain at first.
-    browser.wait(lambda: "try 3" in state())
+    browser.wait(lambda: has_been("try 3"))
     with reconnect_server(port):
         browser.wait(lambda: state() == "open")
         say("two")
@@ -471,5 +486,6 @@ def test_the_page_reconnects(browser, port):
         assert browser.run("return timer === undefined")
         browser.run("connect()")
         browser.wait(lambda: state() == "open")
+        browser.run("states.length = 0")
         browser.find("li button").click()
-        browser.wait(lambda: state().startswith("closed with 1012 soon back, try 1 in "))
+        browser.wait(lambda: has_been("closed with 1012 soon back, try 1 in "))

@@ -13,10 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.adapters import TIMEOUT
+from tests.support.extras import needs
+from tests.support.tiers import full
 from wsframe import ConnectionClosed
 from wsframe.sync import connect
 
-TIMEOUT = 60
+pytest.importorskip("click")
+pytest.importorskip("dpkt")
+pytest.importorskip("rich")
+needs_uvicorn = needs("uvicorn")
 
 APPLICATION = """
 import os
@@ -64,6 +70,7 @@ def port_of(process: subprocess.Popen[str]) -> int:
     pytest.fail("it did not start")
 
 
+@needs_uvicorn
 def test_it_serves_an_application_and_its_options_are_those_of_uvicorn(tmp_path):
     with serving(tmp_path, "--port", "0", "--root-path", "/below", "--header", "X-Name: value") as process:
         with connect(f"ws://127.0.0.1:{port_of(process)}/") as websocket:
@@ -84,6 +91,8 @@ def test_it_serves_an_application_and_its_options_are_those_of_uvicorn(tmp_path)
     assert process.returncode == -signal.SIGTERM
 
 
+@full
+@needs_uvicorn
 def test_several_workers(tmp_path):
     # A socket that listens already: the workers may begin when they like.
     with (
@@ -102,6 +111,8 @@ def test_several_workers(tmp_path):
         process.communicate(timeout=TIMEOUT)
 
 
+@full
+@needs_uvicorn
 def test_what_uvicorn_says_of_wrong_arguments_is_what_it_says():
     missing = run()
     assert (missing.returncode, missing.stdout) == (2, "")
@@ -114,6 +125,8 @@ def test_what_uvicorn_says_of_wrong_arguments_is_what_it_says():
     assert "no_such_module" in module.stderr
 
 
+@full
+@needs_uvicorn
 def test_its_help_and_that_of_uvicorn():
     own, uvicorns = run("--help"), run("--", "--help")
     assert (own.returncode, uvicorns.returncode) == (0, 0)

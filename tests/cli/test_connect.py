@@ -21,16 +21,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyte
 import pytest
 import trustme
-from click.testing import CliRunner
 
 from tests.support.adapters import TIMEOUT, AioAdapter, Listener, Running, SyncAdapter
+from tests.support.tiers import full
+
+pytest.importorskip("click")
+pytest.importorskip("dpkt")
+pytest.importorskip("prompt_toolkit")
+pytest.importorskip("pyte")
+pytest.importorskip("rich")
+
+import pyte
+from click.testing import CliRunner
+
 from wsframe.cli.command import wsframe
 
 pytestmark = pytest.mark.usefixtures("leaks")
 Spawn = Callable[..., "Future[Any]"]
+Size = Callable[[int, int], int]
 
 # What a peer may say to a terminal: to clear it, to turn the writing round, to name it, to move up; and what
 # rich takes for markup and for an emoji.
@@ -75,13 +85,14 @@ def test_a_line_goes_out_and_its_answer_comes_in(echo: str) -> None:
     ]
 
 
+@full
 def test_each_line_is_a_message(echo: str) -> None:
     process = run(echo, said="one\r\n\ntwö\n  three\t\nfour")
     assert process.stdout.decode() == "one\n\ntwö\n  three\t\nfour\n"
 
 
-def test_many_lines_from_a_file_come_back_in_order(echo: str, tmp_path: Path) -> None:
-    text = "".join(f"{number} {'x' * (number % 300)}\n" for number in range(5000))
+def test_many_lines_from_a_file_come_back_in_order(echo: str, tmp_path: Path, size: Size) -> None:
+    text = "".join(f"{number} {'x' * (number % 300)}\n" for number in range(size(1000, 5000)))
     (tmp_path / "lines").write_text(text)
     with (tmp_path / "lines").open() as lines:
         process = run(echo, stdin=lines)
@@ -89,6 +100,7 @@ def test_many_lines_from_a_file_come_back_in_order(echo: str, tmp_path: Path) ->
     assert process.stdout.decode() == text
 
 
+@full
 def test_a_slow_reader_gets_all_that_came(echo: str) -> None:
     # Nobody reads standard output for longer than the peer is quiet, and more than a pipe holds comes.
     pipe = subprocess.PIPE
@@ -104,7 +116,9 @@ def test_a_slow_reader_gets_all_that_came(echo: str) -> None:
         assert process.wait(TIMEOUT) == 0
 
 
-@pytest.mark.parametrize("encoding", ["base64", "hex", "raw"])
+@pytest.mark.parametrize(
+    "encoding", ["base64", pytest.param("hex", marks=full), pytest.param("raw", marks=full)]
+)
 def test_binary_messages_are_written_as_told(encoding: str) -> None:
     messages = [bytes(range(256)), b"", b"\n"]
 
@@ -136,6 +150,7 @@ def chatter() -> Iterator[Running]:
     adapter.close()
 
 
+@full
 def test_a_peer_that_never_stops_does_not_keep_it(chatter: Running) -> None:
     process = run(chatter.uri, "--wait", "0.2")
     assert process.returncode == 0
@@ -173,10 +188,10 @@ def test_what_cannot_be_written_is_told(echo: str) -> None:
     ("close", "code", "told"),
     [
         ((1000, ""), 0, "closed: 1000 NORMAL_CLOSURE"),
-        ((1001, "bye"), 0, "closed: 1001 GOING_AWAY: bye"),
-        ((1005, ""), 0, "closed: 1005 NO_STATUS_RECEIVED"),
+        pytest.param((1001, "bye"), 0, "closed: 1001 GOING_AWAY: bye", marks=full),
+        pytest.param((1005, ""), 0, "closed: 1005 NO_STATUS_RECEIVED", marks=full),
         ((1008, "no \x1b[2J"), 3, r"closed: 1008 POLICY_VIOLATION: no \x1b[2J"),
-        ((4000, "x"), 3, "closed: 4000 private use: x"),
+        pytest.param((4000, "x"), 3, "closed: 4000 private use: x", marks=full),
         (None, 3, "lost or failed: 1006 ABNORMAL_CLOSURE: connection was lost"),
     ],
 )
@@ -217,6 +232,7 @@ def test_input_that_is_not_utf_8_is_told_with_its_line(echo: str) -> None:
     )
 
 
+@full
 def test_a_message_that_is_too_large_fails_the_connection() -> None:
     with serving(lambda websocket: websocket.send("x" * 101)) as uri:
         process = run(uri, "--max-size", "100", "--wait", "inf")
@@ -225,7 +241,7 @@ def test_a_message_that_is_too_large_fails_the_connection() -> None:
         assert run(uri, "--max-size", "101", "--wait", "inf").stdout == b"x" * 101 + b"\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=full)])
 def test_a_signal_closes_the_connection(number: signal.Signals) -> None:
     pipe = subprocess.PIPE
     with SyncAdapter().serve() as running:
@@ -276,12 +292,14 @@ def test_its_options_are_in_the_request(listener: Listener, spawn: Spawn) -> Non
     assert f"connected to {listener.uri} (subprotocol v1)\n" in process.stderr.decode()
 
 
+@full
 def test_it_connects_to_a_unix_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     with SyncAdapter().serve(unix=path):
         assert run("ws://localhost/", "--unix", path, said="hello\n").stdout == b"hello\n"
 
 
+@full
 def test_a_certificate_is_checked_unless_it_is_not_to_be(tmp_path: Path) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -309,10 +327,12 @@ def failure(process: subprocess.CompletedProcess[bytes], code: int) -> str:
     return lines[0].removeprefix("wsframe connect: ")
 
 
+@full
 def test_what_is_wrong_with_a_server_is_told_in_one_line(listener: Listener, spawn: Spawn) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
+    with socket.socket() as closed:  # bound, but it does not listen
+        closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-    told = failure(run(f"ws://user:secret@127.0.0.1:{port}/x"), 1)
+        told = failure(run(f"ws://user:secret@127.0.0.1:{port}/x"), 1)
     assert re.fullmatch(rf"cannot connect to ws://127\.0\.0\.1:{port}/x: (.*: )?Connection refused", told)
     told = failure(run("ws://nowhere.invalid/"), 1)
     assert told.startswith("cannot connect to ws://nowhere.invalid/: no such host (")
@@ -441,11 +461,11 @@ def terminal(*arguments: str, kind: str = "xterm-256color", **streams: Any) -> I
         os.close(ours)
 
 
-KINDS = pytest.mark.parametrize("kind", ["xterm-256color", "dumb"])
+XTERM = "xterm-256color"
 TIME = r"\d\d:\d\d:\d\d\.\d\d\d"
 
 
-@KINDS
+@pytest.mark.parametrize("kind", [pytest.param(XTERM, marks=full), "dumb"])
 def test_a_conversation(echo: str, kind: str) -> None:
     with terminal(echo, kind=kind) as screen:
         screen.expect(rf"connected to {echo} \(compressed\); /help shows what you can type")
@@ -473,7 +493,8 @@ def test_a_conversation(echo: str, kind: str) -> None:
 
 # On a dumb terminal Ctrl-C is a signal, which other tests send.
 @pytest.mark.parametrize(
-    ("kind", "key"), [("xterm-256color", "\x04"), ("xterm-256color", "\x03"), ("dumb", "\x04")]
+    ("kind", "key"),
+    [(XTERM, "\x04"), pytest.param(XTERM, "\x03", marks=full), pytest.param("dumb", "\x04", marks=full)],
 )
 def test_keys_that_end_it(kind: str, key: str) -> None:
     with SyncAdapter().serve() as running, terminal(running.uri, kind=kind) as screen:
@@ -486,7 +507,7 @@ def test_keys_that_end_it(kind: str, key: str) -> None:
         assert running.end() == (1000, True)
 
 
-@KINDS
+@pytest.mark.parametrize("kind", [XTERM, pytest.param("dumb", marks=full)])
 def test_nothing_that_a_peer_says_acts_on_the_terminal(listener: Listener, kind: str) -> None:
     with terminal(listener.uri, kind=kind) as screen, listener.open() as peer:
         screen.expect("connected to .*")
@@ -505,6 +526,7 @@ def test_nothing_that_a_peer_says_acts_on_the_terminal(listener: Listener, kind:
         assert b"\x1b" not in screen.octets
 
 
+@full
 def test_a_long_message_is_shortened() -> None:
     def say(websocket: Any) -> None:
         websocket.send("é" * 50)
@@ -518,6 +540,7 @@ def test_a_long_message_is_shortened() -> None:
         assert screen.end() == 0
 
 
+@full
 def test_what_is_being_typed_is_not_destroyed_by_what_comes(listener: Listener) -> None:
     with terminal(listener.uri) as screen, listener.open() as peer:
         screen.type("first\r")
@@ -541,6 +564,7 @@ def test_what_is_being_typed_is_not_destroyed_by_what_comes(listener: Listener) 
         assert screen.end() == 0
 
 
+@full
 def test_pings_that_nobody_answers_stop_nothing(listener: Listener) -> None:
     with terminal(listener.uri, "--timeout", "0.1", kind="dumb") as screen, listener.open() as peer:
         screen.type("/ping\rgo on\r")
@@ -553,6 +577,7 @@ def test_pings_that_nobody_answers_stop_nothing(listener: Listener) -> None:
         assert screen.end() == 3
 
 
+@full
 def test_lines_from_a_pipe_are_shown_on_a_terminal(echo: str) -> None:
     with terminal(echo, stdin=subprocess.PIPE) as screen:
         assert screen.process.stdin is not None
@@ -562,6 +587,7 @@ def test_lines_from_a_pipe_are_shown_on_a_terminal(echo: str) -> None:
         assert screen.end() == 0
 
 
+@full
 def test_what_is_typed_on_a_terminal_may_go_to_a_pipe(echo: str) -> None:
     with terminal(echo, stdout=subprocess.PIPE) as screen:
         screen.expect("connected to .*")

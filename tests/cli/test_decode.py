@@ -11,18 +11,18 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import dpkt
 import pytest
-from click.testing import CliRunner
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.support.adapters import TIMEOUT, request, response
 from tests.support.core import MASK, Memory
+from tests.support.paths import DOCS
+from tests.support.tiers import full
 from wsframe import (
     Binary,
     ClientConnection,
@@ -35,10 +35,18 @@ from wsframe import (
     Text,
     encode_frame,
 )
-from wsframe.cli.command import wsframe
-from wsframe.cli.decode.inspector import Frame, Inspector, Message, Violation
 from wsframe.deflate import Compressor
 from wsframe.testing import Stream, chunked, streams
+
+pytest.importorskip("click")
+pytest.importorskip("dpkt")
+pytest.importorskip("rich")
+
+import dpkt
+from click.testing import CliRunner
+
+from wsframe.cli.command import wsframe
+from wsframe.cli.decode.inspector import Frame, Inspector, Message, Violation
 
 HELLO = bytes.fromhex("818537fa213d7f9f4d5158")  # RFC 6455, section 5.7
 HELLO_LINE = '       0  client  F---  TEXT          37fa213d       5  "Hello"'
@@ -210,8 +218,20 @@ def violations_of(records: list[Any]) -> list[tuple[int, str]]:
     return next((found for is_close, found in frames if found or is_close), [])
 
 
-@pytest.mark.parametrize("deflate", [None, Deflate(), Deflate(client_no_context_takeover=True)])
-@pytest.mark.parametrize("role", Role)
+NO_TAKEOVER = Deflate(client_no_context_takeover=True)
+
+
+@pytest.mark.parametrize(
+    ("role", "deflate"),
+    [
+        pytest.param(Role.CLIENT, None, id="client"),
+        pytest.param(Role.SERVER, None, id="server", marks=full),
+        pytest.param(Role.CLIENT, Deflate(), id="client, deflate", marks=full),
+        pytest.param(Role.SERVER, Deflate(), id="server, deflate"),
+        pytest.param(Role.CLIENT, NO_TAKEOVER, id="client, no takeover", marks=full),
+        pytest.param(Role.SERVER, NO_TAKEOVER, id="server, no takeover", marks=full),
+    ],
+)
 @given(data=st.data())
 def test_the_first_violation_is_what_an_endpoint_fails_with(
     role: Role, deflate: Deflate | None, data: st.DataObject
@@ -407,8 +427,8 @@ def test_hexadecimal_is_known_however_it_is_written(dump: str, options: tuple[st
     assert decode(DUMPS[dump].encode(), *options) == decode(OCTETS, "--format", "raw")
 
 
-def test_hexadecimal_may_be_long_and_without_lines() -> None:
-    octets = encode_frame(Opcode.BINARY, bytes(range(256)) * 1000)
+def test_hexadecimal_may_be_long_and_without_lines(size: Callable[[int, int], int]) -> None:
+    octets = encode_frame(Opcode.BINARY, bytes(range(256)) * size(100, 1000))
     expected = decode(octets, "--format", "raw")
     escaped = "".join(f"\\x{octet:02x}" for octet in octets)
     for text in (
@@ -854,7 +874,7 @@ def test_there_is_colour_on_a_terminal_and_nowhere_else(tmp_path: Path) -> None:
 
 SESSIONS = re.findall(
     r"^\$ (echo .*wsframe decode.*)\n((?:[^`$].*\n)+)",
-    (Path(__file__).parents[2] / "docs" / "cli.md").read_text(),
+    (DOCS / "cli.md").read_text(),
     re.MULTILINE,
 )
 
@@ -867,5 +887,5 @@ def test_the_manual_shows_what_is_so(typed: str, shown: str) -> None:
 
 def test_the_manual_shows_a_capture() -> None:
     assert len(SESSIONS) == 3
-    manual = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    manual = (DOCS / "cli.md").read_text()
     assert "\n".join(decode(pcap(talk().packets))[1]) in manual

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import ssl
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 import trustme
 
+from tests.support.paths import DOCS
+from tests.support.programs import command, programs
 from wsframe.sync import serve
 
-PROGRAMS = re.findall(
-    r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs/client.md").read_text(), re.DOTALL
-)
+PROGRAMS = programs(DOCS / "client.md")
 
 
 def test_there_are_programs() -> None:
@@ -39,8 +37,9 @@ def test_a_program_says_hello(number: int, tmp_path: Path) -> None:
     with serve(echo, "localhost", 0, ssl=tls, subprotocols=["chat"]) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        command = [sys.executable, "-W", "error", "-c", program.replace("8001", str(server.port))]
-        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        run = subprocess.run(
+            command(program, server.port), cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
         server.shutdown()
         thread.join()
     assert run.stderr == ""

@@ -23,14 +23,15 @@ import trustme
 
 from tests.support.adapters import MIB, TIMEOUT, Peer, request
 from tests.support.chromium import chromium, needs_certutil, needs_chromium
+from tests.support.extras import needs
+from tests.support.paths import EXAMPLES, ROOT
 from tests.support.redis_server import needs_redis, redis_server
+from tests.support.tiers import full
 from wsframe import ConnectionClosed, HandshakeRejected, Opcode
 from wsframe.sync import connect
 
 pytestmark = pytest.mark.usefixtures("leaks")
 
-ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "examples"
 README = (EXAMPLES / "README.md").read_text()
 LINES = [
     line
@@ -195,6 +196,7 @@ WMEM = Path("/proc/sys/net/ipv4/tcp_wmem")
 UNREAD = int(WMEM.read_text().split()[2]) if WMEM.exists() else 4 * MIB
 
 
+@full
 def test_nobody_waits_for_a_slow_one():
     with listening(CHAT) as port, socket.socket() as sock, Peer(sock, is_client=True) as slow:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -241,11 +243,12 @@ def cluster(tmp_path):
                 example.wait_for("listens on (.*)")
             yield port, authority, redis
             said = example.end()
-            assert example.process.returncode == 128 + signal.SIGINT
+            assert example.process.returncode == 128 + signal.SIGINT, said
             assert "Traceback" not in said
-            assert not list(tmp_path.glob("*.sock"))
+            assert list(tmp_path.glob("*.sock")) == [], said
 
 
+@full
 @needs_redis
 @needs_nginx
 def test_people_chat_across_processes(cluster):
@@ -295,6 +298,7 @@ def alert_of(browser):
         return browser.driver.switch_to.alert
 
 
+@full
 @needs_redis
 @needs_nginx
 @needs_chromium
@@ -317,6 +321,7 @@ def test_browsers_chat_across_processes(cluster):
 # ASGI
 
 
+@needs("uvicorn", "click", "starlette")
 def test_starlette():
     with asgi(STARLETTE) as server:
         with connect(f"ws://{server}/echo") as websocket:
@@ -336,6 +341,8 @@ def test_starlette():
         assert rejection(f"ws://{server}/elsewhere") == (403, b"")
 
 
+@full
+@needs("uvicorn", "click", "fastapi")
 def test_fastapi():
     with asgi(FASTAPI) as server:
         with connect(f"ws://{server}/echo") as websocket:
@@ -357,6 +364,8 @@ def test_fastapi():
         assert rejection(uri) == (401, b'{"detail":"who are you?"}')
 
 
+@full
+@needs("uvicorn", "click", "starlette", "fastapi")
 @needs_redis
 def test_rooms_of_several_processes(redis):
     with (
@@ -379,6 +388,7 @@ def test_rooms_of_several_processes(redis):
 # The dashboard
 
 
+@full
 def test_the_dashboard():
     with listening(DASHBOARD) as port:
         assert "new WebSocket(" in get(port)
@@ -409,6 +419,7 @@ def test_the_dashboard():
                 assert 0 < octets < 0.7 * sum(map(len, texts))
 
 
+@full
 @needs_chromium
 def test_a_browser_draws_the_dashboard():
     with listening(DASHBOARD) as port, chromium(trustme.CA()) as browser:
@@ -439,6 +450,7 @@ def test_a_server_in_production():
         assert example.process.wait(TIMEOUT) == 0
 
 
+@full
 def test_a_stream_needs_little_memory():
     run = subprocess.run(
         shlex.split(STREAM), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=TIMEOUT

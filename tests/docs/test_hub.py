@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -17,38 +16,40 @@ from typing import Any
 import pytest
 
 import wsframe.aio
+from tests.support.adapters import TIMEOUT
+from tests.support.extras import CLI, needs
+from tests.support.paths import DOCS
+from tests.support.ports import reserved_port
+from tests.support.programs import programs
 from tests.support.redis_server import RedisServer
+from tests.support.tiers import full
 from wsframe.sync import WebSocket, connect
 
-DOCS = Path(__file__).parents[2] / "docs"
-PROGRAMS = re.findall(r"```python\n(.*?)```", (DOCS / "hub.md").read_text(), re.DOTALL)
-ALONE, PATTERNS, OVER_REDIS, FOREIGN, ASGI = PROGRAMS  # each is known here
+ALONE, PATTERNS, OVER_REDIS, FOREIGN, ASGI = programs(DOCS / "hub.md")  # each is known here
 [COMMAND] = re.findall(r"^\$ (redis-cli .*)$", (DOCS / "hub.md").read_text(), re.MULTILINE)
-TIMEOUT = 60
 pytestmark = pytest.mark.usefixtures("leaks")
 
 
 @contextmanager
 def serving(source: str, redis: RedisServer | None = None) -> Iterator[Callable[[str], WebSocket]]:
     """Run a server, and give what connects to a path of it."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    source = changed(source, '"localhost", 8001', f'"127.0.0.1", {port}')
-    if redis is not None:
-        source = changed(source, '"redis://localhost"', repr(redis.url))
-    with subprocess.Popen([sys.executable, "-W", "error", "-c", source]) as process:
+    with reserved_port() as port:
+        source = changed(source, '"localhost", 8001', f'"127.0.0.1", {port}')
+        if redis is not None:
+            source = changed(source, '"redis://localhost"', repr(redis.url))
+        with subprocess.Popen([sys.executable, "-W", "error", "-c", source]) as process:
 
-        def dial(path: str) -> WebSocket:
-            deadline = time.monotonic() + TIMEOUT
-            while time.monotonic() < deadline and process.poll() is None:
-                with suppress(ConnectionRefusedError):  # until it listens
-                    return connect(f"ws://127.0.0.1:{port}{path}")
-            raise AssertionError("it does not listen")
+            def dial(path: str) -> WebSocket:
+                deadline = time.monotonic() + TIMEOUT
+                while time.monotonic() < deadline and process.poll() is None:
+                    with suppress(ConnectionRefusedError):  # until it listens
+                        return connect(f"ws://127.0.0.1:{port}{path}")
+                raise AssertionError("it does not listen")
 
-        try:
-            yield dial
-        finally:
-            process.kill()
+            try:
+                yield dial
+            finally:
+                process.kill()
 
 
 def changed(source: str, old: str, new: str) -> str:
@@ -78,6 +79,7 @@ def test_people_chat_in_one_process() -> None:
         assert three.recv(TIMEOUT) == "the end"
 
 
+@full
 def test_people_chat_in_two_processes_until_redis_is_away(redis: RedisServer) -> None:
     foreign = changed(FOREIGN, 'host="localhost", port=6379', f'host="127.0.0.1", port={redis.port}')
     with ExitStack() as stack:
@@ -123,6 +125,8 @@ def test_a_dashboard_shows_what_matches() -> None:
     asyncio.run(main())
 
 
+@full
+@needs("uvicorn", *CLI)
 def test_an_asgi_application_publishes_and_subscribes(redis: RedisServer, tmp_path: Path) -> None:
     (tmp_path / "module.py").write_text(changed(ASGI, '"redis://localhost"', repr(redis.url)))
     command = [sys.executable, "-m", "wsframe", "asgi", "module:app", "--port", "0"]

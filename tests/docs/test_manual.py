@@ -10,7 +10,6 @@ import re
 import socket
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,42 +18,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from h2.connection import H2Connection
-from h2.events import DataReceived, ResponseReceived, StreamEnded
 
 import wsframe.aio
+from tests.support.adapters import TIMEOUT
+from tests.support.extras import needs
+from tests.support.paths import DOCS, EXAMPLES, ROOT
+from tests.support.ports import reserved_port
+from tests.support.programs import command, programs
+from tests.support.tiers import full
 from wsframe import Close, Connection, ConnectionClosed, Deflate, HandshakeRejected, Role, Text, sync
 from wsframe.sync import WebSocket, connect
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
-TIMEOUT = 60
-
-
-def programs(page: str) -> list[str]:
-    found = re.findall(r"^( *)```python\n(.*?)^\1```", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
-    return [textwrap.dedent(program) for _, program in found]
-
-
 # Each page's programs, so that none is left out: a new one is too many here.
-FUZZING = programs("fuzzing.md")
-INDEX_AIO, INDEX_SYNC, INDEX_SERVER, INDEX_CLIENT, INDEX_OPEN = programs("index.md")
-ANSWERS, ASK, EVERYBODY, NAMES, CHAT = programs("tutorial.md")
-CLIENT, THREADS, TRIO, PIECES, COMPRESSED, IN_HTTP, IN_HTTP2, FRAMES = programs("sansio.md")
-TOO_LARGE, DIGEST, BORED = programs("limits.md")
+FUZZING = programs(DOCS / "fuzzing.md")
+INDEX_AIO, INDEX_SYNC, INDEX_SERVER, INDEX_CLIENT, INDEX_OPEN = programs(DOCS / "index.md")
+ANSWERS, ASK, EVERYBODY, NAMES, CHAT = programs(DOCS / "tutorial.md")
+CLIENT, THREADS, TRIO, PIECES, COMPRESSED, IN_HTTP, IN_HTTP2, FRAMES = programs(DOCS / "sansio.md")
+TOO_LARGE, DIGEST, BORED = programs(DOCS / "limits.md")
 
 
 # Programs that run to their end
-
-
-def command(source: str, port: int) -> list[str]:
-    assert "8001" in source
-    return [sys.executable, "-W", "error", "-c", source.replace("8001", str(port))]
-
-
-def free_port() -> int:
-    with socket.create_server(("localhost", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.mark.parametrize(
@@ -69,7 +52,8 @@ def free_port() -> int:
     ids=["index, aio", "index, sync", "too large", "digest", "bored"],
 )
 def test_a_program_says_what_its_page_says(program: str, lines: list[str]) -> None:
-    run = subprocess.run(command(program, free_port()), capture_output=True, text=True, timeout=TIMEOUT)
+    with reserved_port() as port:
+        run = subprocess.run(command(program, port), capture_output=True, text=True, timeout=TIMEOUT)
     assert (run.stderr, run.stdout.splitlines()) == ("", lines)
 
 
@@ -83,18 +67,20 @@ def test_a_program_without_a_network(capsys: pytest.CaptureFixture[str]) -> None
     assert frame == "Frame(TEXT, b'Hello', fin=True, rsv=0)"
 
 
+@full
 @pytest.mark.parametrize("number", range(len(FUZZING)))
 def test_a_program_passes_its_own_tests(number: int, tmp_path: Path) -> None:
     file = tmp_path / "test_program.py"
     file.write_text(FUZZING[number])
-    command = [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider", file.name]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    options = ["-q", "-p", "no:cacheprovider"]
+    arguments = [sys.executable, "-W", "error", "-m", "pytest", *options, file.name]
+    run = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_production(caplog: pytest.LogCaptureFixture) -> None:
     names: dict[str, Any] = {}
-    for program in programs("production.md"):
+    for program in programs(DOCS / "production.md"):
         exec(program, names)
 
     async def main() -> None:
@@ -131,22 +117,22 @@ def test_production(caplog: pytest.LogCaptureFixture) -> None:
 @contextmanager
 def serving(source: str) -> Iterator[Callable[[], socket.socket]]:
     """Run a server, and give what connects to it."""
-    port = free_port()
-    process = subprocess.Popen(command(source, port), stderr=subprocess.PIPE, text=True)
+    with reserved_port() as port:
+        process = subprocess.Popen(command(source, port), stderr=subprocess.PIPE, text=True)
 
-    def dial() -> socket.socket:
-        deadline = time.monotonic() + TIMEOUT
-        while time.monotonic() < deadline and process.poll() is None:
-            with suppress(ConnectionRefusedError):  # until it listens
-                return socket.create_connection(("localhost", port), TIMEOUT)
-        raise AssertionError("it does not listen")
+        def dial() -> socket.socket:
+            deadline = time.monotonic() + TIMEOUT
+            while time.monotonic() < deadline and process.poll() is None:
+                with suppress(ConnectionRefusedError):  # until it listens
+                    return socket.create_connection(("localhost", port), TIMEOUT)
+            raise AssertionError("it does not listen")
 
-    try:
-        yield dial
-    finally:
-        process.kill()
-        _, errors = process.communicate()
-        assert errors == ""
+        try:
+            yield dial
+        finally:
+            process.kill()
+            _, errors = process.communicate()
+            assert errors == ""
 
 
 def opened(dial: Callable[[], socket.socket], path: str = "/", **options: object) -> WebSocket:
@@ -157,8 +143,12 @@ def opened(dial: Callable[[], socket.socket], path: str = "/", **options: object
 
 @pytest.mark.parametrize(
     ("server", "path"),
-    [(INDEX_SERVER, "/"), (THREADS, "/echo"), (TRIO, "/"), (IN_HTTP, "/")],
-    ids=["index", "threads", "trio", "in HTTP"],
+    [
+        pytest.param(INDEX_SERVER, "/", id="index"),
+        pytest.param(THREADS, "/echo", id="threads"),
+        pytest.param(TRIO, "/", id="trio", marks=needs("trio")),
+        pytest.param(IN_HTTP, "/", id="in HTTP"),
+    ],
 )
 def test_a_server_echoes(server: str, path: str) -> None:
     with serving(server) as dial:
@@ -169,7 +159,9 @@ def test_a_server_echoes(server: str, path: str) -> None:
         assert (websocket.close_code, websocket.state.name) == (1000, "CLOSED")
 
 
-@pytest.mark.parametrize("server", [THREADS, TRIO], ids=["threads", "trio"])
+@pytest.mark.parametrize(
+    "server", [pytest.param(THREADS, id="threads"), pytest.param(TRIO, id="trio", marks=needs("trio"))]
+)
 def test_a_server_goes_on_when_a_client_vanishes_or_breaks_the_protocol(server: str) -> None:
     with serving(server) as dial:
         with dial() as sock:
@@ -214,7 +206,11 @@ def test_the_server_in_http_has_a_page_and_compresses() -> None:
             assert websocket.recv(TIMEOUT) == "again and " * 100
 
 
+@needs("h2")
 def test_the_server_in_http2_echoes_on_two_streams() -> None:
+    from h2.connection import H2Connection
+    from h2.events import DataReceived, ResponseReceived, StreamEnded
+
     def head(**more: str) -> list[tuple[str, str]]:
         pseudo = {"method": "CONNECT", "protocol": "websocket", "scheme": "https", "path": "/chat"}
         named = {**pseudo, "authority": "localhost", **more}
@@ -347,7 +343,7 @@ def test_the_chat_has_a_page_and_a_limit() -> None:
 
 
 def test_the_chat_is_the_example_and_has_40_lines() -> None:
-    assert (ROOT / "examples" / "chat.py").read_text() == CHAT
+    assert (EXAMPLES / "chat.py").read_text() == CHAT
     assert len([line for line in CHAT.splitlines() if line.strip()]) <= 40
 
 
@@ -391,14 +387,36 @@ def test_the_reference_has_every_public_name_once() -> None:
 
 def test_every_program_is_known_here() -> None:
     pages = {page.name for page in DOCS.rglob("*.md") if "```python\n" in page.read_text()}
-    elsewhere = {"asgi.md", "client.md", "hub.md", "server.md"}  # in tests/test_docs_client.py, and so on
-    assert (
-        pages
-        == {"fuzzing.md", "index.md", "limits.md", "production.md", "sansio.md", "tutorial.md"} | elsewhere
-    )
+    here = {"fuzzing.md", "index.md", "limits.md", "production.md", "sansio.md", "tutorial.md"}
+    # Each of these has a module of its own: asgi.md tests/asgi/test_running.py, the others one beside this.
+    elsewhere = {"asgi.md", "client.md", "hub.md", "server.md"}
+    assert pages == here | elsewhere
 
 
 def test_every_page_is_in_the_nav() -> None:
     nav = (ROOT / "mkdocs.yml").read_text()
     for page in DOCS.rglob("*.md"):
         assert f" {page.relative_to(DOCS)}\n" in nav
+
+
+# The tests that the manual names
+
+FOLDERS = [ROOT / folder for folder in ("benchmarks", "docs", "examples", "fuzz", "tests")]
+PAGES = [*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in folder.rglob("*.md"))]
+SPAN = re.compile(r"`([^`\n]+)`")
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    """A page names files, and functions by their whole name or by its beginning and ``_...``."""
+    sources = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    functions = "\n".join(re.findall(r"def (test_\w+)\(", sources))
+    for page in PAGES:
+        for span in SPAN.findall(page.read_text()):
+            where = f"{page.relative_to(ROOT)} names {span}"
+            if re.fullmatch(r"(tests|core|adapters|asgi|hub|cli|docs)/[\w/]+\.py", span):
+                assert (ROOT / span).exists() or (ROOT / "tests" / span).exists(), where
+            elif re.fullmatch(r"test_\w+\.py", span):
+                raise AssertionError(f"{where} without its folder")
+            elif match := re.fullmatch(r"(test_\w+?)(_\.\.\.)?", span):
+                end = "_" if match[2] else "$"
+                assert re.search(rf"^{match[1]}{end}", functions, re.MULTILINE), where

@@ -8,6 +8,8 @@ import inspect
 import re
 import sys
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +17,9 @@ from typing import Any
 import pytest
 
 import wsframe.handshake  # noqa: F401  # an attribute of wsframe, so
+from tests.support.paths import DOCS
 
-PAGE = (Path(__file__).parents[2] / "docs" / "migrating.md").read_text()
+PAGE = (DOCS / "migrating.md").read_text()
 NAME = re.compile(r"(?P<path>[\w.]+)(?:\((?P<parameter>\w+)=\))?")
 
 
@@ -73,9 +76,12 @@ def check(span: str, places: list[Any]) -> None:
 
 
 CORE = ["wsframe"]
-SECTIONS: dict[str, tuple[list[object], list[object]]] = {
+Places = Callable[[], list[object]]
+# Where the names of each section's two columns are looked up
+SECTIONS: dict[str, tuple[Places, Places]] = {
     "From websockets on asyncio": (
-        modules(
+        partial(
+            modules,
             "websockets.asyncio.client",
             "websockets.asyncio.router",
             "websockets.asyncio.server",
@@ -87,24 +93,32 @@ SECTIONS: dict[str, tuple[list[object], list[object]]] = {
             ws="ServerConnection",
             server="Server",
         ),
-        modules("wsframe.aio", "wsframe", "builtins", ws="WebSocket", server="Server"),
+        partial(modules, "wsframe.aio", "wsframe", "builtins", ws="WebSocket", server="Server"),
     ),
     "From websockets on threads": (
-        modules("websockets.sync.client", "websockets.sync.server", ws="ServerConnection", server="Server"),
-        modules("wsframe.sync", "wsframe", ws="WebSocket", server="Server"),
+        partial(
+            modules,
+            "websockets.sync.client",
+            "websockets.sync.server",
+            ws="ServerConnection",
+            server="Server",
+        ),
+        partial(modules, "wsframe.sync", "wsframe", ws="WebSocket", server="Server"),
     ),
     "From the legacy websockets": (
-        modules(
+        partial(
+            modules,
             "websockets.legacy.client",
             "websockets.legacy.server",
             "websockets.legacy.protocol",
             "websockets.legacy.exceptions",
             ws="WebSocketServerProtocol",
         ),
-        modules("wsframe.aio", "wsframe", ws="WebSocket"),
+        partial(modules, "wsframe.aio", "wsframe", ws="WebSocket"),
     ),
     "From the sans-IO layer of websockets": (
-        modules(
+        partial(
+            modules,
             "websockets.client",
             "websockets.server",
             "websockets.protocol",
@@ -112,9 +126,9 @@ SECTIONS: dict[str, tuple[list[object], list[object]]] = {
             "websockets.frames",
             "websockets.extensions.permessage_deflate",
         ),
-        modules(*CORE),
+        partial(modules, *CORE),
     ),
-    "From wsproto": (modules("wsproto", "wsproto.connection"), modules(*CORE)),
+    "From wsproto": (partial(modules, "wsproto", "wsproto.connection"), partial(modules, *CORE)),
 }
 
 
@@ -125,9 +139,14 @@ def rows(section: str) -> list[tuple[str, str]]:
     return found  # type: ignore[return-value]
 
 
+def skip_without_library(section: str) -> None:
+    pytest.importorskip("wsproto" if section == "From wsproto" else "websockets")
+
+
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_name_is_there(section: str) -> None:
-    theirs, ours = SECTIONS[section]
+    skip_without_library(section)
+    theirs, ours = (find() for find in SECTIONS[section])
     for left, right in rows(section):
         for text, places in (left, theirs), (right, ours):
             same = left if text == "the same" else text
@@ -144,6 +163,8 @@ def test_every_section_with_a_table_is_looked_up() -> None:
 @pytest.mark.parametrize("span", ["connect(unknown=)", "ws.unknown", "unknown", "ConnectionClosed.unknown"])
 def test_a_name_that_is_not_there_is_told(span: str) -> None:
     for section in "From websockets on asyncio", "From websockets on threads":
-        for places in SECTIONS[section]:
+        skip_without_library(section)
+        for find in SECTIONS[section]:
+            places = find()
             with pytest.raises(AssertionError):
                 check(span, places)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import signal
-import socket
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from tests.support.paths import DOCS
+from tests.support.ports import reserved_port
+from tests.support.programs import command, programs
 from wsframe.sync import connect
 
-DOCS = Path(__file__).parents[2] / "docs"
-SERVERS = re.findall(r"```python\n(.*?)```", (DOCS / "server.md").read_text(), re.DOTALL)
+SERVERS = programs(DOCS / "server.md")
 
 
 def test_there_are_servers() -> None:
@@ -23,11 +21,9 @@ def test_there_are_servers() -> None:
 
 @pytest.mark.parametrize("number", range(len(SERVERS)))
 def test_a_server_serves_and_ends_when_it_is_told(number: int) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
     assert SERVERS[number].count("8001") == 1
-    source = SERVERS[number].replace('"localhost", 8001', f'"127.0.0.1", {port}')
-    with subprocess.Popen([sys.executable, "-W", "error", "-c", source]) as process:
+    source = SERVERS[number].replace('"localhost", 8001', '"127.0.0.1", 8001')
+    with reserved_port() as port, subprocess.Popen(command(source, port)) as process:
         try:
             with connect_as_soon_as_it_listens(port, process) as websocket:
                 websocket.send("x")

@@ -23,16 +23,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 from tests.load.server import allow_many_files
+from tests.support.paths import ROOT
 from tests.support.redis_server import RedisServer, redis_server
 from wsframe import compiled
 from wsframe.aio import WebSocket, connect, serve
 from wsframe.hub import Hub
 
-ROOT = Path(__file__).parents[2]
 TOPIC = "load"
 SIZE = 100  # octets of a message
 AT_ONCE = 100  # messages that are published at a time, and clients that connect

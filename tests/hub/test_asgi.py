@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.adapters import TIMEOUT
+from tests.support.extras import CLI, needs
 from wsframe.sync import connect
 
-pytestmark = pytest.mark.usefixtures("leaks")
-TIMEOUT = 60
+pytestmark = [
+    pytest.mark.usefixtures("leaks"),
+    needs("uvicorn", "starlette", "channels", "django"),
+]
 
 APPLICATION = """
 import contextlib
@@ -69,8 +73,12 @@ app = Starlette(routes=routes, lifespan=lifespan)
 
 @pytest.mark.parametrize(
     "server",
-    [["wsframe", "asgi"], ["uvicorn", "--ws", "wsframe.asgi:WebSocketProtocol"]],
-    ids=["wsframe asgi", "uvicorn"],
+    [
+        pytest.param(["wsframe", "asgi"], id="wsframe asgi", marks=needs(*CLI)),
+        pytest.param(
+            ["uvicorn", "--ws", "wsframe.asgi:WebSocketProtocol"], id="uvicorn", marks=needs("click")
+        ),
+    ],
 )
 def test_starlette_and_channels_share_a_hub(server: list[str], tmp_path: Path) -> None:
     (tmp_path / "application.py").write_text(APPLICATION)

@@ -8,20 +8,24 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
+
+pytest.importorskip("redis", reason="redis-py is not installed")
+
 from redis.crc import key_slot
 
 from tests.support.adapters import TIMEOUT, asynchronous
 from tests.support.hub_site import received, settled, site
-from tests.support.redis_server import REDIS_SERVER, RedisServer, needs_redis, redis_cluster
+from tests.support.redis_server import MISSING, RedisServer, needs_redis, redis_cluster
+from tests.support.tiers import full
 from wsframe.hub import Hub, Pattern
 
-pytestmark = pytest.mark.usefixtures("leaks")
+pytestmark = [pytest.mark.usefixtures("leaks"), full]
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[list[RedisServer]]:
-    if REDIS_SERVER is None:
-        pytest.skip("redis-server is not installed (Debian: redis-server)")
+    if MISSING:
+        pytest.skip(MISSING)
     with redis_cluster() as nodes:
         yield nodes
 

@@ -12,20 +12,24 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trustme
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from redis import Redis, ResponseError
 
 from tests.support.adapters import MIB, TIMEOUT, Peer, asynchronous, request
 from tests.support.hub_site import received, settled, site
-from tests.support.redis_server import needs_redis, redis_server
+from tests.support.paths import ROOT
+from tests.support.redis_server import needs_redis, needs_redis_py, redis_server
+from tests.support.tiers import full
 from wsframe import LocalProtocolError
 from wsframe.aio import WebSocket, connect
 from wsframe.hub import Hub, Pattern, websocket_of
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 pytestmark = pytest.mark.usefixtures("leaks")
 
@@ -36,23 +40,26 @@ def url(request: pytest.FixtureRequest) -> str | None:
     return None if request.param == "process" else request.getfixturevalue("redis").url
 
 
-async def in_thread(function, *args):
-    return await asyncio.wait_for(asyncio.to_thread(function, *args), TIMEOUT)
+async def in_thread(function, *args, **kwargs):
+    return await asyncio.wait_for(asyncio.to_thread(function, *args, **kwargs), TIMEOUT)
 
 
-def open_peer(port: int) -> Peer:
-    """Open a client that reads when it is told to, and has little room for what comes before."""
+def open_peer(port: int, *octets: bytes, receive_buffer: int | None = None) -> Peer:
+    """Connect a client, up to the 101. It sends these bytes in the same packet as its request."""
     sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    if receive_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     sock.connect(("127.0.0.1", port))
     peer = Peer(sock, is_client=True)
-    peer.send(request())
-    peer.read_head()
+    peer.send(request(), *octets)
+    assert peer.read_head().startswith(b"HTTP/1.1 101 "), peer.head
     return peer
 
 
 def subscriptions(url: str) -> tuple[list[bytes], int]:
     """Return the channels and the number of patterns that anybody is subscribed to."""
+    from redis import Redis
+
     with Redis.from_url(url) as client:
         return sorted(client.pubsub_channels()), client.pubsub_numpat()
 
@@ -121,17 +128,18 @@ async def test_a_topic_that_looks_like_a_pattern_is_none(url):
 
 
 @asynchronous
-async def test_messages_come_in_the_order_of_the_calls(url):
+async def test_messages_come_in_the_order_of_the_calls(url, size):
     async with site() as here, Hub(url) as hub, Hub(url) as second:
         (one, one_client), (two, two_client) = await here.open(2)
         await hub.subscribe(one, "a", Pattern("?"))
         await hub.subscribe(two, Pattern("[ab]"))
-        numbers = [str(number) for number in range(400)]
+        numbers = [str(number) for number in range(size(100, 400))]
+        first_half = numbers[: len(numbers) // 2]
         receiving = asyncio.gather(
-            *(received(client, *numbers, *numbers[:200]) for client in (one_client, two_client))
+            *(received(client, *numbers, *first_half) for client in (one_client, two_client))
         )
         await asyncio.gather(*(hub.publish("ab"[int(number) % 2], number) for number in numbers))
-        for number in numbers[:200]:
+        for number in first_half:
             await hub.publish("b", number)
         assert await receiving == [True, True]
         if url is not None:
@@ -172,7 +180,7 @@ async def test_a_slow_client_holds_up_nobody(url, slow, caplog):
         site(close_timeout=TIMEOUT, ping_interval=None) as here,
         Hub(url, max_buffered=2 * MIB, slow=slow) as hub,
     ):
-        peer = await in_thread(open_peer, here.port)
+        peer = await in_thread(open_peer, here.port, receive_buffer=4096)
         lazy = await here.websockets.get()
         [(quick, client)] = await here.open(max_message_size=None)
         await hub.subscribe(lazy, "film")
@@ -333,10 +341,10 @@ async def test_many_come_and_go_at_the_same_time(redis):
 
 
 @asynchronous
-async def test_the_last_one_leaves_while_another_one_joins(redis):
+async def test_the_last_one_leaves_while_another_one_joins(redis, size):
     async with site() as here, Hub(redis.url) as hub:
         (one, one_client), (two, two_client) = await here.open(2)
-        for number in range(100):
+        for number in range(size(20, 100)):
             await hub.subscribe(one, "news")
             joining = asyncio.create_task(hub.subscribe(two, "news"))
             await hub.unsubscribe(one, "news")
@@ -552,6 +560,7 @@ async def test_what_was_to_be_published_when_redis_went_away(caplog):
             assert cancelled.cancelled()
 
 
+@full
 @needs_redis
 @asynchronous
 async def test_a_redis_that_hangs_is_noticed(caplog):
@@ -583,6 +592,7 @@ def pings(admin: Redis) -> int:
     return admin.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"]
 
 
+@full
 @needs_redis
 def test_a_redis_that_is_quiet_is_not_taken_for_dead():
     async def main(redis):
@@ -609,6 +619,7 @@ def test_a_redis_that_is_quiet_is_not_taken_for_dead():
 WRITES_AT_ONCE = (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
 
 
+@full
 @needs_redis
 @pytest.mark.skipif(WRITES_AT_ONCE, reason="asyncio's writelines() never pauses in this version of Python")
 @asynchronous
@@ -705,6 +716,7 @@ async def test_a_message_that_breaks_something_does_not_end_the_subscriptions(re
         caplog.clear()
 
 
+@needs_redis_py
 @asynchronous
 async def test_what_is_no_redis_is_not_taken_for_one():
     connections = 0
@@ -749,6 +761,7 @@ async def false_redis(answers: Callable[[bytes], bytes | None]) -> AsyncIterator
         yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
+@needs_redis_py
 @pytest.mark.parametrize(
     "nonsense",
     [b"*x\r\n", b"*0\r\n", b"*2\r\n$7\r\nmessage\r\n$1\r\na\r\n", b"*1\r\n" * 3000],
@@ -776,6 +789,7 @@ async def test_what_is_not_understood_is_a_connection_lost(nonsense, caplog):
         caplog.clear()
 
 
+@needs_redis_py
 @asynchronous
 async def test_a_hub_does_not_open_on_what_is_not_understood():
     async with false_redis(lambda octets: b"*x\r\n" * octets.count(b"INFO\r\n$7")) as url:
@@ -783,6 +797,7 @@ async def test_a_hub_does_not_open_on_what_is_not_understood():
             await Hub(url).__aenter__()
 
 
+@needs_redis_py
 @asynchronous
 async def test_a_redis_that_drops_connections_is_not_run_down(monkeypatch, caplog):
     caplog.set_level(logging.INFO, "wsframe.hub")
@@ -847,6 +862,7 @@ async def test_redis_cuts_the_connections(caplog):
             caplog.clear()
 
 
+@needs_redis_py
 @asynchronous
 async def test_a_member_is_one_from_the_last_answer_on():
     """The last member leaves, and another one comes, before Redis has answered."""
@@ -990,6 +1006,7 @@ async def test_who_comes_when_another_one_was_just_refused_is_told_too():
             assert hub._rooms._rooms == {}
 
 
+@full
 @needs_redis
 @asynchronous
 async def test_what_was_refused_when_redis_came_back_is_asked_for_again(caplog):
@@ -1018,9 +1035,12 @@ async def test_what_was_refused_when_redis_came_back_is_asked_for_again(caplog):
             caplog.clear()
 
 
+@full
 @needs_redis
 @asynchronous
 async def test_what_redis_was_too_busy_to_unsubscribe_it_is_asked_again():
+    from redis import ResponseError
+
     with redis_server(options=("--lua-time-limit", "1")) as redis, redis.client() as admin:
         async with site() as here, Hub(f"{redis.url}?health_check_interval=1") as hub:
             [(websocket, client)] = await here.open()
@@ -1042,6 +1062,8 @@ async def test_what_redis_was_too_busy_to_unsubscribe_it_is_asked_again():
 
 
 def is_busy(admin: Redis) -> bool:
+    from redis import ResponseError
+
     try:
         admin.ping()
     except ResponseError as error:
@@ -1078,6 +1100,7 @@ async def test_a_subscribe_that_is_given_up_undoes_no_other():
 # What is refused
 
 
+@needs_redis_py
 def test_a_hub_says_what_it_wants():
     for wrong in "http://localhost", "localhost:6379", "unix://", "redis://localhost?colour=red", "":
         with pytest.raises(
@@ -1208,7 +1231,10 @@ octets = st.sampled_from(list("abc-^]\\[*?é€\n\0"))
 
 
 @needs_redis
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=3 * settings.default.max_examples // 2,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     glob=st.lists(octets, max_size=8).map("".join), topics=st.lists(st.lists(octets, max_size=5).map("".join))
 )
@@ -1291,10 +1317,9 @@ async def test_the_websocket_of_a_scope():
 # Under load
 
 
+@full
 @needs_redis
 def test_the_load_program_finds_all_well():
     command = [sys.executable, "-m", "tests.hub.load", "--quick"]
-    run = subprocess.run(
-        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=TIMEOUT
-    )
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT)
     assert (run.returncode, run.stderr, run.stdout.splitlines()[-1]) == (0, "", "well")

@@ -13,19 +13,21 @@ from typing import Any
 import pytest
 
 from tests.support.adapters import LOOPS, TIMEOUT, TLS, LoopThread, Peer, request
+from tests.support.extras import is_installed
+from tests.support.tiers import full
 
-uvicorn = pytest.importorskip("uvicorn")
+try:
+    import uvicorn
+except ImportError:  # this is a plugin of every test: only those of uvicorn are skipped
+    uvicorn = None
 
 OURS = "wsframe.asgi:WebSocketProtocol"
-HTTP = ["h11"]
-try:
-    import httptools  # noqa: F401
-except ImportError:
-    pass
-else:
-    HTTP.append("httptools")
-# uvicorn's HTTP parser, and the event loop
+HTTP = ["httptools", "h11"] if is_installed("httptools") else ["h11"]
+# uvicorn's HTTP parser, and the event loop. In the quick tier, the first place stands for all.
 PLACES = [f"{http}-{loop}" for http in HTTP for loop in LOOPS]
+places = [pytest.param(place, marks=() if place == PLACES[0] else full) for place in PLACES]
+# For a test whose result depends on the parser, each parser has a place in the quick tier.
+parsers = [pytest.param(place, marks=full if place.endswith("-uvloop") else ()) for place in PLACES]
 
 App = Callable[[Any, Any, Any], Awaitable[Any]]
 
@@ -181,14 +183,14 @@ def site_at(place: str, app: Any = None, **settings: Any) -> Iterator[Site]:
         site.close()
 
 
-@pytest.fixture(params=PLACES, scope="module")
+@pytest.fixture(params=places, scope="module")
 def place(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(params=sorted({PLACES[0], PLACES[-1]}))
+@pytest.fixture(params=places[:: max(len(places) - 1, 1)])
 def corner(request: pytest.FixtureRequest) -> str:
-    """For what parsers and loops cannot change: each of them once."""
+    """The first place and the last one, for a test whose result no parser and no loop can change."""
     return request.param
 
 
@@ -203,6 +205,12 @@ def site(running: Site, leaks: None) -> Iterator[Site]:
     """uvicorn as it comes; nothing of a test is left on it."""
     yield running
     running.settle()
+
+
+def close(peer: Peer, code: int = 1000) -> None:
+    """Close the connection as its client, and check that the server answers with the same code."""
+    peer.send(peer.close(code))
+    assert peer.read_close() == (code, "")
 
 
 def parsed(response: bytes) -> tuple[int, dict[str, str], bytes]:

@@ -3,7 +3,7 @@
     $ uvicorn channels_witness:application --ws wsframe.asgi:WebSocketProtocol
 
 When a connection is over for the application, a line of JSON on stdout says what it has received there. Of
-http://localhost:8000/tasks one gets the tasks that are left. tests/django_chat.py reads both.
+http://localhost:8000/tasks one gets the tasks that are left. tests/support/django_chat.py reads both.
 """
 
 from __future__ import annotations

@@ -22,10 +22,11 @@ from urllib.parse import urlencode
 from urllib.request import HTTPCookieProcessor, build_opener, urlopen
 
 from tests.support.adapters import TIMEOUT, Peer, request
+from tests.support.paths import EXAMPLES
 from wsframe import sync
 
 HERE = Path(__file__).parent
-EXAMPLE = HERE.parents[1] / "examples/django_chat"
+EXAMPLE = EXAMPLES / "django_chat"
 
 
 class Site:

@@ -5,32 +5,40 @@
         redis.kill()       # kill -9
         redis.restart()    # on the same port
 
-A test that uses it is marked with ``needs_redis``, or asks for the fixture ``redis``.
+A test that uses it is marked with ``needs_redis``, or asks for the fixture ``redis``. A test of a hub over a
+false Redis is marked with ``needs_redis_py``.
 """
 
 from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import trustme
 
+from tests.support.extras import is_installed, needs
+from tests.support.ports import reserved_port
+
 if TYPE_CHECKING:
     from redis import Redis
 
 REDIS_SERVER = shutil.which("redis-server")
-needs_redis = pytest.mark.skipif(
-    REDIS_SERVER is None, reason="redis-server is not installed (Debian: redis-server)"
-)
+if REDIS_SERVER is None:
+    MISSING = "redis-server is not installed (Debian: redis-server)"
+elif not is_installed("redis"):
+    MISSING = "redis-py is not installed"
+else:
+    MISSING = ""
+needs_redis = pytest.mark.skipif(bool(MISSING), reason=MISSING)
+needs_redis_py = needs("redis")
 TIMEOUT = 60
 
 
@@ -39,7 +47,7 @@ class RedisServer:
 
     Args:
         folder: where it keeps its files.
-        unix: whether it listens on a Unix socket, not on a port.
+        port: the port on which it listens; 0 for a Unix socket in its folder.
         tls: the authority that certifies it; the URL says whom to trust.
         options: more of its options, ``["--requirepass", "x"]``.
     """
@@ -47,15 +55,15 @@ class RedisServer:
     def __init__(
         self,
         folder: Path,
+        port: int,
         *,
-        unix: bool = False,
         tls: trustme.CA | None = None,
         options: tuple[str, ...] = (),
     ) -> None:
         self.folder = folder
-        self.port = 0 if unix else free_port()
+        self.port = port
         self._options = [*("--bind", "127.0.0.1", "--dir", str(folder), "--save", ""), *options]
-        if unix:
+        if port == 0:
             self.url = f"unix://{folder}/redis.sock"
             self._options += ["--port", "0", "--unixsocket", f"{folder}/redis.sock"]
         elif tls is not None:
@@ -127,8 +135,11 @@ def redis_server(
     *, unix: bool = False, tls: trustme.CA | None = None, options: tuple[str, ...] = ()
 ) -> Iterator[RedisServer]:
     """Run a redis-server."""
-    with tempfile.TemporaryDirectory() as folder:
-        server = RedisServer(Path(folder), unix=unix, tls=tls, options=options)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        nullcontext(0) if unix else reserved_port() as port,
+    ):
+        server = RedisServer(Path(folder), port, tls=tls, options=options)
         try:
             yield server
         finally:
@@ -141,7 +152,7 @@ def redis_cluster(size: int = 3, *, has_replica: bool = False) -> Iterator[list[
     with ExitStack() as stack:
         nodes = []
         for _ in range(size + has_replica):
-            bus = ("--cluster-port", str(free_port()))
+            bus = ("--cluster-port", str(stack.enter_context(reserved_port())))
             options = ("--cluster-enabled", "yes", *bus, "--cluster-require-full-coverage", "no")
             patience = ("--cluster-node-timeout", "1000")  # milliseconds
             nodes.append(stack.enter_context(redis_server(options=options + patience)))
@@ -168,15 +179,10 @@ def redis_cluster(size: int = 3, *, has_replica: bool = False) -> Iterator[list[
         yield nodes
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def redis() -> Iterator[RedisServer]:
     """A redis-server that the tests of a module share."""
-    if REDIS_SERVER is None:
-        pytest.skip("redis-server is not installed (Debian: redis-server)")
+    if MISSING:
+        pytest.skip(MISSING)
     with redis_server() as server:
         yield server
