@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from tests.support.adapters import MIB, TIMEOUT, close_payload, fill, loop_names, opened
+from tests.support.adapters import MIB, TIMEOUT, close_payload, fill, opened
 from wsframe import ConnectionClosed, LocalProtocolError, Opcode, State
 
 pytestmark = pytest.mark.usefixtures("leaks")
@@ -461,10 +461,10 @@ def test_what_was_sent_is_read_before_the_close(adapter, role, maybe_tls, spawn)
         sending.exception(TIMEOUT)
 
 
-@pytest.mark.parametrize("adapter", loop_names, indirect=True)  # sync sends and receives in one thread
-def test_a_slow_reader_reads_all_that_was_sent_before_the_close(adapter, maybe_tls, spawn):
+def test_a_slow_reader_reads_all_that_was_sent_before_the_close(aio_adapter, maybe_tls, spawn):
+    """On sync, one thread sends and receives."""
     # So little fits into its buffer that the event loop, TLS and the system all hold something.
-    with opened(adapter, "server", maybe_tls, receive_buffer=4096) as (websocket, peer):
+    with opened(aio_adapter, "server", maybe_tls, receive_buffer=4096) as (websocket, peer):
         sending = spawn(lambda: [websocket.send(bytes(MIB)) for _ in range(8)])
         assert not wait([sending], 0.1).done
         receiving = spawn(websocket.recv)

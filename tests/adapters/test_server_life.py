@@ -23,13 +23,12 @@ import pytest
 
 from tests.support.adapters import (
     TIMEOUT,
-    AioAdapter,
     Peer,
     SyncAdapter,
     asynchronous,
     close_payload,
-    loop_names,
     needs_ipv6,
+    open_peer,
     request,
 )
 from wsframe import (
@@ -85,13 +84,6 @@ def held():
     held = Held()
     yield held
     held.may_end.set()
-
-
-@pytest.fixture(params=loop_names)
-def aio_adapter(request, leaks):
-    adapter = AioAdapter(request.param)
-    yield adapter
-    adapter.close()
 
 
 # Whom it lets in
@@ -230,6 +222,10 @@ def test_clients_that_say_nothing_do_not_fill_a_server(aio_adapter, held):
 # Who is there
 
 
+def states(adapter, server) -> set[State]:
+    return adapter.call(lambda: {websocket.state for websocket in server.connections})
+
+
 def test_connections_are_the_open_ones(adapter, held, tls):
     answered, may_answer = threading.Event(), threading.Event()
 
@@ -249,7 +245,7 @@ def test_connections_are_the_open_ones(adapter, held, tls):
             # From when the client knows that it is open...
             peers.append(running.open())
             assert len(server.connections) == number
-        assert {websocket.state for websocket in server.connections} == {State.OPEN}
+        assert states(adapter, server) == {State.OPEN}
         websockets = [held.next() for _ in peers]
         if adapter.name == "sync":
             slow = running.connect()
@@ -286,7 +282,7 @@ def test_connections_can_be_iterated_over_while_they_change(adapter, held):
         for websocket in running.server.connections:
             seen += 1
             peers.append(running.open())
-            assert websocket.state is State.OPEN
+            assert adapter.call(getattr, websocket, "state") is State.OPEN
         assert seen == 3
         assert len(running.server.connections) == 6
         held.may_end.set()
@@ -410,7 +406,7 @@ def test_handlers_that_close_the_server_do_not_wait_for_each_other(adapter, spaw
         await running.server.close(1012, "restart")
         ended.put(websocket)
 
-    with serving(adapter, blocking, handle, close_timeout=None) as running:
+    with adapter.serve(native(adapter, blocking, handle), close_timeout=None) as running:
         peers = [running.open() for _ in range(count)]
         idle = running.open()
         for peer in peers:
@@ -431,16 +427,9 @@ def test_handlers_that_close_the_server_do_not_wait_for_each_other(adapter, spaw
             closing.result(TIMEOUT)
 
 
-@contextmanager
-def serving(adapter, blocking, asynchronous, **options):
-    """Serve with a handler that is made for the adapter: on asyncio it does not run in a thread."""
-    if adapter.name == "sync":
-        with adapter.serve(blocking, **options) as running:
-            yield running
-        return
-    with adapter.serve(None, **options) as running:
-        running.server._handler = asynchronous
-        yield running
+def native(adapter, blocking, asynchronous):
+    """Return the handler that is made for the adapter: on asyncio it does not run in a thread."""
+    return blocking if adapter.name == "sync" else asynchronous
 
 
 def test_closing_twice_waits_twice(adapter, held, spawn):
@@ -472,8 +461,13 @@ def test_the_shorter_grace_time_holds(adapter, spawn):
         assert peer.next_frame() is None  # one Close is enough
 
 
+@pytest.mark.parametrize(
+    ("close_timeout", "options"),
+    [(None, {"grace": 0.1}), (0.1, {})],
+    ids=["after the grace time", "after the close_timeout"],
+)
 @asynchronous
-async def test_handlers_are_cancelled_after_the_grace_time():
+async def test_a_handler_that_is_late_is_cancelled(close_timeout, options):
     cancelled = []
 
     async def handler(websocket):
@@ -483,9 +477,9 @@ async def test_handlers_are_cancelled_after_the_grace_time():
             cancelled.append(websocket)
             raise
 
-    async with aio.serve(handler, "127.0.0.1", 0, close_timeout=None) as server:
+    async with aio.serve(handler, "127.0.0.1", 0, close_timeout=close_timeout) as server:
         websocket = await aio.connect(f"ws://localhost:{server.port}/")
-        await server.close(grace=0.1)
+        await server.close(**options)
         assert len(cancelled) == 1
         await websocket.close()
 
@@ -595,7 +589,8 @@ def test_200_connections_are_closed_cleanly_while_messages_are_under_way(adapter
             *(count_messages(running.server.port, number, under_way.release) for number in range(COUNT))
         )
 
-    with serving(adapter, flood.blocking, flood.asynchronous, deflate=None) as running:
+    handler = native(adapter, flood.blocking, flood.asynchronous)
+    with adapter.serve(handler, deflate=None) as running:
         counting = spawn(asyncio.run, clients())
         for _ in range(COUNT):
             assert under_way.acquire(timeout=TIMEOUT)
@@ -849,21 +844,13 @@ def test_the_example_ends_well(number):
 
 
 def test_the_example_is_told_twice_to_end():
-    with example("127.0.0.1", "0") as (process, port), connected(port) as peer:
+    with example("127.0.0.1", "0") as (process, port), open_peer(port) as peer:
         process.send_signal(signal.SIGTERM)
         assert process.stderr.readline() == "closing 1 connections\n"
         assert peer.next_frame().opcode == Opcode.CLOSE
         # It would wait for the answer now.
         process.send_signal(signal.SIGTERM)
         assert process.wait(TIMEOUT) == -signal.SIGTERM
-
-
-@contextmanager
-def connected(port: int):
-    with Peer(socket.create_connection(("127.0.0.1", port)), is_client=True) as peer:
-        peer.send(request())
-        assert peer.read_head().startswith(b"HTTP/1.1 101 ")
-        yield peer
 
 
 @pytest.mark.parametrize("family", ["tcp", "unix"])

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from tests.support.adapters import TIMEOUT, AioAdapter, close_payload, loop_names, opened, request
+from tests.support.adapters import TIMEOUT, close_payload, opened, request
 from wsframe import ConnectionClosed, HandshakeRejected, LocalProtocolError, Opcode, Response, State
 from wsframe.aio import serve as aio_serve
 from wsframe.sync import serve as sync_serve
@@ -62,20 +62,15 @@ def test_process_request_accepts(adapter):
     assert requests[1].headers.get("X-A") == "b"
 
 
-@pytest.mark.parametrize("loop", loop_names)
-def test_process_request_may_be_asynchronous(leaks, loop):
+def test_process_request_may_be_asynchronous(aio_adapter):
     async def process(request):
         return Response(403, body=b"later") if request.path == "/no" else None
 
-    adapter = AioAdapter(loop)
-    try:
-        with adapter.serve(process_request=process) as running:
-            assert rejected(adapter, running.uri + "no").body == b"later"
-            with adapter.connect(running.uri) as websocket:
-                websocket.send("yes")
-                assert websocket.recv() == "yes"
-    finally:
-        adapter.close()
+    with aio_adapter.serve(process_request=process) as running:
+        assert rejected(aio_adapter, running.uri + "no").body == b"later"
+        with aio_adapter.connect(running.uri) as websocket:
+            websocket.send("yes")
+            assert websocket.recv() == "yes"
 
 
 @pytest.mark.parametrize(
@@ -250,7 +245,8 @@ def test_connections(adapter):
         for _ in peers:
             started.get(timeout=TIMEOUT)
         assert len(running.server.connections) == 3
-        assert {websocket.state for websocket in running.server.connections} == {State.OPEN}
+        states = adapter.call(lambda: {websocket.state for websocket in running.server.connections})
+        assert states == {State.OPEN}
         may_end.set()
         for peer in peers:
             peer.send(peer.close())
@@ -366,38 +362,30 @@ def test_the_peer_never_answers_our_close(adapter, role, maybe_tls, octets):
         assert peer.read_close() == (3000, "")
 
 
+def close_during_a_flood(websocket, peer, octets, spawn) -> None:
+    """Close while the peer sends these bytes again and again, and does not read."""
+
+    def flood() -> None:
+        while True:
+            peer.send(octets)
+
+    flooding = spawn(flood)
+    websocket.close()
+    assert websocket.close_code == 1006
+    # It may wait for us to read for as long as its system thinks that we are there.
+    with suppress(OSError):
+        peer.sock.shutdown(socket.SHUT_RDWR)
+    assert isinstance(flooding.exception(TIMEOUT), OSError)
+
+
 def test_the_peer_floods_and_never_answers_our_close(adapter, role, maybe_tls, spawn):
     with opened(adapter, role, maybe_tls, close_timeout=0.2) as (websocket, peer):
-        octets = b"".join(peer.text("more") for _ in range(1000))
-
-        def flood() -> None:
-            while True:
-                peer.send(octets)
-
-        flooding = spawn(flood)
-        websocket.close()
-        assert websocket.close_code == 1006
-        # It may wait for us to read for as long as its system thinks that we are there.
-        with suppress(OSError):
-            peer.sock.shutdown(socket.SHUT_RDWR)
-        assert isinstance(flooding.exception(TIMEOUT), OSError)
+        close_during_a_flood(websocket, peer, peer.text("more") * 1000, spawn)
 
 
 def test_the_peer_pings_and_never_reads(adapter, role, spawn):
     with opened(adapter, role, close_timeout=0.2) as (websocket, peer):
-        octets = b"".join(peer.encode(Opcode.PING, b"x" * 125) for _ in range(1000))
-
-        def flood() -> None:
-            while True:
-                peer.send(octets)
-
-        flooding = spawn(flood)
-        websocket.close()
-        assert websocket.close_code == 1006
-        # It may wait for us to read for as long as its system thinks that we are there.
-        with suppress(OSError):
-            peer.sock.shutdown(socket.SHUT_RDWR)
-        assert isinstance(flooding.exception(TIMEOUT), OSError)
+        close_during_a_flood(websocket, peer, peer.encode(Opcode.PING, b"x" * 125) * 1000, spawn)
 
 
 def test_the_peer_breaks_the_protocol_and_stays(adapter, role, maybe_tls, spawn):
