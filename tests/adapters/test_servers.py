@@ -6,11 +6,10 @@ import os
 import queue
 import socket
 import threading
-from contextlib import suppress
 
 import pytest
 
-from tests.support.adapters import TIMEOUT, close_payload, opened, request
+from tests.support.adapters import TIMEOUT, close_payload, request
 from wsframe import ConnectionClosed, HandshakeRejected, LocalProtocolError, Opcode, Response, State
 from wsframe.aio import serve as aio_serve
 from wsframe.sync import serve as sync_serve
@@ -347,54 +346,6 @@ def test_a_server_cuts_who_was_refused_and_stays(adapter):
         peer.send(request("Content-Length: 1"))
         assert peer.read_all().startswith(b"HTTP/1.1 400 ")
         running.close()
-
-
-# Closing takes too long
-
-
-@pytest.mark.parametrize("octets", [b"", b"\x81"], ids=["silence", "half a frame"])
-def test_the_peer_never_answers_our_close(adapter, role, maybe_tls, octets):
-    with opened(adapter, role, maybe_tls, close_timeout=0.2) as (websocket, peer):
-        peer.send(octets)
-        websocket.close(3000)
-        assert websocket.state is State.CLOSED
-        assert websocket.close_code == 1006
-        assert peer.read_close() == (3000, "")
-
-
-def close_during_a_flood(websocket, peer, octets, spawn) -> None:
-    """Close while the peer sends these bytes again and again, and does not read."""
-
-    def flood() -> None:
-        while True:
-            peer.send(octets)
-
-    flooding = spawn(flood)
-    websocket.close()
-    assert websocket.close_code == 1006
-    # It may wait for us to read for as long as its system thinks that we are there.
-    with suppress(OSError):
-        peer.sock.shutdown(socket.SHUT_RDWR)
-    assert isinstance(flooding.exception(TIMEOUT), OSError)
-
-
-def test_the_peer_floods_and_never_answers_our_close(adapter, role, maybe_tls, spawn):
-    with opened(adapter, role, maybe_tls, close_timeout=0.2) as (websocket, peer):
-        close_during_a_flood(websocket, peer, peer.text("more") * 1000, spawn)
-
-
-def test_the_peer_pings_and_never_reads(adapter, role, spawn):
-    with opened(adapter, role, close_timeout=0.2) as (websocket, peer):
-        close_during_a_flood(websocket, peer, peer.encode(Opcode.PING, b"x" * 125) * 1000, spawn)
-
-
-def test_the_peer_breaks_the_protocol_and_stays(adapter, role, maybe_tls, spawn):
-    with opened(adapter, role, maybe_tls, close_timeout=0.2) as (websocket, peer):
-        receiving = spawn(websocket.recv)
-        peer.send(peer.violation)
-        assert peer.read_close()[0] == 1002
-        assert receiving.exception(TIMEOUT).code == 1002
-        websocket.wait_closed()
 
 
 def test_many_connections_leave_nothing_behind(adapter):

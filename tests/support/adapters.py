@@ -34,6 +34,7 @@ from tests.support.peers import (
     request,
     response,
 )
+from tests.support.tiers import full
 from wsframe import ConnectionClosed
 
 # Modules of other folders import these names from here.
@@ -55,6 +56,8 @@ __all__ = [
     "asynchronous",
     "close_payload",
     "connect_peer",
+    "each_role",
+    "each_role_and_transport",
     "fill",
     "in_thread",
     "key_of",
@@ -312,3 +315,19 @@ def pair(adapter: SyncAdapter | AioAdapter, role: str) -> Iterator[tuple[Any, Pe
     """A WebSocket, on a client and on a server, and its peer."""
     with opened(adapter, role) as pair:
         yield pair
+
+
+# For what depends on the role or on TLS, but hardly on both: in the quick tier, two pairs stand for the four.
+each_role_and_transport = pytest.mark.parametrize(
+    ("role", "maybe_tls"),
+    [
+        ("client", "tls"),
+        ("server", "tcp"),
+        pytest.param("client", "tcp", marks=full),
+        pytest.param("server", "tls", marks=full),
+    ],
+    indirect=True,
+)
+
+# For what does not depend on the role: in the quick tier, a server stands for both.
+each_role = pytest.mark.parametrize("role", ["server", pytest.param("client", marks=full)], indirect=True)
