@@ -31,6 +31,7 @@ from tests.support.adapters import (
     open_peer,
     request,
 )
+from tests.support.cases import case
 from wsframe import (
     ConnectionClosed,
     FrameDecoder,
@@ -146,22 +147,22 @@ def test_origins_may_be_patterns(adapter):
             assert rejected(adapter, running.uri, origin=origin).status == 403
 
 
-@pytest.mark.parametrize("serve", [aio.serve, sync.serve])
-@pytest.mark.parametrize(
-    ("options", "error", "problem"),
-    [
-        ({"port": 0, "origins": ["https://example.com/"]}, ValueError, "origin must be like"),
-        ({"port": 0, "origins": re.compile("x")}, TypeError, "must be a list"),
-        ({"port": 0, "max_connections": 0}, ValueError, "max_connections must be 1 or more, not 0"),
-        ({"host": []}, ValueError, "nothing to listen on"),
-        ({"unix": []}, ValueError, "nothing to listen on"),
-        ({"sock": []}, ValueError, "nothing to listen on"),
-        ({"unix": "x", "reuse_port": True}, ValueError, "reuse_port goes with host and port"),
-    ],
-)
-def test_options_that_make_no_sense(serve, options, error, problem):
-    with pytest.raises(error, match=problem):
-        serve(print, **options)
+SENSELESS_OPTIONS = [
+    ({"port": 0, "origins": ["https://example.com/"]}, ValueError, "origin must be like"),
+    ({"port": 0, "origins": re.compile("x")}, TypeError, "must be a list"),
+    ({"port": 0, "max_connections": 0}, ValueError, "max_connections must be 1 or more, not 0"),
+    ({"host": []}, ValueError, "nothing to listen on"),
+    ({"unix": []}, ValueError, "nothing to listen on"),
+    ({"sock": []}, ValueError, "nothing to listen on"),
+    ({"unix": "x", "reuse_port": True}, ValueError, "reuse_port goes with host and port"),
+]
+
+
+@pytest.mark.parametrize("serve", [aio.serve, sync.serve], ids=["aio", "sync"])
+def test_options_that_make_no_sense(serve):
+    for options, error, problem in SENSELESS_OPTIONS:
+        with case(options), pytest.raises(error, match=problem):
+            serve(print, **options)
 
 
 # How many it lets in

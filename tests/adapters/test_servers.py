@@ -1,4 +1,4 @@
-"""What both adapters promise of servers and of opening: requests, refusals, handlers, timeouts, the end."""
+"""Servers, through both adapters: requests, refusals, options, handlers, and the end of a server."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from tests.support.adapters import TIMEOUT, close_payload, request
+from tests.support.cases import case
 from wsframe import ConnectionClosed, HandshakeRejected, LocalProtocolError, Opcode, Response, State
 from wsframe.aio import serve as aio_serve
 from wsframe.sync import serve as sync_serve
@@ -27,22 +28,22 @@ def rejected(adapter, uri, **options) -> Response:
 # Requests
 
 
-@pytest.mark.parametrize(
-    ("response", "status", "body"),
-    [
-        (Response(200, [("Content-Type", "text/html")], b"<p>page</p>"), 200, b"<p>page</p>"),
-        (Response(404), 404, b""),
-        (Response(503, [("Retry-After", "1")], b"full"), 503, b"full"),
-        (Response(401, body=b"x" * 65536), 401, b"x" * 65536),
-    ],
-    ids=lambda value: str(value.status) if isinstance(value, Response) else None,
-)
-def test_process_request_refuses(adapter, maybe_tls, response, status, body):
+REFUSALS = [
+    Response(200, [("Content-Type", "text/html")], b"<p>page</p>"),
+    Response(404),
+    Response(503, [("Retry-After", "1")], b"full"),
+    Response(401, body=b"x" * 65536),
+]
+
+
+def test_process_request_refuses(adapter, maybe_tls):
     server, client = maybe_tls or (None, None)
     with adapter.serve(process_request=lambda request: response, ssl=server) as running:
-        answer = rejected(adapter, running.uri, ssl=client)
-        assert (answer.status, answer.body) == (status, body)
-        assert set(response.headers) <= {(name.title(), value) for name, value in answer.headers}
+        for response in REFUSALS:
+            with case(response.status):
+                answer = rejected(adapter, running.uri, ssl=client)
+                assert (answer.status, answer.body) == (response.status, response.body)
+                assert set(response.headers) <= {(name.title(), value) for name, value in answer.headers}
 
 
 def test_process_request_accepts(adapter):
@@ -72,32 +73,31 @@ def test_process_request_may_be_asynchronous(aio_adapter):
             assert websocket.recv() == "yes"
 
 
-@pytest.mark.parametrize(
-    "wrong", [ValueError("secret"), "text", Response(101, [("Upgrade", "x")]), Response(99)]
-)
-def test_process_request_fails(adapter, caplog, wrong):
+def test_process_request_fails(adapter, caplog):
     def process(request):
         if isinstance(wrong, Exception):
             raise wrong
         return wrong
 
     with adapter.serve(process_request=process) as running:
-        answer = rejected(adapter, running.uri)
-    assert answer.status == 500
-    assert b"secret" not in answer.body
-    (record,) = caplog.get_records("call")
-    assert record.name == f"wsframe.{adapter.name}"
-    assert record.exc_info
-    caplog.clear()
+        for wrong in (ValueError("secret"), "text", Response(101, [("Upgrade", "x")]), Response(99)):
+            with case(repr(wrong)):
+                answer = rejected(adapter, running.uri)
+                assert answer.status == 500
+                assert b"secret" not in answer.body
+                (record,) = caplog.get_records("call")
+                assert record.name == f"wsframe.{adapter.name}"
+                assert record.exc_info
+                caplog.clear()
 
 
-@pytest.mark.parametrize("process", [None, lambda request: None, lambda request: Response(101)])
-def test_a_plain_get(adapter, process):
-    with adapter.serve(process_request=process) as running, running.connect() as peer:
-        peer.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        answer = peer.read_all()
-        assert answer.startswith(b"HTTP/1.1 426 ")
-        assert b"\r\nSec-WebSocket-Version: 13\r\n" in answer
+def test_a_plain_get(adapter):
+    for process in (None, lambda request: None, lambda request: Response(101)):
+        with adapter.serve(process_request=process) as running, running.connect() as peer:
+            peer.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = peer.read_all()
+            assert answer.startswith(b"HTTP/1.1 426 "), process
+            assert b"\r\nSec-WebSocket-Version: 13\r\n" in answer, process
 
 
 def test_a_page_beside_the_socket(adapter):
@@ -113,67 +113,63 @@ def test_a_page_beside_the_socket(adapter):
             assert websocket.recv() == "x"
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs", "chosen"),
-    [((), (), None), (("a", "b"), ("b", "a"), "a"), (("a",), ("b",), None), (("a",), (), None)],
-)
-def test_subprotocols(adapter, ours, theirs, chosen):
+def test_subprotocols(adapter):
     subprotocols = queue.SimpleQueue()
-    with adapter.serve(lambda ws: subprotocols.put(ws.subprotocol), subprotocols=ours) as running:
-        with adapter.connect(running.uri, subprotocols=theirs) as websocket:
-            assert websocket.subprotocol == chosen
-        assert subprotocols.get(timeout=TIMEOUT) == chosen
+    for ours, theirs, chosen in [
+        ((), (), None),
+        (("a", "b"), ("b", "a"), "a"),
+        (("a",), ("b",), None),
+        (("a",), (), None),
+    ]:
+        with (
+            case(f"{ours} of the server, {theirs} of the client"),
+            adapter.serve(lambda ws: subprotocols.put(ws.subprotocol), subprotocols=ours) as running,
+        ):
+            with adapter.connect(running.uri, subprotocols=theirs) as websocket:
+                assert websocket.subprotocol == chosen
+            assert subprotocols.get(timeout=TIMEOUT) == chosen
 
 
-@pytest.mark.parametrize(
-    ("origins", "origin", "status"),
-    [
+def test_origins(adapter):
+    for origins, origin, status in [
         (None, "https://evil.example", 101),
         (["https://good.example"], "https://good.example", 101),
         (["https://good.example"], "https://evil.example", 403),
         (["https://good.example"], None, 403),
         (["https://good.example", None], None, 101),
-    ],
-)
-def test_origins(adapter, origins, origin, status):
-    with adapter.serve(origins=origins) as running:
-        if status == 101:
-            with adapter.connect(running.uri, origin=origin) as websocket:
-                assert websocket.response.status == 101
-        else:
-            assert rejected(adapter, running.uri, origin=origin).status == status
+    ]:
+        with case(f"{origin} with {origins}"), adapter.serve(origins=origins) as running:
+            if status == 101:
+                with adapter.connect(running.uri, origin=origin) as websocket:
+                    assert websocket.response.status == 101
+            else:
+                assert rejected(adapter, running.uri, origin=origin).status == status
 
 
-@pytest.mark.parametrize("serve", [aio_serve, sync_serve])
-@pytest.mark.parametrize(
-    ("options", "error"),
-    [
+@pytest.mark.parametrize("serve", [aio_serve, sync_serve], ids=["aio", "sync"])
+def test_wrong_options_of_serve(serve):
+    for options, error in [
         ({}, ValueError),
         ({"port": 0, "unix": "x"}, ValueError),
         ({"port": 0, "origins": "https://example.com"}, TypeError),
         ({"port": 0, "subprotocols": ["a", "a"]}, LocalProtocolError),
         ({"port": 0, "subprotocols": "a"}, TypeError),
-    ],
-)
-def test_wrong_options_of_serve(serve, options, error):
-    with pytest.raises(error):
-        serve(print, **options)
+    ]:
+        with case(options), pytest.raises(error):
+            serve(print, **options)
 
 
-@pytest.mark.parametrize(
-    ("options", "error"),
-    [
+def test_wrong_options_of_connect(adapter):
+    for options, error in [
         ({"uri": "http://localhost/"}, ValueError),
         ({"ssl": True}, ValueError),
         ({"server_hostname": "x"}, ValueError),
         ({"subprotocols": ["a b"]}, LocalProtocolError),
         ({"additional_headers": {"Host": "x"}}, LocalProtocolError),
         ({"additional_headers": {"X": "a\r\nY: b"}}, LocalProtocolError),
-    ],
-)
-def test_wrong_options_of_connect(adapter, options, error):
-    with pytest.raises(error):
-        adapter.connect(**{"uri": "ws://localhost:1/"} | options)
+    ]:
+        with case(options), pytest.raises(error):
+            adapter.connect(**{"uri": "ws://localhost:1/"} | options)
 
 
 # Where it listens
