@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import wait
@@ -157,3 +158,21 @@ def test_a_flood_of_pings_is_answered_as_the_peer_reads(pair, spawn):
     assert [pong.payload[0] for pong in pongs] == [*range(256)] * (count + 1)
     sending.result(TIMEOUT)
     assert receiving.result(TIMEOUT) == "done"
+
+
+def test_the_buffered_amount(aio_adapter, role):
+    with opened(aio_adapter, role, receive_buffer=4096, ping_interval=None) as (websocket, peer):
+        assert websocket.buffered_amount == 0
+
+        async def send():
+            sending = asyncio.create_task(websocket.websocket.send(bytes(8 * MIB)))
+            await asyncio.sleep(0)
+            return sending, websocket.buffered_amount
+
+        sending, waiting = aio_adapter.call(send)
+        # The system takes a few MiB at once.
+        assert MIB < waiting <= 8 * MIB + 14
+        assert len(peer.next_frame().payload) == 8 * MIB
+        aio_adapter.call(lambda: sending)
+        assert websocket.buffered_amount < 65536
+        peer.send(peer.close())

@@ -18,11 +18,13 @@ import pytest
 import trustme
 
 from tests.support.adapters import MIB, TIMEOUT
+from tests.support.tiers import full
 from wsframe import ConnectionClosed, Response
 from wsframe.sync import connect
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 pytestmark = [
+    full,
     pytest.mark.usefixtures("leaks"),
     pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian: nginx-light)"),
 ]
