@@ -185,7 +185,7 @@ def test_a_refusal_is_read_although_the_client_is_sending(adapter, maybe_tls):
 
 
 def test_a_client_that_says_nothing_more(adapter):
-    with adapter.serve(open_timeout=0.2) as running:
+    with adapter.serve(open_timeout=0.1) as running:
         peers = [running.connect() for _ in range(3)]
         for peer, octets in zip(peers, (b"", b"GET / HT", request()[:-1]), strict=True):
             peer.send(octets)
@@ -196,7 +196,7 @@ def test_a_client_that_says_nothing_more(adapter):
 
 
 def test_a_client_that_is_slow(adapter):
-    with adapter.serve(open_timeout=0.2) as running:
+    with adapter.serve(open_timeout=0.1) as running:
         with running.connect() as peer:
             peer.send(b"GET / HTTP/1.1\r\nX: ")
             trickle(peer)
@@ -204,7 +204,7 @@ def test_a_client_that_is_slow(adapter):
 
 
 def test_a_client_that_says_nothing_in_tls(adapter, tls):
-    with adapter.serve(open_timeout=0.2, ssl=tls.server) as running, running.connect() as peer:
+    with adapter.serve(open_timeout=0.1, ssl=tls.server) as running, running.connect() as peer:
         assert peer.read_all() == b""
 
 
@@ -293,7 +293,7 @@ def test_frames_in_the_same_packet_as_the_response(adapter, listener, spawn):
 
 @pytest.mark.parametrize("octets", [b"", b"HTTP/1.1 101 Switching Protocols\r\nX: "])
 def test_a_server_that_says_nothing_more(adapter, listener, spawn, octets):
-    connecting = spawn(adapter.connect, listener.uri, open_timeout=0.2)
+    connecting = spawn(adapter.connect, listener.uri, open_timeout=0.1)
     with listener.accept() as peer:
         peer.read_head()
         peer.send(octets)
@@ -302,7 +302,7 @@ def test_a_server_that_says_nothing_more(adapter, listener, spawn, octets):
 
 
 def test_a_server_that_is_slow(adapter, listener, spawn):
-    connecting = spawn(adapter.connect, listener.uri, open_timeout=0.2)
+    connecting = spawn(adapter.connect, listener.uri, open_timeout=0.1)
     with listener.accept() as peer:
         peer.read_head()
         peer.send(b"HTTP/1.1 101 Switching Protocols\r\nX: ")
@@ -311,7 +311,7 @@ def test_a_server_that_is_slow(adapter, listener, spawn):
 
 
 def test_a_server_that_says_nothing_in_tls(adapter, listener, spawn, tls):
-    connecting = spawn(adapter.connect, listener.uri.replace("ws", "wss"), ssl=tls.client, open_timeout=0.2)
+    connecting = spawn(adapter.connect, listener.uri.replace("ws", "wss"), ssl=tls.client, open_timeout=0.1)
     with listener.accept() as peer:
         assert isinstance(connecting.exception(TIMEOUT), TimeoutError)
         assert peer.read_all() != b"", "there was no ClientHello"

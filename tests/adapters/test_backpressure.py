@@ -40,6 +40,7 @@ def receive(adapter, websocket, count) -> list[str | bytes]:
     return adapter.call(receive_all)
 
 
+@each_role
 @pytest.mark.parametrize(
     "length",
     [
@@ -80,6 +81,7 @@ def test_a_peer_that_floods_with_pings_and_reads_no_pongs(adapter, role, spawn):
         peer.send(peer.close())
 
 
+@each_role
 @pytest.mark.parametrize(
     "length", [pytest.param(100, id="100 bytes", marks=full), pytest.param(60_000, id="60,000 bytes")]
 )
@@ -118,6 +120,7 @@ def test_a_handler_that_floods_and_a_peer_that_sleeps(adapter, role, spawn, leng
         peer.send(peer.close())
 
 
+@each_role
 def test_who_does_not_receive_is_not_flooded(pair, spawn):
     websocket, peer = pair
     message = peer.encode(Opcode.BINARY, bytes(65536))
@@ -129,6 +132,7 @@ def test_who_does_not_receive_is_not_flooded(pair, spawn):
     sending.result(TIMEOUT)
 
 
+@each_role
 def test_who_sends_waits_for_the_peer_to_read(pair, spawn):
     websocket, peer = pair
     sent = []

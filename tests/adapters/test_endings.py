@@ -262,7 +262,7 @@ def test_a_slow_reader_reads_all_that_was_sent_before_the_close(aio_adapter, may
 @each_role_and_transport
 @pytest.mark.parametrize("octets", [b"", b"\x81"], ids=["silence", "half a frame"])
 def test_the_peer_never_answers_our_close(adapter, role, maybe_tls, octets):
-    with opened(adapter, role, maybe_tls, close_timeout=0.2) as (websocket, peer):
+    with opened(adapter, role, maybe_tls, close_timeout=0.1) as (websocket, peer):
         peer.send(octets)
         websocket.close(3000)
         assert websocket.state is State.CLOSED
@@ -288,18 +288,18 @@ def close_during_a_flood(websocket, peer, octets, spawn) -> None:
 
 @each_role_and_transport
 def test_the_peer_floods_and_never_answers_our_close(adapter, role, maybe_tls, spawn):
-    with opened(adapter, role, maybe_tls, close_timeout=0.2) as (websocket, peer):
+    with opened(adapter, role, maybe_tls, close_timeout=0.1) as (websocket, peer):
         close_during_a_flood(websocket, peer, peer.text("more") * 1000, spawn)
 
 
 def test_the_peer_pings_and_never_reads(adapter, role, spawn):
-    with opened(adapter, role, close_timeout=0.2) as (websocket, peer):
+    with opened(adapter, role, close_timeout=0.1) as (websocket, peer):
         close_during_a_flood(websocket, peer, peer.encode(Opcode.PING, b"x" * 125) * 1000, spawn)
 
 
 @each_role_and_transport
 def test_the_peer_breaks_the_protocol_and_stays(adapter, role, maybe_tls, spawn):
-    with opened(adapter, role, maybe_tls, close_timeout=0.2) as (websocket, peer):
+    with opened(adapter, role, maybe_tls, close_timeout=0.1) as (websocket, peer):
         receiving = spawn(websocket.recv)
         peer.send(peer.violation)
         assert peer.read_close()[0] == 1002

@@ -328,7 +328,7 @@ def test_a_server_waits_for_its_handlers(adapter, spawn):
 
 def test_a_server_cuts_who_does_not_answer(adapter, maybe_tls):
     server, client = maybe_tls or (None, None)
-    with adapter.serve(close_timeout=0.2, ssl=server) as running, running.open(tls=client) as peer:
+    with adapter.serve(close_timeout=0.1, ssl=server) as running, running.open(tls=client) as peer:
         peer.send(peer.text("the handler runs"))
         assert peer.read_text() == "the handler runs"
         running.close()
@@ -338,7 +338,7 @@ def test_a_server_cuts_who_does_not_answer(adapter, maybe_tls):
 
 
 def test_a_server_cuts_who_was_refused_and_stays(adapter):
-    with adapter.serve(close_timeout=0.2) as running, running.connect() as peer:
+    with adapter.serve(close_timeout=0.1) as running, running.connect() as peer:
         peer.send(request("Content-Length: 1"))
         assert peer.read_all().startswith(b"HTTP/1.1 400 ")
         running.close()

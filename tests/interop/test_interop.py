@@ -474,8 +474,11 @@ class AioClient:
         self.loop.run(self.ws.send(message))
 
     def send_fragments(self, *pieces: str) -> None:
-        send_fragments(self.ws._connection, list(pieces))
-        self.loop.loop.call_soon_threadsafe(self.ws.start)
+        async def send() -> None:
+            send_fragments(self.ws._connection, list(pieces))
+            self.ws.start()
+
+        self.loop.run(send())
 
     def recv(self) -> str | bytes:
         return self.loop.run(self.ws.recv())
@@ -484,8 +487,11 @@ class AioClient:
         assert self.loop.run(self.ws.ping()) > 0
 
     def close(self, code: int, reason: str) -> tuple[int | None, str | None]:
-        self.loop.run(self.ws.close(code, reason))
-        return self.ws.close_code, self.ws.close_reason
+        async def close() -> tuple[int | None, str | None]:
+            await self.ws.close(code, reason)
+            return self.ws.close_code, self.ws.close_reason
+
+        return self.loop.run(close())
 
     def ended(self) -> tuple[int | None, str | None]:
         with pytest.raises(ConnectionClosed) as closed:
