@@ -159,7 +159,7 @@ def test_messages_do_not_answer_a_ping(adapter, role, spawn):
 @each_role
 def test_a_long_frame_holds_up_the_pong(adapter, role, spawn, size):
     """A Pong cannot come in the middle of a frame: a slow peer that sends one is given the time."""
-    with opened(adapter, role, ping_interval=0.02, ping_timeout=0.1) as (websocket, peer):
+    with opened(adapter, role, ping_interval=0.02, ping_timeout=0.2) as (websocket, peer):
         receiving = spawn(websocket.recv)
         message = bytes(size(60, 100))
         octets = peer.encode(Opcode.BINARY, message)
@@ -185,11 +185,11 @@ def test_a_frame_that_does_not_go_on_does_not(adapter, role, spawn):
 
 @each_role
 def test_who_comes_back_late_to_recv_finds_the_pong(adapter, role):
-    with opened(adapter, role, ping_interval=0.05, ping_timeout=0.05) as (websocket, peer):
+    with opened(adapter, role, ping_interval=0.05, ping_timeout=0.3) as (websocket, peer):
         with pytest.raises(TimeoutError):
             websocket.recv(timeout=0.07)  # the ping was sent, and is not answered yet
         peer.send(pong(peer, next_ping(peer)), peer.text("a"))
-        time.sleep(0.1)  # busy with something else
+        time.sleep(0.35)  # busy with something else
         if adapter.name == "sync":
             assert websocket.recv() == "a"
             assert websocket.latency is not None
@@ -214,7 +214,7 @@ def test_pings_are_sent_while_nobody_receives(aio_adapter, role):
 @each_role
 def test_a_peer_whose_pong_waits_behind_its_messages_is_not_given_up(aio_adapter, role):
     """Nobody receives them, which is not the peer's fault."""
-    with opened(aio_adapter, role, ping_interval=0.05, ping_timeout=0.1) as (websocket, peer):
+    with opened(aio_adapter, role, ping_interval=0.05, ping_timeout=0.2) as (websocket, peer):
         payload = next_ping(peer)
         peer.send(*[peer.text(str(number)) for number in range(40)], pong(peer, payload))
         assert is_quiet(peer, 0.5)
@@ -250,7 +250,7 @@ def test_a_peer_that_does_not_read_is_given_up(aio_adapter, role, spawn):
 
 @each_role
 def test_a_busy_loop_finds_the_pong(aio_adapter, role):
-    with opened(aio_adapter, role, ping_interval=0.05, ping_timeout=0.1) as (websocket, peer):
+    with opened(aio_adapter, role, ping_interval=0.05, ping_timeout=0.2) as (websocket, peer):
         payload = next_ping(peer)
 
         def be_busy():
