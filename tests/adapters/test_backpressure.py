@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("leaks")
 @contextmanager
 def at_most(octets: int) -> Iterator[None]:
     """Check how much memory Python takes meanwhile. What the system holds is not counted."""
+    tracemalloc = pytest.importorskip("tracemalloc", reason="PyPy has no tracemalloc")
     tracemalloc.start()
     try:
         tracemalloc.reset_peak()

@@ -14,11 +14,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 
 import pytest
-import trustme
 
 import wsframe.aio.client
 import wsframe.sync.client
-from tests.support.adapters import TIMEOUT, Listener, Peer, SyncAdapter, asynchronous, key_of, response
+from tests.support.adapters import (
+    TIMEOUT,
+    Listener,
+    Peer,
+    SyncAdapter,
+    asynchronous,
+    key_of,
+    new_authority,
+    response,
+)
 from tests.support.cases import case
 from wsframe import HandshakeRejected, Opcode, Response, State
 from wsframe.aio import connect, serve
@@ -97,7 +105,7 @@ def test_where_a_redirect_leads_to(adapter):
 
 
 def test_a_redirect_to_tls_is_followed(adapter, monkeypatch, tmp_path):
-    authority = trustme.CA()
+    authority = new_authority()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(server)
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
@@ -230,7 +238,7 @@ def test_open_timeout_is_for_all_redirects_together(adapter):
 
 
 def test_a_redirect_leaves_the_name_of_the_certificate(adapter):
-    authority = trustme.CA()
+    authority = new_authority()
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(client)
     first, second = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -573,12 +581,12 @@ class Certificates:
     """A server's contexts whose certificates are wrong, and a client's that trusts who issued them."""
 
     def __init__(self) -> None:
-        authority = trustme.CA()
+        authority = new_authority()
         self.client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         authority.configure_trust(self.client)
         then = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
         certificates = {
-            "untrusted": trustme.CA().issue_cert("localhost"),
+            "untrusted": new_authority().issue_cert("localhost"),
             "another name": authority.issue_cert("other.example"),
             "expired": authority.issue_cert("localhost", not_before=then, not_after=then.replace(year=2021)),
         }

@@ -29,7 +29,6 @@ from typing import Any, NamedTuple, TypeVar
 import aiohttp
 import aiohttp.web
 import pytest
-import trustme
 import websocket
 import websockets
 import wsproto
@@ -40,6 +39,7 @@ from websockets.extensions.permessage_deflate import (
 )
 from wsproto.extensions import PerMessageDeflate
 
+from tests.support.adapters import new_authority
 from tests.support.cases import case
 from tests.support.tiers import full
 from wsframe import (
@@ -95,7 +95,7 @@ def tls(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     directory = tmp_path_factory.mktemp("tls")
     if request.param == "tcp":
         return TLS(None, None, directory)
-    authority = trustme.CA()
+    authority = new_authority()
     certificate = authority.issue_cert("localhost")
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     certificate.configure_cert(server)

@@ -7,7 +7,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -241,10 +241,14 @@ class TLS(NamedTuple):
     client: ssl.SSLContext
 
 
+def new_authority() -> Any:
+    """Return a new authority that issues certificates; skip the test where trustme is missing."""
+    return pytest.importorskip("trustme", reason="trustme is not installed").CA()
+
+
 @pytest.fixture(scope="session")
 def tls() -> TLS:
-    trustme = pytest.importorskip("trustme", reason="trustme is not installed")
-    authority = trustme.CA()
+    authority = new_authority()
     tls = TLS(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     authority.issue_cert("localhost", "127.0.0.1").configure_cert(tls.server)
     authority.configure_trust(tls.client)
