@@ -22,7 +22,7 @@ from tests.support.adapters import (
     request,
     response,
 )
-from tests.support.cases import case
+from tests.support.core import case
 from wsframe import ConnectionClosed, Opcode, State
 from wsframe.aio import connect, serve
 
@@ -231,7 +231,7 @@ async def test_a_handler_closes_the_server():
 @asynchronous
 async def test_a_server_closes_while_a_client_connects():
     for turns in range(1, 8):
-        with case(f"{turns} turns"):
+        with case(turns=turns):
             await close_while_a_client_connects(turns)
 
 
@@ -383,7 +383,7 @@ async def test_cancelling_connect_leaves_nothing_behind(tls):
             await connecting
 
     for turns in range(12):
-        with Listener() as listener, case(f"{turns} turns"):
+        with Listener() as listener, case(turns=turns):
             await cancel(listener.uri, turns)
             await cancel(listener.uri.replace("ws:", "wss:"), turns, ssl=tls.client)
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from tests.support.adapters import KEY, MIB, TIMEOUT, key_of, request, response
-from tests.support.cases import case
+from tests.support.core import case
 from wsframe import HandshakeRejected, Opcode
 from wsframe.handshake import accept_key
 
@@ -90,7 +90,7 @@ def test_a_million_empty_fragments(adapter, maybe_tls, spawn):
 def test_a_length_that_is_too_large(adapter, maybe_tls):
     with adapter.serve(ssl=maybe_tls and maybe_tls.server) as running:
         for length, code in [(2**63 - 1, 1009), (2**63, 1002), (2**64 - 1, 1002), (MIB + 1, 1009)]:
-            with case(f"a length of {length}"), running.open(tls=maybe_tls and maybe_tls.client) as peer:
+            with case(length=length), running.open(tls=maybe_tls and maybe_tls.client) as peer:
                 # Only the header is sent: that is enough.
                 peer.send(b"\x82\xff" + length.to_bytes(8, "big") + bytes(4))
                 assert peer.read_close()[0] == code
@@ -107,7 +107,7 @@ def test_a_head_that_is_too_large(adapter, maybe_tls):
     }
     with adapter.serve(ssl=maybe_tls and maybe_tls.server) as running:
         for name, octets in heads.items():
-            with case(name):
+            with case(head=name):
                 with running.connect(maybe_tls and maybe_tls.client) as peer:
                     peer.send(octets)
                     assert status(peer) == 431
@@ -148,7 +148,7 @@ WRONG_HANDSHAKES = [
 def test_a_handshake_that_is_wrong(adapter):
     with adapter.serve() as running:
         for octets, expected in WRONG_HANDSHAKES:
-            with case(octets):
+            with case(octets=octets):
                 with running.connect() as peer:
                     peer.send(octets)
                     assert status(peer) == expected
@@ -169,7 +169,7 @@ UNUSUAL_HANDSHAKES = [
 def test_a_handshake_that_is_unusual(adapter):
     with adapter.serve() as running:
         for octets in UNUSUAL_HANDSHAKES:
-            with case(octets), running.connect() as peer:
+            with case(octets=octets), running.connect() as peer:
                 peer.send(octets)
                 assert peer.read_head().startswith(b"HTTP/1.1 101 "), peer.head
                 assert f"Sec-WebSocket-Accept: {accept_key(KEY)}".encode() in peer.head
@@ -190,7 +190,7 @@ def test_a_client_that_says_nothing_more(adapter):
         for peer, octets in zip(peers, (b"", b"GET / HT", request()[:-1]), strict=True):
             peer.send(octets)
         for peer, name in zip(peers, ("nothing", "a line", "a head"), strict=True):
-            with case(f"it says {name}"), peer:
+            with case(said=name), peer:
                 assert peer.read_all() == b""
         check_that_it_runs(running)
 
@@ -229,7 +229,7 @@ def test_a_client_that_does_not_trust_the_server(adapter, tls):
 def test_a_client_that_goes(adapter):
     with adapter.serve() as running:
         for octets in (b"", request(), request() + b"\x81"):
-            with case(octets):
+            with case(octets=octets):
                 with running.connect() as peer:
                     peer.send(octets)
                     peer.reset()
@@ -270,7 +270,7 @@ WRONG_ANSWERS = [
 
 def test_a_server_that_answers_wrongly(adapter, listener, spawn):
     for octets, reason in WRONG_ANSWERS:
-        with case(f"{reason!r} is expected"):
+        with case(expected=reason):
             answering = spawn(answer, listener, octets)
             with pytest.raises(HandshakeRejected, match=reason):
                 adapter.connect(listener.uri)

@@ -27,7 +27,7 @@ from tests.support.adapters import (
     new_authority,
     response,
 )
-from tests.support.cases import case
+from tests.support.core import case
 from wsframe import HandshakeRejected, Opcode, Response, State
 from wsframe.aio import connect, serve
 
@@ -77,7 +77,7 @@ def test_a_redirect_is_followed(adapter):
 
     with adapter.serve(process_request=process) as running:
         for status in (301, 302, 303, 307, 308):
-            with case(status), adapter.connect(running.uri) as websocket:
+            with case(status=status), adapter.connect(running.uri) as websocket:
                 assert websocket.path == "/there?room=1"
                 assert websocket.response.status == 101
                 websocket.send("Hello!")
@@ -99,7 +99,7 @@ def test_where_a_redirect_leads_to(adapter):
             "HTTP://localhost:{}/b#c": "/b",
         }.items():
             requests = []
-            with case(location):
+            with case(location=location):
                 adapter.connect(f"{running.uri}a/").close()
                 assert [request.path for request in requests] == ["/a/", path]
 
@@ -208,7 +208,7 @@ def test_a_redirect_that_leads_nowhere(adapter):
 
     with adapter.serve(process_request=process) as running:
         for headers, options, message in LEADING_NOWHERE:
-            with case(f"{headers} with {options}"):
+            with case(headers=headers, options=options):
                 error = refusal(adapter, running.uri, **options)
                 assert message in str(error)
                 assert error.response.status == 302
@@ -422,7 +422,7 @@ REFUSALS = [
 
 def test_a_proxy_that_refuses(adapter, spawn):
     for octets, problem, status in REFUSALS:
-        with case(octets):
+        with case(octets=octets):
             asked, message, error = answered(adapter, spawn, octets)
             assert asked.split(b"\r\n")[0] == b"CONNECT nowhere.invalid:99 HTTP/1.1"
             assert b"\r\nProxy-Authorization: Basic dXNlcjpzZWNyZXQ=" in asked
@@ -465,7 +465,7 @@ def test_a_socks_proxy_that_refuses(adapter, listener, spawn):
 
     proxy = f"127.0.0.1:{listener.port}"
     for octets, error, problem in SOCKS_REFUSALS:
-        with case(octets):
+        with case(octets=octets):
             answering = spawn(answer, octets)
             with pytest.raises(error) as caught:
                 adapter.connect("ws://localhost:9/", proxy=f"socks5h://user:secret@{proxy}")
@@ -534,7 +534,7 @@ WRONG_OPTIONS = [
 
 def test_wrong_options(adapter):
     for options, error in WRONG_OPTIONS:
-        with case(options):
+        with case(options=options):
             with pytest.raises(error) as caught:
                 adapter.connect("ws://localhost:1/", **options)
             assert "sec" not in str(caught.value)
@@ -663,7 +663,7 @@ def test_a_server_that_refuses(adapter):
     with adapter.serve(process_request=lambda _: refused) as running:
         place = f"localhost:{running.server.port}"
         for refused, problem in REFUSALS_OF_SERVERS:
-            with case(problem):
+            with case(problem=problem):
                 error = refusal(adapter, running.uri)
                 assert str(error) == f"opening handshake with {place} failed: server answered with {problem}"
                 assert (error.response.status, error.response.body) == (refused.status, refused.body)
@@ -690,7 +690,7 @@ def test_a_server_that_speaks_something_else(adapter, listener, spawn):
                 peer.read_all()
 
     for octets, problem in SOMETHING_ELSE:
-        with case(octets):
+        with case(octets=octets):
             answering = spawn(answer, octets)
             message = failure(adapter, listener.uri, HandshakeRejected)
             answering.result(TIMEOUT)

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from tests.support.adapters import MIB, TIMEOUT, close_payload, each_role_and_transport, opened
-from tests.support.cases import case
+from tests.support.core import case
 from wsframe import ConnectionClosed, LocalProtocolError, Opcode, State
 
 pytestmark = pytest.mark.usefixtures("leaks")
@@ -37,7 +37,7 @@ def end_of(websocket) -> tuple[int, str, bool]:
 
 def test_the_peer_closes(adapter, role, spawn):
     for code, reason in [(1000, ""), (3000, "bye"), (1001, "é" * 61), (None, "")]:
-        with case((code, reason)), opened(adapter, role) as (websocket, peer):
+        with case(code=code, reason=reason), opened(adapter, role) as (websocket, peer):
             assert websocket.state is State.OPEN
             assert (websocket.close_code, websocket.close_reason) == (None, None)
             ending = spawn(end_of, websocket)
@@ -61,7 +61,7 @@ def test_the_peer_saw_a_violation(pair, spawn):
 
 def test_we_close(adapter, role, spawn):
     for code, reason, payload in [(1000, "", b"\x03\xe8"), (3000, "bye", b"\x0b\xb8bye"), (1005, "", b"")]:
-        with case(code), opened(adapter, role) as (websocket, peer):
+        with case(code=code), opened(adapter, role) as (websocket, peer):
             closing = spawn(websocket.close, code, reason)
             frame = peer.next_frame()
             assert (frame.opcode, frame.payload) == (Opcode.CLOSE, payload)
@@ -89,7 +89,7 @@ WRONG_CLOSES = [
 def test_a_close_that_cannot_be_sent_changes_nothing(pair):
     websocket, peer = pair
     for code, reason, error in WRONG_CLOSES:
-        with case((code, reason)):
+        with case(code=code, reason=reason):
             peer.send(peer.text("kept"))
             with pytest.raises(error):
                 websocket.close(code, reason)

@@ -14,7 +14,7 @@ import pytest
 import wsframe.aio
 import wsframe.sync
 from tests.support.adapters import MIB, TIMEOUT, each_role, each_role_and_transport, opened
-from tests.support.cases import case
+from tests.support.core import case
 from wsframe import ConnectionClosed, Opcode, State
 
 NEVER = 1000
@@ -270,7 +270,7 @@ def test_a_busy_loop_finds_the_pong(aio_adapter, role):
 @pytest.mark.parametrize("package", [wsframe.aio, wsframe.sync], ids=["aio", "sync"])
 def test_wrong_options_are_told(package):
     for options in ({"ping_interval": 0}, {"ping_timeout": -1}):
-        with case(options):
+        with case(options=options):
             with pytest.raises(ValueError, match="must be positive"):
                 package.connect("ws://localhost/", **options)
             with pytest.raises(ValueError, match="must be positive"):

@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from tests.support.adapters import MIB, TIMEOUT, opened
-from tests.support.cases import case
+from tests.support.core import case
 from wsframe import ConnectionClosed, LocalProtocolError, Opcode, State
 
 pytestmark = pytest.mark.usefixtures("leaks")
@@ -36,7 +36,7 @@ MESSAGES = [
 def test_messages_come_back(adapter, maybe_tls):
     with adapter.serve(ssl=maybe_tls and maybe_tls.server) as running:
         for message, expected in MESSAGES:
-            with case(f"{type(message).__name__} of length {len(message)}"):
+            with case(message=message, length=len(message)):
                 with adapter.connect(running.uri, ssl=maybe_tls and maybe_tls.client) as websocket:
                     websocket.send(message)
                     received = websocket.recv()
@@ -54,7 +54,7 @@ def test_what_cannot_be_sent_changes_nothing(pair):
         ({"a": "b"}, TypeError),
         ("\ud800", LocalProtocolError),
     ]:
-        with case(repr(message)):
+        with case(message=message):
             with pytest.raises(error):
                 websocket.send(message)
             websocket.send("next")
@@ -96,7 +96,7 @@ def test_recv_without_time_takes_what_has_come(pair):
 
 def test_iteration_ends(adapter, role):
     for code in (1000, 1001, None):
-        with case(code), opened(adapter, role) as (websocket, peer):
+        with case(code=code), opened(adapter, role) as (websocket, peer):
             peer.send(peer.text("a"), peer.text("b"), peer.close(code))
             peer.end()
             assert list(websocket) == ["a", "b"]
@@ -106,7 +106,7 @@ def test_iteration_ends(adapter, role):
 
 def test_iteration_raises(adapter, role):
     for code in (1002, 1008, 1011, 3000, 4999):
-        with case(code), opened(adapter, role) as (websocket, peer):
+        with case(code=code), opened(adapter, role) as (websocket, peer):
             peer.send(peer.text("a"), peer.close(code, "why"))
             peer.end()
             assert next(iter(websocket)) == "a"
@@ -208,7 +208,7 @@ def test_a_ping_is_unique_while_it_waits(pair, spawn):
 def test_a_ping_that_cannot_be_sent_changes_nothing(pair):
     websocket, peer = pair
     for payload, error in [(b"x" * 126, LocalProtocolError), ("text", TypeError)]:
-        with case(repr(payload)):
+        with case(payload=payload):
             with pytest.raises(error):
                 websocket.ping(payload)
             websocket.send("next")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.cases import case
+from tests.support.core import case
 from wsframe import HandshakeRejected, Response, parse_uri
 from wsframe.proxy import Proxy, Tunnel, environment_proxy, parse_proxy
 
@@ -48,7 +48,7 @@ WRONG_ADDRESSES = [
 
 def test_what_is_not_an_address_is_refused_without_its_password():
     for address in WRONG_ADDRESSES:
-        with case(address):
+        with case(address=address):
             with pytest.raises(ValueError, match=r"proxy must") as caught:
                 parse_proxy(address)
             assert "secret" not in str(caught.value)

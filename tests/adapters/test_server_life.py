@@ -31,7 +31,7 @@ from tests.support.adapters import (
     open_peer,
     request,
 )
-from tests.support.cases import case
+from tests.support.core import case
 from wsframe import (
     ConnectionClosed,
     FrameDecoder,
@@ -161,7 +161,7 @@ SENSELESS_OPTIONS = [
 @pytest.mark.parametrize("serve", [aio.serve, sync.serve], ids=["aio", "sync"])
 def test_options_that_make_no_sense(serve):
     for options, error, problem in SENSELESS_OPTIONS:
-        with case(options), pytest.raises(error, match=problem):
+        with case(options=options), pytest.raises(error, match=problem):
             serve(print, **options)
 
 

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from tests.support.adapters import TIMEOUT, close_payload, request
-from tests.support.cases import case
+from tests.support.core import case
 from wsframe import ConnectionClosed, HandshakeRejected, LocalProtocolError, Opcode, Response, State
 from wsframe.aio import serve as aio_serve
 from wsframe.sync import serve as sync_serve
@@ -40,7 +40,7 @@ def test_process_request_refuses(adapter, maybe_tls):
     server, client = maybe_tls or (None, None)
     with adapter.serve(process_request=lambda request: response, ssl=server) as running:
         for response in REFUSALS:
-            with case(response.status):
+            with case(status=response.status):
                 answer = rejected(adapter, running.uri, ssl=client)
                 assert (answer.status, answer.body) == (response.status, response.body)
                 assert set(response.headers) <= {(name.title(), value) for name, value in answer.headers}
@@ -81,7 +81,7 @@ def test_process_request_fails(adapter, caplog):
 
     with adapter.serve(process_request=process) as running:
         for wrong in (ValueError("secret"), "text", Response(101, [("Upgrade", "x")]), Response(99)):
-            with case(repr(wrong)):
+            with case(wrong=wrong):
                 answer = rejected(adapter, running.uri)
                 assert answer.status == 500
                 assert b"secret" not in answer.body
@@ -122,7 +122,7 @@ def test_subprotocols(adapter):
         (("a",), (), None),
     ]:
         with (
-            case(f"{ours} of the server, {theirs} of the client"),
+            case(ours=ours, theirs=theirs),
             adapter.serve(lambda ws: subprotocols.put(ws.subprotocol), subprotocols=ours) as running,
         ):
             with adapter.connect(running.uri, subprotocols=theirs) as websocket:
@@ -138,7 +138,7 @@ def test_origins(adapter):
         (["https://good.example"], None, 403),
         (["https://good.example", None], None, 101),
     ]:
-        with case(f"{origin} with {origins}"), adapter.serve(origins=origins) as running:
+        with case(origin=origin, origins=origins), adapter.serve(origins=origins) as running:
             if status == 101:
                 with adapter.connect(running.uri, origin=origin) as websocket:
                     assert websocket.response.status == 101
@@ -155,7 +155,7 @@ def test_wrong_options_of_serve(serve):
         ({"port": 0, "subprotocols": ["a", "a"]}, LocalProtocolError),
         ({"port": 0, "subprotocols": "a"}, TypeError),
     ]:
-        with case(options), pytest.raises(error):
+        with case(options=options), pytest.raises(error):
             serve(print, **options)
 
 
@@ -168,7 +168,7 @@ def test_wrong_options_of_connect(adapter):
         ({"additional_headers": {"Host": "x"}}, LocalProtocolError),
         ({"additional_headers": {"X": "a\r\nY: b"}}, LocalProtocolError),
     ]:
-        with case(options), pytest.raises(error):
+        with case(options=options), pytest.raises(error):
             adapter.connect(**{"uri": "ws://localhost:1/"} | options)
 
 

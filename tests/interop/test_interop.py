@@ -40,7 +40,7 @@ from websockets.extensions.permessage_deflate import (
 from wsproto.extensions import PerMessageDeflate
 
 from tests.support.adapters import new_authority
-from tests.support.cases import case
+from tests.support.core import case
 from tests.support.tiers import full
 from wsframe import (
     ConnectionClosed,
@@ -1127,7 +1127,7 @@ def test_our_clients_compress_with_their_servers(
     ours: str, peer: str, loop: Loop, more: dict[str, Any], size: Size
 ) -> None:
     for theirs, wished in itertools.islice(pairs(*WISHES[peer]), size(1, None)):
-        with case(f"{peer} has {theirs}, our client has {wished}"):
+        with case(theirs=theirs, ours=wished):
             compress_with_their_server(OUR_CLIENTS[ours], peer, theirs, wished, loop, more)
 
 
@@ -1170,7 +1170,7 @@ def test_their_clients_compress_with_our_servers(
     ours: str, peer: str, loop: Loop, more: dict[str, Any], size: Size
 ) -> None:
     for theirs, wished in itertools.islice(pairs(*OFFERS[peer]), size(1, None)):
-        with case(f"{peer} has {theirs}, our server has {wished}"):
+        with case(theirs=theirs, ours=wished):
             compress_with_their_client(OUR_SERVERS[ours], peer, theirs, wished, loop, more)
 
 
@@ -1306,7 +1306,7 @@ BROWSERS = [
 @pytest.mark.parametrize("ours", OUR_SERVERS)
 def test_browsers_compress_with_our_servers(ours: str, loop: Loop, size: Size) -> None:
     for deflate, answer in BROWSERS[: size(1, None)]:
-        with case(f"our server has {deflate}"):
+        with case(ours=deflate):
             compress_with_a_browser(OUR_SERVERS[ours], deflate, answer, loop)
 
 

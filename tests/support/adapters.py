@@ -17,15 +17,14 @@ import pytest
 
 import wsframe.aio
 import wsframe.sync
+from tests.support.core import KEY, close_payload
 from tests.support.loops import LOOPS, LoopThread, asynchronous, in_thread, loop_names, loops
 from tests.support.peers import (
-    KEY,
     MIB,
     TIMEOUT,
     TLS,
     Listener,
     Peer,
-    close_payload,
     connect_peer,
     fill,
     key_of,

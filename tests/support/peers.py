@@ -11,14 +11,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.support.core import MASK
+from tests.support.core import KEY, MASK, close_payload
 from wsframe import Frame, FrameDecoder, Opcode, encode_frame
 from wsframe.handshake import accept_key
 
 # How many seconds something that must happen may take before its test fails.
 TIMEOUT = 60
 MIB = 2**20
-KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
 def request(*headers: str, path: str = "/", host: str = "localhost", key: str = KEY) -> bytes:
@@ -43,10 +42,6 @@ def response(*headers: str, key: str = KEY) -> bytes:
         *headers,
     ]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
-
-
-def close_payload(code: int, reason: str = "") -> bytes:
-    return code.to_bytes(2, "big") + reason.encode()
 
 
 def has_ipv6() -> bool:
