@@ -6,6 +6,9 @@ from __future__ import annotations
 pytest_plugins = [
     "tests.support.tiers",
     "tests.support.core",
+    "tests.support.peers",
+    "tests.support.loops",
+    "tests.support.leaks",
     "tests.support.adapters",
     "tests.support.asgi_site",
     "tests.support.redis_server",

@@ -6,10 +6,23 @@ import asyncio
 import gc
 import socket
 import weakref
+from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.support.adapters import MIB, TIMEOUT, Listener, Peer, asynchronous, request, response
+from tests.support.adapters import (
+    MIB,
+    Held,
+    Listener,
+    asynchronous,
+    connect_peer,
+    in_thread,
+    key_of,
+    open_peer,
+    request,
+    response,
+)
+from tests.support.core import case
 from wsframe import ConnectionClosed, Opcode, State
 from wsframe.aio import connect, serve
 
@@ -19,10 +32,6 @@ pytestmark = pytest.mark.usefixtures("leaks")
 async def echo(websocket):
     async for message in websocket:
         await websocket.send(message)
-
-
-async def in_thread(function, *args):
-    return await asyncio.wait_for(asyncio.to_thread(function, *args), TIMEOUT)
 
 
 def receive(websocket, octets):
@@ -35,23 +44,22 @@ def receive(websocket, octets):
         octets = octets[count:]
 
 
-def open_peer(port, *octets) -> Peer:
-    peer = Peer(socket.create_connection(("127.0.0.1", port), TIMEOUT), is_client=True)
-    peer.send(request(), *octets)
-    peer.read_head()
-    return peer
+@asynccontextmanager
+async def opened(**options):
+    """Open a connection between the WebSocket of a server and a peer. The peer closes it at the end."""
+    held = Held()
+    async with serve(held, "127.0.0.1", 0, **options) as server:
+        with await in_thread(open_peer, server.port) as peer:
+            websocket = await held.websockets.get()
+            yield websocket, peer
+            if websocket.state is State.OPEN:
+                await in_thread(peer.send, peer.close())
+            held.is_over.set()
 
 
-class Held:
-    """A handler that hands its WebSocket to the test, and returns when the test is over."""
-
-    def __init__(self) -> None:
-        self.websockets = asyncio.Queue()
-        self.is_over = asyncio.Event()
-
-    async def __call__(self, websocket):
-        self.websockets.put_nowait(websocket)
-        await self.is_over.wait()
+async def connect_to(uri, **options):
+    """Connect: ``connect`` itself is no coroutine, of which a task could be made."""
+    return await connect(uri, **options)
 
 
 # Order
@@ -69,8 +77,8 @@ async def test_answers_go_out_before_an_end_that_came_in_the_same_packet(end, wh
                 assert frames[-1].opcode == Opcode.CLOSE
 
 
-def talk(port, end, when) -> Peer:
-    peer = Peer(socket.create_connection(("127.0.0.1", port), TIMEOUT), is_client=True)
+def talk(port, end, when):
+    peer = connect_peer(port)
     packet = peer.text("a") + peer.text("b") + (peer.close() if end == "close" else peer.violation)
     peer.send(request(), packet if when == "with the request" else b"")
     peer.read_head()
@@ -125,16 +133,11 @@ async def test_answers_to_a_batch_go_out_in_one_write():
 
 @asynchronous
 async def test_a_send_with_nothing_to_read_is_written_at_once():
-    held = Held()
-    async with serve(held, "127.0.0.1", 0) as server:
-        with await in_thread(open_peer, server.port) as peer:
-            websocket = await held.websockets.get()
-            spy = websocket._transport = Spy(websocket._transport)
-            for number in range(3):
-                await websocket.send("x")
-                assert spy.writes == number + 1
-            await in_thread(peer.send, peer.close())
-            held.is_over.set()
+    async with opened() as (websocket, _):
+        spy = websocket._transport = Spy(websocket._transport)
+        for number in range(3):
+            await websocket.send("x")
+            assert spy.writes == number + 1
 
 
 @asynchronous
@@ -224,28 +227,15 @@ async def test_a_handler_closes_the_server():
         assert (caught.value.code, caught.value.reason) == (1012, "restart")
 
 
-@asynchronous
-async def test_a_handler_that_is_late_is_cancelled():
-    cancelled = []
-
-    async def handler(websocket):
-        try:
-            await asyncio.get_running_loop().create_future()
-        except asyncio.CancelledError:
-            cancelled.append(websocket)
-            raise
-
-    async with serve(handler, "127.0.0.1", 0, close_timeout=0.1) as server:
-        websocket = await connect(f"ws://localhost:{server.port}/")
-        await server.close()
-        assert len(cancelled) == 1
-        await websocket.close()
-
-
 # At turn 0, asyncio of Python 3.11 has accepted the client, and loses it in an assertion of its own.
-@pytest.mark.parametrize("turns", range(1, 8))
 @asynchronous
-async def test_a_server_closes_while_a_client_connects(turns):
+async def test_a_server_closes_while_a_client_connects():
+    for turns in range(1, 8):
+        with case(turns=turns):
+            await close_while_a_client_connects(turns)
+
+
+async def close_while_a_client_connects(turns):
     started = []
 
     async def handler(websocket):
@@ -254,7 +244,7 @@ async def test_a_server_closes_while_a_client_connects(turns):
             await websocket.recv()
 
     listening = socket.create_server(("127.0.0.1", 0))
-    peer = Peer(socket.create_connection(listening.getsockname()), is_client=True)
+    peer = connect_peer(listening.getsockname()[1])
     peer.send(request())
     server = await serve(handler, sock=listening)
     for _ in range(turns):
@@ -284,149 +274,118 @@ async def test_a_server_closes_while_a_client_connects(turns):
 
 @asynchronous
 async def test_cancelling_recv_loses_no_message():
-    held = Held()
-    async with serve(held, "127.0.0.1", 0) as server:
-        with await in_thread(open_peer, server.port) as peer:
-            websocket = await held.websockets.get()
-            received = []
-            for number in range(50):
-                receiving = asyncio.create_task(websocket.recv())
+    async with opened() as (websocket, peer):
+        received = []
+        for number in range(50):
+            receiving = asyncio.create_task(websocket.recv())
+            await asyncio.sleep(0)
+            await in_thread(peer.send, peer.text(str(number)))
+            for _ in range(number % 5):
                 await asyncio.sleep(0)
-                await in_thread(peer.send, peer.text(str(number)))
-                for _ in range(number % 5):
-                    await asyncio.sleep(0)
-                receiving.cancel()
-                (result,) = await asyncio.gather(receiving, return_exceptions=True)
-                if isinstance(result, str):
-                    received.append(result)
-            while len(received) < 50:
-                received.append(await websocket.recv())
-            assert received == [*map(str, range(50))]
-            await in_thread(peer.send, peer.close())
-            held.is_over.set()
+            receiving.cancel()
+            (result,) = await asyncio.gather(receiving, return_exceptions=True)
+            if isinstance(result, str):
+                received.append(result)
+        while len(received) < 50:
+            received.append(await websocket.recv())
+        assert received == [*map(str, range(50))]
 
 
 @asynchronous
 async def test_cancelling_a_recv_that_was_woken_loses_no_message():
-    held = Held()
-    async with serve(held, "127.0.0.1", 0) as server:
-        with await in_thread(open_peer, server.port) as peer:
-            websocket = await held.websockets.get()
-            receiving = asyncio.create_task(websocket.recv())
-            await asyncio.sleep(0)
-            # The octets come, and in the same turn of the loop the task is cancelled.
-            receive(websocket, peer.text("a") + peer.text("b"))
-            receiving.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await receiving
-            assert [await websocket.recv(), await websocket.recv()] == ["a", "b"]
-            await in_thread(peer.send, peer.close())
-            held.is_over.set()
+    async with opened() as (websocket, peer):
+        receiving = asyncio.create_task(websocket.recv())
+        await asyncio.sleep(0)
+        # The octets come, and in the same turn of the loop the task is cancelled.
+        receive(websocket, peer.text("a") + peer.text("b"))
+        receiving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await receiving
+        assert [await websocket.recv(), await websocket.recv()] == ["a", "b"]
 
 
 @asynchronous
 async def test_recv_begins_while_most_of_a_large_message_is_there():
     """What came was looked at ahead of recv, as far as that goes: now recv wants the rest."""
-    held = Held()
-    async with serve(held, "127.0.0.1", 0, max_message_size=None) as server:
-        with await in_thread(open_peer, server.port) as peer:
-            websocket = await held.websockets.get()
-            octets = peer.encode(Opcode.BINARY, bytes(2 * MIB))
-            receive(websocket, octets[: MIB - 1000])
-            await asyncio.sleep(0)
-            receiving = asyncio.create_task(websocket.recv())
-            receive(websocket, octets[MIB - 1000 : MIB + 65536])
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            await in_thread(peer.send, octets[MIB + 65536 :])
-            assert await receiving == bytes(2 * MIB)
-            await in_thread(peer.send, peer.close())
-            held.is_over.set()
+    async with opened(max_message_size=None) as (websocket, peer):
+        octets = peer.encode(Opcode.BINARY, bytes(2 * MIB))
+        receive(websocket, octets[: MIB - 1000])
+        await asyncio.sleep(0)
+        receiving = asyncio.create_task(websocket.recv())
+        receive(websocket, octets[MIB - 1000 : MIB + 65536])
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await in_thread(peer.send, octets[MIB + 65536 :])
+        assert await receiving == bytes(2 * MIB)
 
 
 @asynchronous
 async def test_cancelling_a_ping_loses_nothing():
-    held = Held()
-    async with serve(held, "127.0.0.1", 0) as server:
-        with await in_thread(open_peer, server.port) as peer:
-            websocket = await held.websockets.get()
-            pinging = asyncio.create_task(websocket.ping(b"p"))
-            assert (await in_thread(peer.next_frame)).payload == b"p"
-            pinging.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await pinging
-            await in_thread(peer.send, peer.encode(Opcode.PONG, b"p") + peer.text("x"))
-            assert await websocket.recv() == "x"
-            # The payload can be used again.
-            pinging = asyncio.create_task(websocket.ping(b"p"))
-            assert (await in_thread(peer.next_frame)).payload == b"p"
-            await in_thread(peer.send, peer.encode(Opcode.PONG, b"p"))
-            assert await pinging >= 0
-            await in_thread(peer.send, peer.close())
-            held.is_over.set()
+    async with opened() as (websocket, peer):
+        pinging = asyncio.create_task(websocket.ping(b"p"))
+        assert (await in_thread(peer.next_frame)).payload == b"p"
+        pinging.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await pinging
+        await in_thread(peer.send, peer.encode(Opcode.PONG, b"p") + peer.text("x"))
+        assert await websocket.recv() == "x"
+        # The payload can be used again.
+        pinging = asyncio.create_task(websocket.ping(b"p"))
+        assert (await in_thread(peer.next_frame)).payload == b"p"
+        await in_thread(peer.send, peer.encode(Opcode.PONG, b"p"))
+        assert await pinging >= 0
 
 
 @asynchronous
 async def test_cancelling_a_send_keeps_frames_whole():
-    held = Held()
-    async with serve(held, "127.0.0.1", 0) as server:
-        with await in_thread(open_peer, server.port) as peer:
-            websocket = await held.websockets.get()
-            sent = 0
-            while True:
-                sending = asyncio.create_task(websocket.send(bytes([sent % 256]) * MIB))
-                sent += 1
-                if not (await asyncio.wait([sending], timeout=0.2))[0]:
-                    break
-            sending.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await sending
-            after = asyncio.create_task(websocket.send("after"))
-            payloads = []
-            while not payloads or payloads[-1] != b"after":
-                payloads.append((await in_thread(peer.next_frame)).payload)
-            await after
-            assert payloads[:-1] == [bytes([number % 256]) * MIB for number in range(sent)]
-            await in_thread(peer.send, peer.close())
-            held.is_over.set()
+    async with opened() as (websocket, peer):
+        sent = 0
+        while True:
+            sending = asyncio.create_task(websocket.send(bytes([sent % 256]) * MIB))
+            sent += 1
+            if not (await asyncio.wait([sending], timeout=0.2))[0]:
+                break
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        after = asyncio.create_task(websocket.send("after"))
+        payloads = []
+        while not payloads or payloads[-1] != b"after":
+            payloads.append((await in_thread(peer.next_frame)).payload)
+        await after
+        assert payloads[:-1] == [bytes([number % 256]) * MIB for number in range(sent)]
 
 
 @asynchronous
 async def test_cancelling_close_does_not_stop_it():
-    held = Held()
-    async with serve(held, "127.0.0.1", 0) as server:
-        with await in_thread(open_peer, server.port) as peer:
-            websocket = await held.websockets.get()
-            closing = asyncio.create_task(websocket.close(3000))
-            assert (await in_thread(peer.next_frame)).opcode == Opcode.CLOSE
-            closing.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await closing
-            assert websocket.state is State.CLOSING
-            await in_thread(peer.send, peer.close(3000))
-            assert await in_thread(peer.next_frame) is None
-            peer.end()
-            await websocket.wait_closed()
-            assert websocket.close_code == 3000
-            held.is_over.set()
+    async with opened() as (websocket, peer):
+        closing = asyncio.create_task(websocket.close(3000))
+        assert (await in_thread(peer.next_frame)).opcode == Opcode.CLOSE
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert websocket.state is State.CLOSING
+        await in_thread(peer.send, peer.close(3000))
+        assert await in_thread(peer.next_frame) is None
+        peer.end()
+        await websocket.wait_closed()
+        assert websocket.close_code == 3000
 
 
-@pytest.mark.parametrize("turns", range(12))
 @asynchronous
-async def test_cancelling_connect_leaves_nothing_behind(turns, tls):
-    listener = Listener()
-    for uri, options in ((listener.uri, {}), (listener.uri.replace("ws:", "wss:"), {"ssl": tls.client})):
-
-        async def open_it(uri=uri, options=options):
-            return await connect(uri, **options)
-
-        connecting = asyncio.create_task(open_it())
+async def test_cancelling_connect_leaves_nothing_behind(tls):
+    async def cancel(uri, turns, **options):
+        connecting = asyncio.create_task(connect_to(uri, **options))
         for _ in range(turns):
             await asyncio.sleep(0)
         connecting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await connecting
-    listener.sock.close()
+
+    for turns in range(12):
+        with Listener() as listener, case(turns=turns):
+            await cancel(listener.uri, turns)
+            await cancel(listener.uri.replace("ws:", "wss:"), turns, ssl=tls.client)
 
 
 @asynchronous
@@ -458,8 +417,7 @@ async def test_octets_of_a_response_may_come_in_any_pieces():
     connecting = asyncio.create_task(connect_to(listener.uri))
     with await in_thread(listener.accept) as peer:
         head = await in_thread(peer.read_head)
-        key = next(line[19:] for line in head.decode().split("\r\n") if line.startswith("Sec-WebSocket-Key"))
-        octets = response(key=key) + b"\x81\x05Hello"
+        octets = response(key=key_of(head)) + b"\x81\x05Hello"
         for octet in octets:
             await in_thread(peer.send, bytes([octet]))
         websocket = await connecting
@@ -471,27 +429,18 @@ async def test_octets_of_a_response_may_come_in_any_pieces():
     listener.sock.close()
 
 
-async def connect_to(uri):
-    return await connect(uri)
-
-
 @asynchronous
 async def test_a_message_counts_once_in_however_many_pieces_it_comes():
-    held = Held()
-    async with serve(held, "127.0.0.1", 0) as server:
-        with await in_thread(open_peer, server.port) as peer:
-            websocket = await held.websockets.get()
-            frames = [
-                peer.encode(Opcode.TEXT, "a", False),
-                *[peer.encode(0, "b", False)] * 3,
-                peer.encode(0, "c"),
-            ]
-            for octets in (*frames, peer.text("whole"), *frames):
-                receive(websocket, octets)
-            assert [piece async for piece in websocket.recv_stream()] == ["a", "b", "b", "b", "c"]
-            assert websocket.counters.messages_received == 1
-            assert await websocket.recv() == "whole"
-            assert await websocket.recv() == "abbbc"
-            assert websocket.counters.messages_received == 3
-            await in_thread(peer.send, peer.close())
-            held.is_over.set()
+    async with opened() as (websocket, peer):
+        frames = [
+            peer.encode(Opcode.TEXT, "a", False),
+            *[peer.encode(0, "b", False)] * 3,
+            peer.encode(0, "c"),
+        ]
+        for octets in (*frames, peer.text("whole"), *frames):
+            receive(websocket, octets)
+        assert [piece async for piece in websocket.recv_stream()] == ["a", "b", "b", "b", "c"]
+        assert websocket.counters.messages_received == 1
+        assert await websocket.recv() == "whole"
+        assert await websocket.recv() == "abbbc"
+        assert websocket.counters.messages_received == 3

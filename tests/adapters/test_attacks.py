@@ -10,6 +10,7 @@ from contextlib import suppress
 import pytest
 
 from tests.support.adapters import KEY, MIB, TIMEOUT, key_of, request, response
+from tests.support.core import case
 from wsframe import HandshakeRejected, Opcode
 from wsframe.handshake import accept_key
 
@@ -86,100 +87,94 @@ def test_a_million_empty_fragments(adapter, maybe_tls, spawn):
         assert running.end() == (1009, False)
 
 
-@pytest.mark.parametrize(
-    ("length", "code"),
-    [(2**63 - 1, 1009), (2**63, 1002), (2**64 - 1, 1002), (MIB + 1, 1009)],
-    ids=["2**63-1", "2**63", "2**64-1", "1 MiB + 1"],
-)
-def test_a_length_that_is_too_large(adapter, maybe_tls, length, code):
+def test_a_length_that_is_too_large(adapter, maybe_tls):
     with adapter.serve(ssl=maybe_tls and maybe_tls.server) as running:
-        with running.open(tls=maybe_tls and maybe_tls.client) as peer:
-            # Only the header is sent: that is enough.
-            peer.send(b"\x82\xff" + length.to_bytes(8, "big") + bytes(4))
-            assert peer.read_close()[0] == code
-        assert running.end() == (code, False)
+        for length, code in [(2**63 - 1, 1009), (2**63, 1002), (2**64 - 1, 1002), (MIB + 1, 1009)]:
+            with case(length=length), running.open(tls=maybe_tls and maybe_tls.client) as peer:
+                # Only the header is sent: that is enough.
+                peer.send(b"\x82\xff" + length.to_bytes(8, "big") + bytes(4))
+                assert peer.read_close()[0] == code
+            assert running.end() == (code, False), length
 
 
-@pytest.mark.parametrize(
-    "octets",
-    [
-        b"GET / HTTP/1.1\r\n" + b"X-Header: value\r\n" * 64 * 1024,
-        b"GET /" + b"x" * MIB,
-        b"GET / HTTP/1.1\r\nX: " + b" " * 100_000 + b"\r\n\r\n",
-        request(f"X: {' ' * 100_000}x"),
-        b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 101 + b"\r\n",
-    ],
-    ids=["lines", "path", "spaces", "spaces in a request", "headers"],
-)
-def test_a_head_that_is_too_large(adapter, maybe_tls, octets):
+def test_a_head_that_is_too_large(adapter, maybe_tls):
+    heads = {
+        "lines": b"GET / HTTP/1.1\r\n" + b"X-Header: value\r\n" * 64 * 1024,
+        "a path": b"GET /" + b"x" * MIB,
+        "spaces": b"GET / HTTP/1.1\r\nX: " + b" " * 100_000 + b"\r\n\r\n",
+        "spaces in a request": request(f"X: {' ' * 100_000}x"),
+        "headers": b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 101 + b"\r\n",
+    }
     with adapter.serve(ssl=maybe_tls and maybe_tls.server) as running:
-        with running.connect(maybe_tls and maybe_tls.client) as peer:
-            peer.send(octets)
-            assert status(peer) == 431
-        check_that_it_runs(running, maybe_tls)
+        for name, octets in heads.items():
+            with case(head=name):
+                with running.connect(maybe_tls and maybe_tls.client) as peer:
+                    peer.send(octets)
+                    assert status(peer) == 431
+                check_that_it_runs(running, maybe_tls)
 
 
-@pytest.mark.parametrize(
-    ("octets", "expected"),
-    [
-        (request("Content-Length: 5") + b"hello", 400),
-        (request("Transfer-Encoding: chunked") + b"0\r\n\r\n", 400),
-        (request("X: a\rb"), 400),
-        (request("X: a\nb"), 400),
-        (request("X: a\0b"), 400),
-        (request("X: a\x0bb"), 400),
-        (request("X: a\x85b"), 400),
-        (request("X: a\x7fb"), 400),
-        (request("X: a", " folded"), 400),
-        (request("X : a"), 400),
-        (request("\u00e9: a"), 400),
-        (request("Host: other"), 400),
-        (request(f"Sec-WebSocket-Key: {KEY}"), 400),
-        (request("Sec-WebSocket-Version: 13"), 400),
-        (request(key="short"), 400),
-        (request(path="relative"), 400),
-        (request(path="/a b"), 400),
-        (request().replace(b"GET", b"POST"), 405),
-        (request().replace(b"GET", b"HEAD"), 405),
-        (request().replace(b"HTTP/1.1", b"HTTP/1.0"), 505),
-        (request().replace(b"Version: 13", b"Version: 8"), 426),
-        (request().replace(b"Host: localhost\r\n", b""), 400),
-        (request().replace(b"Connection: Upgrade", b"Connection: close"), 400),
-        (request().replace(b"Upgrade: websocket\r\n", b""), 426),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), 400),
-        (b"\r\n" * 10, 400),
-        (b"\n\n", 400),
-    ],
-    ids=lambda value: repr(value[-40:]) if isinstance(value, bytes) else None,
-)
-def test_a_handshake_that_is_wrong(adapter, octets, expected):
+WRONG_HANDSHAKES = [
+    (request("Content-Length: 5") + b"hello", 400),
+    (request("Transfer-Encoding: chunked") + b"0\r\n\r\n", 400),
+    (request("X: a\rb"), 400),
+    (request("X: a\nb"), 400),
+    (request("X: a\0b"), 400),
+    (request("X: a\x0bb"), 400),
+    (request("X: a\x85b"), 400),
+    (request("X: a\x7fb"), 400),
+    (request("X: a", " folded"), 400),
+    (request("X : a"), 400),
+    (request("\u00e9: a"), 400),
+    (request("Host: other"), 400),
+    (request(f"Sec-WebSocket-Key: {KEY}"), 400),
+    (request("Sec-WebSocket-Version: 13"), 400),
+    (request(key="short"), 400),
+    (request(path="relative"), 400),
+    (request(path="/a b"), 400),
+    (request().replace(b"GET", b"POST"), 405),
+    (request().replace(b"GET", b"HEAD"), 405),
+    (request().replace(b"HTTP/1.1", b"HTTP/1.0"), 505),
+    (request().replace(b"Version: 13", b"Version: 8"), 426),
+    (request().replace(b"Host: localhost\r\n", b""), 400),
+    (request().replace(b"Connection: Upgrade", b"Connection: close"), 400),
+    (request().replace(b"Upgrade: websocket\r\n", b""), 426),
+    (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), 400),
+    (b"\r\n" * 10, 400),
+    (b"\n\n", 400),
+]
+
+
+def test_a_handshake_that_is_wrong(adapter):
     with adapter.serve() as running:
-        with running.connect() as peer:
-            peer.send(octets)
-            assert status(peer) == expected
-        check_that_it_runs(running)
+        for octets, expected in WRONG_HANDSHAKES:
+            with case(octets=octets):
+                with running.connect() as peer:
+                    peer.send(octets)
+                    assert status(peer) == expected
+                check_that_it_runs(running)
 
 
-@pytest.mark.parametrize(
-    "octets",
-    [
-        request().replace(b"Connection: Upgrade", b"Connection: keep-alive, Upgrade"),
-        request().replace(b"Connection: Upgrade", b"Connection: keep-alive\r\nConnection: UPGRADE"),
-        request().replace(b"Upgrade: websocket", b"uPGRADE: h2c, WebSocket"),
-        request().replace(b"Host", b"HOST").replace(b"Sec-WebSocket-Key", b"sec-websocket-key"),
-        request().replace(b"Sec-WebSocket-Version: 13", b"SEC-WEBSOCKET-VERSION:13 \t"),
-        request("Content-Length: 0"),
-        request("X: caf\u00e9"),
-    ],
-    ids=["keep-alive", "two headers", "h2c", "names", "spaces", "no body", "latin-1"],
-)
-def test_a_handshake_that_is_unusual(adapter, octets):
-    with adapter.serve() as running, running.connect() as peer:
-        peer.send(octets)
-        assert peer.read_head().startswith(b"HTTP/1.1 101 "), peer.head
-        assert f"Sec-WebSocket-Accept: {accept_key(KEY)}".encode() in peer.head
-        peer.send(peer.text("hello"))
-        assert peer.read_text() == "hello"
+UNUSUAL_HANDSHAKES = [
+    request().replace(b"Connection: Upgrade", b"Connection: keep-alive, Upgrade"),
+    request().replace(b"Connection: Upgrade", b"Connection: keep-alive\r\nConnection: UPGRADE"),
+    request().replace(b"Upgrade: websocket", b"uPGRADE: h2c, WebSocket"),
+    request().replace(b"Host", b"HOST").replace(b"Sec-WebSocket-Key", b"sec-websocket-key"),
+    request().replace(b"Sec-WebSocket-Version: 13", b"SEC-WEBSOCKET-VERSION:13 \t"),
+    request("Content-Length: 0"),
+    request("X: caf\u00e9"),
+]
+
+
+def test_a_handshake_that_is_unusual(adapter):
+    with adapter.serve() as running:
+        for octets in UNUSUAL_HANDSHAKES:
+            with case(octets=octets), running.connect() as peer:
+                peer.send(octets)
+                assert peer.read_head().startswith(b"HTTP/1.1 101 "), peer.head
+                assert f"Sec-WebSocket-Accept: {accept_key(KEY)}".encode() in peer.head
+                peer.send(peer.text("hello"))
+                assert peer.read_text() == "hello"
 
 
 def test_a_refusal_is_read_although_the_client_is_sending(adapter, maybe_tls):
@@ -189,17 +184,19 @@ def test_a_refusal_is_read_although_the_client_is_sending(adapter, maybe_tls):
         assert status(peer) == 400
 
 
-@pytest.mark.parametrize("octets", [b"", b"GET / HT", request()[:-1]], ids=["nothing", "a line", "a head"])
-def test_a_client_that_says_nothing_more(adapter, octets):
-    with adapter.serve(open_timeout=0.2) as running:
-        with running.connect() as peer:
+def test_a_client_that_says_nothing_more(adapter):
+    with adapter.serve(open_timeout=0.1) as running:
+        peers = [running.connect() for _ in range(3)]
+        for peer, octets in zip(peers, (b"", b"GET / HT", request()[:-1]), strict=True):
             peer.send(octets)
-            assert peer.read_all() == b""
+        for peer, name in zip(peers, ("nothing", "a line", "a head"), strict=True):
+            with case(said=name), peer:
+                assert peer.read_all() == b""
         check_that_it_runs(running)
 
 
 def test_a_client_that_is_slow(adapter):
-    with adapter.serve(open_timeout=0.2) as running:
+    with adapter.serve(open_timeout=0.1) as running:
         with running.connect() as peer:
             peer.send(b"GET / HTTP/1.1\r\nX: ")
             trickle(peer)
@@ -207,7 +204,7 @@ def test_a_client_that_is_slow(adapter):
 
 
 def test_a_client_that_says_nothing_in_tls(adapter, tls):
-    with adapter.serve(open_timeout=0.2, ssl=tls.server) as running, running.connect() as peer:
+    with adapter.serve(open_timeout=0.1, ssl=tls.server) as running, running.connect() as peer:
         assert peer.read_all() == b""
 
 
@@ -229,13 +226,14 @@ def test_a_client_that_does_not_trust_the_server(adapter, tls):
         check_that_it_runs(running, tls)
 
 
-@pytest.mark.parametrize("octets", [b"", request(), request() + b"\x81"])
-def test_a_client_that_goes(adapter, octets):
+def test_a_client_that_goes(adapter):
     with adapter.serve() as running:
-        with running.connect() as peer:
-            peer.send(octets)
-            peer.reset()
-        check_that_it_runs(running)
+        for octets in (b"", request(), request() + b"\x81"):
+            with case(octets=octets):
+                with running.connect() as peer:
+                    peer.send(octets)
+                    peer.reset()
+                check_that_it_runs(running)
 
 
 # A client
@@ -250,33 +248,34 @@ def answer(listener, octets):
         return peer.read_all()
 
 
-@pytest.mark.parametrize(
-    ("octets", "reason"),
-    [
-        (lambda key: response(f"Sec-WebSocket-Accept: {accept_key(key)}", key=key), "more than one"),
-        (lambda key: response(key=KEY), "does not answer"),
-        (lambda key: response(key=key).replace(b"Accept", b"Except"), "missing"),
-        (lambda key: response(key=key).replace(b"websocket", b"h2c"), "Upgrade"),
-        (lambda key: response(key=key).replace(b"Connection: Upgrade", b"Connection: close"), "Connection"),
-        (lambda key: response("Sec-WebSocket-Extensions: bbf-usp-protocol", key=key), "extension"),
-        (lambda key: response("Sec-WebSocket-Protocol: chat", key=key), "subprotocol"),
-        (lambda key: response(key=key).replace(b"HTTP/1.1", b"HTTP/1.0"), "1.1"),
-        (lambda key: response("X: a\0b", key=key), "0x00"),
-        (lambda key: response("X: a\nb", key=key), "CR LF"),
-        (b"HTTP/1.1 101 Switching Protocols\r\n" + b"X: y\r\n" * 200_000, "16384"),
-        (b"HTTP/1.1 " + b"x" * MIB, "16384"),
-        (b"SSH-2.0-OpenSSH_9.0\r\n", "does not speak HTTP, but says b'SSH-2.0-OpenSSH_9.0'"),
-        (b"HTTP/1.1 100 Continue\r\n\r\n" * 100, "informational"),
-        (b"", "lost"),
-        (b"HTTP/1.1 101 Sw", "lost"),
-    ],
-)
-def test_a_server_that_answers_wrongly(adapter, listener, spawn, octets, reason):
-    answering = spawn(answer, listener, octets)
-    with pytest.raises(HandshakeRejected, match=reason):
-        adapter.connect(listener.uri)
-    # It may be cut while it sends more than it should.
-    assert isinstance(answering.exception(TIMEOUT), OSError | None)
+WRONG_ANSWERS = [
+    (lambda key: response(f"Sec-WebSocket-Accept: {accept_key(key)}", key=key), "more than one"),
+    (lambda key: response(key=KEY), "does not answer"),
+    (lambda key: response(key=key).replace(b"Accept", b"Except"), "missing"),
+    (lambda key: response(key=key).replace(b"websocket", b"h2c"), "Upgrade"),
+    (lambda key: response(key=key).replace(b"Connection: Upgrade", b"Connection: close"), "Connection"),
+    (lambda key: response("Sec-WebSocket-Extensions: bbf-usp-protocol", key=key), "extension"),
+    (lambda key: response("Sec-WebSocket-Protocol: chat", key=key), "subprotocol"),
+    (lambda key: response(key=key).replace(b"HTTP/1.1", b"HTTP/1.0"), "1.1"),
+    (lambda key: response("X: a\0b", key=key), "0x00"),
+    (lambda key: response("X: a\nb", key=key), "CR LF"),
+    (b"HTTP/1.1 101 Switching Protocols\r\n" + b"X: y\r\n" * 200_000, "16384"),
+    (b"HTTP/1.1 " + b"x" * MIB, "16384"),
+    (b"SSH-2.0-OpenSSH_9.0\r\n", "does not speak HTTP, but says b'SSH-2.0-OpenSSH_9.0'"),
+    (b"HTTP/1.1 100 Continue\r\n\r\n" * 100, "informational"),
+    (b"", "lost"),
+    (b"HTTP/1.1 101 Sw", "lost"),
+]
+
+
+def test_a_server_that_answers_wrongly(adapter, listener, spawn):
+    for octets, reason in WRONG_ANSWERS:
+        with case(expected=reason):
+            answering = spawn(answer, listener, octets)
+            with pytest.raises(HandshakeRejected, match=reason):
+                adapter.connect(listener.uri)
+            # It may be cut while it sends more than it should.
+            assert isinstance(answering.exception(TIMEOUT), OSError | None)
 
 
 def test_frames_in_the_same_packet_as_the_response(adapter, listener, spawn):
@@ -294,7 +293,7 @@ def test_frames_in_the_same_packet_as_the_response(adapter, listener, spawn):
 
 @pytest.mark.parametrize("octets", [b"", b"HTTP/1.1 101 Switching Protocols\r\nX: "])
 def test_a_server_that_says_nothing_more(adapter, listener, spawn, octets):
-    connecting = spawn(adapter.connect, listener.uri, open_timeout=0.2)
+    connecting = spawn(adapter.connect, listener.uri, open_timeout=0.1)
     with listener.accept() as peer:
         peer.read_head()
         peer.send(octets)
@@ -303,7 +302,7 @@ def test_a_server_that_says_nothing_more(adapter, listener, spawn, octets):
 
 
 def test_a_server_that_is_slow(adapter, listener, spawn):
-    connecting = spawn(adapter.connect, listener.uri, open_timeout=0.2)
+    connecting = spawn(adapter.connect, listener.uri, open_timeout=0.1)
     with listener.accept() as peer:
         peer.read_head()
         peer.send(b"HTTP/1.1 101 Switching Protocols\r\nX: ")
@@ -312,7 +311,7 @@ def test_a_server_that_is_slow(adapter, listener, spawn):
 
 
 def test_a_server_that_says_nothing_in_tls(adapter, listener, spawn, tls):
-    connecting = spawn(adapter.connect, listener.uri.replace("ws", "wss"), ssl=tls.client, open_timeout=0.2)
+    connecting = spawn(adapter.connect, listener.uri.replace("ws", "wss"), ssl=tls.client, open_timeout=0.1)
     with listener.accept() as peer:
         assert isinstance(connecting.exception(TIMEOUT), TimeoutError)
         assert peer.read_all() != b"", "there was no ClientHello"

@@ -3,47 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import socket
+from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.support.adapters import MIB, TIMEOUT, Peer, asynchronous, request
-from wsframe import Deflate, LocalProtocolError, Opcode, State, prepare
+from tests.support.adapters import MIB, TIMEOUT, Held, asynchronous, in_thread, open_peer
+from wsframe import ConnectionClosed, Deflate, LocalProtocolError, Opcode, State, prepare
 from wsframe.aio import broadcast, connect, serve
 
 pytestmark = pytest.mark.usefixtures("leaks")
 
 
-class Room:
-    """A handler that keeps its connections open until the test is over."""
-
-    def __init__(self) -> None:
-        self.is_over = asyncio.Event()
-        self.websockets = asyncio.Queue()
-
-    async def __call__(self, websocket):
-        self.websockets.put_nowait(websocket)
-        await self.is_over.wait()
-
-
-async def in_thread(function, *args):
-    return await asyncio.wait_for(asyncio.to_thread(function, *args), TIMEOUT)
-
-
-def open_peer(port, receive_buffer=None) -> Peer:
-    sock = socket.socket()
-    if receive_buffer:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    sock.connect(("127.0.0.1", port))
-    peer = Peer(sock, is_client=True)
-    peer.send(request())
-    peer.read_head()
-    return peer
-
-
 @asynchronous
 async def test_everybody_gets_it():
-    room = Room()
+    room = Held()
     async with serve(room, "127.0.0.1", 0) as server:
         clients = [await connect(f"ws://127.0.0.1:{server.port}/", deflate=None) for _ in range(3)]
         clients += [await connect(f"ws://127.0.0.1:{server.port}/") for _ in range(3)]
@@ -66,7 +39,7 @@ async def test_everybody_gets_it():
 
 @asynchronous
 async def test_it_is_compressed_where_that_is_agreed_on():
-    room = Room()
+    room = Held()
     async with serve(room, "127.0.0.1", 0) as server:
         uri = f"ws://127.0.0.1:{server.port}/"
         takeover, window = {"server_no_context_takeover": True}, {"server_max_window_bits": 9}
@@ -86,7 +59,7 @@ async def test_it_is_compressed_where_that_is_agreed_on():
 
 @asynchronous
 async def test_who_is_gone_is_passed_over():
-    room = Room()
+    room = Held()
     async with serve(room, "127.0.0.1", 0) as server:
         uri = f"ws://127.0.0.1:{server.port}/"
         closed, closing, there = [await connect(uri) for _ in range(3)]
@@ -104,15 +77,20 @@ async def test_who_is_gone_is_passed_over():
         await there.close()
 
 
-@asynchronous
-async def test_a_fragmented_message_is_finished_first():
-    room = Room()
-    go_on = asyncio.Event()
+@asynccontextmanager
+async def half_sent(rest):
+    """Open a connection on which the server has sent the first fragment of a message.
+
+    When the event ``go_on`` is set, it sends the rest, or raises it.
+    """
+    room, go_on = Held(), asyncio.Event()
 
     async def fragments():
         yield "one, "
         await go_on.wait()
-        yield "two"
+        if isinstance(rest, Exception):
+            raise rest
+        yield rest
 
     async with serve(room, "127.0.0.1", 0) as server:
         client = await connect(f"ws://127.0.0.1:{server.port}/", deflate=None)
@@ -120,6 +98,14 @@ async def test_a_fragmented_message_is_finished_first():
         sending = asyncio.create_task(websocket.send(fragments()))
         while not websocket.counters.octets_sent > 130:
             await asyncio.sleep(0)
+        yield client, websocket, sending, go_on
+        room.is_over.set()
+        await client.close()
+
+
+@asynchronous
+async def test_a_fragmented_message_is_finished_first():
+    async with half_sent("two") as (client, websocket, sending, go_on):
         before = websocket.buffered_amount
         assert broadcast([websocket], "first") == []
         assert broadcast([websocket], b"second") == []
@@ -129,43 +115,27 @@ async def test_a_fragmented_message_is_finished_first():
         await sending
         assert [await client.recv() for _ in range(3)] == ["one, two", "first", b"second"]
         assert websocket.buffered_amount == 0
-        room.is_over.set()
-        await client.close()
 
 
 @asynchronous
 async def test_what_waits_for_a_fragmented_message_is_dropped_with_the_connection():
-    room = Room()
-    go_on = asyncio.Event()
-
-    async def fragments():
-        yield "one, "
-        await go_on.wait()
-        raise OSError("the source is broken")
-
-    async with serve(room, "127.0.0.1", 0) as server:
-        client = await connect(f"ws://127.0.0.1:{server.port}/", deflate=None)
-        websocket = await room.websockets.get()
-        sending = asyncio.create_task(websocket.send(fragments()))
-        while not websocket.counters.octets_sent > 130:
-            await asyncio.sleep(0)
+    async with half_sent(OSError("the source is broken")) as (client, websocket, sending, go_on):
         assert broadcast([websocket], "first") == []
         go_on.set()
         with pytest.raises(OSError, match="the source is broken"):
             await sending
         assert websocket.buffered_amount == 0
-        with pytest.raises(Exception, match="1011"):
+        with pytest.raises(ConnectionClosed, match="1011"):
             await client.recv()
-        room.is_over.set()
 
 
 @pytest.mark.parametrize("slow", ["drop", "close"])
 @asynchronous
 async def test_a_slow_client_misses_messages_or_is_closed(slow):
-    room = Room()
+    room = Held()
     message = bytes(MIB)
     async with serve(room, "127.0.0.1", 0, close_timeout=TIMEOUT, ping_interval=None) as server:
-        peer = await in_thread(open_peer, server.port, 4096)
+        peer = await in_thread(open_peer, server.port, receive_buffer=4096)
         lazy = await room.websockets.get()
         client = await connect(f"ws://127.0.0.1:{server.port}/", max_message_size=None)
         quick = await room.websockets.get()
@@ -199,7 +169,7 @@ async def test_a_slow_client_misses_messages_or_is_closed(slow):
 
 @asynchronous
 async def test_one_message_may_be_larger_than_the_limit():
-    room = Room()
+    room = Held()
     async with serve(room, "127.0.0.1", 0) as server:
         client = await connect(f"ws://127.0.0.1:{server.port}/", max_message_size=None)
         websocket = await room.websockets.get()
@@ -222,7 +192,7 @@ async def test_wrong_arguments():
 @asynchronous
 async def test_who_sends_and_sends_lets_others_have_a_turn():
     """Nothing that it does waits: its peer reads, and the system takes what it sends."""
-    room = Room()
+    room = Held()
     async with serve(room, "127.0.0.1", 0) as server:
         client = await connect(f"ws://127.0.0.1:{server.port}/")
         websocket = await room.websockets.get()

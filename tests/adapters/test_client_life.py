@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import gc
+import importlib.util
 import socket
 import ssl
 import subprocess
@@ -13,11 +14,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 
 import pytest
-import trustme
 
 import wsframe.aio.client
 import wsframe.sync.client
-from tests.support.adapters import TIMEOUT, Listener, Peer, SyncAdapter, asynchronous, key_of, response
+from tests.support.adapters import (
+    TIMEOUT,
+    Listener,
+    Peer,
+    SyncAdapter,
+    asynchronous,
+    key_of,
+    new_authority,
+    response,
+)
+from tests.support.core import case
 from wsframe import HandshakeRejected, Opcode, Response, State
 from wsframe.aio import connect, serve
 
@@ -61,36 +71,41 @@ def refusal(adapter, uri, **options) -> HandshakeRejected:
 # Redirects
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_followed(adapter, status):
+def test_a_redirect_is_followed(adapter):
     def process(request):
         return redirect("/there?room=1", status) if request.path == "/" else None
 
-    with adapter.serve(process_request=process) as running, adapter.connect(running.uri) as websocket:
-        assert websocket.path == "/there?room=1"
-        assert websocket.response.status == 101
-        websocket.send("Hello!")
-        assert websocket.recv() == "Hello!"
+    with adapter.serve(process_request=process) as running:
+        for status in (301, 302, 303, 307, 308):
+            with case(status=status), adapter.connect(running.uri) as websocket:
+                assert websocket.path == "/there?room=1"
+                assert websocket.response.status == 101
+                websocket.send("Hello!")
+                assert websocket.recv() == "Hello!"
 
 
-@pytest.mark.parametrize(
-    "location", ["b", "/a/b", "?b", "//localhost:{}/b", "ws://localhost:{}/b", "HTTP://localhost:{}/b#c"]
-)
-def test_where_a_redirect_leads_to(adapter, location):
-    requests = []
-
+def test_where_a_redirect_leads_to(adapter):
     def process(request):
         requests.append(request)
         return redirect(location.format(running.server.port)) if request.path == "/a/" else None
 
-    expected = {"b": "/a/b", "/a/b": "/a/b", "?b": "/a/?b"}.get(location, "/b")
     with adapter.serve(process_request=process) as running:
-        adapter.connect(f"{running.uri}a/").close()
-    assert [request.path for request in requests] == ["/a/", expected]
+        for location, path in {
+            "b": "/a/b",
+            "/a/b": "/a/b",
+            "?b": "/a/?b",
+            "//localhost:{}/b": "/b",
+            "ws://localhost:{}/b": "/b",
+            "HTTP://localhost:{}/b#c": "/b",
+        }.items():
+            requests = []
+            with case(location=location):
+                adapter.connect(f"{running.uri}a/").close()
+                assert [request.path for request in requests] == ["/a/", path]
 
 
 def test_a_redirect_to_tls_is_followed(adapter, monkeypatch, tmp_path):
-    authority = trustme.CA()
+    authority = new_authority()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(server)
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
@@ -104,17 +119,19 @@ def test_a_redirect_to_tls_is_followed(adapter, monkeypatch, tmp_path):
             assert websocket.remote_address[1] == secure.server.port
 
 
-@pytest.mark.parametrize("scheme", ["ws", "http"])
-def test_a_redirect_from_tls_to_none_is_not_followed(adapter, tls, scheme):
-    location = f"{scheme}://localhost:1/"
-    with adapter.serve(process_request=lambda _: redirect(location), ssl=tls.server) as running:
-        error = refusal(adapter, running.uri, ssl=tls.client)
+def test_a_redirect_from_tls_to_none_is_not_followed(adapter, tls):
+    def process(request):
+        return redirect(location)
+
+    with adapter.serve(process_request=process, ssl=tls.server) as running:
         port = running.server.port
-    expected = (
-        f"redirect from wss://localhost:{port} to ws://localhost:1 is not followed: it leads from TLS to none"
-    )
-    assert str(error) == expected
-    assert error.response.body == b"this way"
+        for location in ("ws://localhost:1/", "http://localhost:1/"):
+            error = refusal(adapter, running.uri, ssl=tls.client)
+            assert str(error) == (
+                f"redirect from wss://localhost:{port} to ws://localhost:1 is not followed: "
+                "it leads from TLS to none"
+            ), location
+            assert error.response.body == b"this way"
 
 
 SECRETS = {
@@ -172,25 +189,29 @@ def test_a_chain_of_redirects_ends(adapter, options, count):
     assert (error.response.status, error.response.headers.get("location")) == (302, "/")
 
 
-@pytest.mark.parametrize(
-    ("headers", "options", "message"),
-    [
-        ([("Location", "/x")], {"max_redirects": 0}, "server answered with status 302 Found: this way"),
-        ([], {}, "server answered with status 302 Found: this way"),
-        ([("Location", "/x"), ("Location", "/y")], {}, "server answered with status 302 Found: this way"),
-        (
-            [("Location", "ftp://localhost/")],
-            {},
-            "is not followed: scheme must be ws or wss: 'ftp://localhost/'",
-        ),
-        ([("Location", "ws://u:p@[::1")], {}, "is not followed: location is malformed: 'ws://...@[::1'"),
-    ],
-)
-def test_a_redirect_that_leads_nowhere(adapter, headers, options, message):
-    with adapter.serve(process_request=lambda _: Response(302, headers, b"this way")) as running:
-        error = refusal(adapter, running.uri, **options)
-    assert message in str(error)
-    assert error.response.status == 302
+LEADING_NOWHERE = [
+    ([("Location", "/x")], {"max_redirects": 0}, "server answered with status 302 Found: this way"),
+    ([], {}, "server answered with status 302 Found: this way"),
+    ([("Location", "/x"), ("Location", "/y")], {}, "server answered with status 302 Found: this way"),
+    (
+        [("Location", "ftp://localhost/")],
+        {},
+        "is not followed: scheme must be ws or wss: 'ftp://localhost/'",
+    ),
+    ([("Location", "ws://u:p@[::1")], {}, "is not followed: location is malformed: 'ws://...@[::1'"),
+]
+
+
+def test_a_redirect_that_leads_nowhere(adapter):
+    def process(request):
+        return Response(302, headers, b"this way")
+
+    with adapter.serve(process_request=process) as running:
+        for headers, options, message in LEADING_NOWHERE:
+            with case(headers=headers, options=options):
+                error = refusal(adapter, running.uri, **options)
+                assert message in str(error)
+                assert error.response.status == 302
 
 
 def test_redirects_on_a_unix_socket_stay_there(adapter, tmp_path):
@@ -217,7 +238,7 @@ def test_open_timeout_is_for_all_redirects_together(adapter):
 
 
 def test_a_redirect_leaves_the_name_of_the_certificate(adapter):
-    authority = trustme.CA()
+    authority = new_authority()
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(client)
     first, second = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -283,6 +304,7 @@ def strict_http_proxy() -> Iterator[int]:
 def socks_proxy() -> Iterator[int]:
     """The port of pproxy, which speaks SOCKS 4, 4a and 5."""
     pytest.importorskip("pproxy", reason="pproxy is not installed")
+    pytest.importorskip("python_socks", reason="python-socks is not installed")
     with program(SOCKS_PROXY, "socks4+socks5://127.0.0.1:0") as port:
         yield port
 
@@ -291,6 +313,7 @@ def socks_proxy() -> Iterator[int]:
 def strict_socks_proxy() -> Iterator[int]:
     """The port of pproxy that asks for a password."""
     pytest.importorskip("pproxy", reason="pproxy is not installed")
+    pytest.importorskip("python_socks", reason="python-socks is not installed")
     with program(SOCKS_PROXY, "socks5://127.0.0.1:0#user:pass") as port:
         yield port
 
@@ -384,28 +407,29 @@ def answered(adapter, spawn, octets: bytes, **options) -> tuple[bytes, Exception
         return answering.result(TIMEOUT), str(error).replace(str(listener.port), "PORT"), error
 
 
-@pytest.mark.parametrize(
-    ("octets", "problem", "status"),
-    [
-        (
-            b"HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\nno way",
-            "proxy answered with status 403 Forbidden: no way",
-            403,
-        ),
-        (b"HTTP/1.0 502 Bad\r\n\r\n", "proxy answered with status 502 Bad Gateway", 502),
-        (b"", "proxy closed the connection", None),
-        (b"HTTP/1.1 200", "proxy closed the connection", None),
-        (b"SSH-2.0-x\r\n\r\n", "malformed HTTP response: illegal status line: bytearray(b'SSH-2.0-x')", None),
-    ],
-)
-def test_a_proxy_that_refuses(adapter, spawn, octets, problem, status):
-    asked, message, error = answered(adapter, spawn, octets)
-    assert asked.split(b"\r\n")[0] == b"CONNECT nowhere.invalid:99 HTTP/1.1"
-    assert b"\r\nProxy-Authorization: Basic dXNlcjpzZWNyZXQ=" in asked
-    assert type(error) is HandshakeRejected
-    assert message == f"tunnel through proxy 127.0.0.1:PORT to nowhere.invalid:99 failed: {problem}"
-    assert (error.response and error.response.status) == status
-    assert "secret" not in repr(error)
+REFUSALS = [
+    (
+        b"HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\nno way",
+        "proxy answered with status 403 Forbidden: no way",
+        403,
+    ),
+    (b"HTTP/1.0 502 Bad\r\n\r\n", "proxy answered with status 502 Bad Gateway", 502),
+    (b"", "proxy closed the connection", None),
+    (b"HTTP/1.1 200", "proxy closed the connection", None),
+    (b"SSH-2.0-x\r\n\r\n", "malformed HTTP response: illegal status line: bytearray(b'SSH-2.0-x')", None),
+]
+
+
+def test_a_proxy_that_refuses(adapter, spawn):
+    for octets, problem, status in REFUSALS:
+        with case(octets=octets):
+            asked, message, error = answered(adapter, spawn, octets)
+            assert asked.split(b"\r\n")[0] == b"CONNECT nowhere.invalid:99 HTTP/1.1"
+            assert b"\r\nProxy-Authorization: Basic dXNlcjpzZWNyZXQ=" in asked
+            assert type(error) is HandshakeRejected
+            assert message == f"tunnel through proxy 127.0.0.1:PORT to nowhere.invalid:99 failed: {problem}"
+            assert (error.response and error.response.status) == status
+            assert "secret" not in repr(error)
 
 
 def test_a_proxy_that_answers_in_pieces(adapter, spawn):
@@ -418,21 +442,20 @@ def test_a_proxy_that_answers_in_pieces(adapter, spawn):
     )
 
 
-@pytest.mark.parametrize(
-    ("octets", "error", "problem"),
-    [
-        (b"\5\0" + b"\5\5\0\1\0\0\0\0\0\0", ConnectionError, "Connection refused by destination host"),
-        (b"\5\0" + b"\5\2\0\1\0\0\0\0\0\0", HandshakeRejected, "Connection not allowed by ruleset"),
-        (b"\5\xff", HandshakeRejected, "No acceptable authentication methods were offered"),
-        (b"\5\2\1\1", HandshakeRejected, "Username and password authentication failure"),
-        (b"\5", ConnectionError, "Connection closed unexpectedly"),
-        (b"HTTP/1.1 400 Bad\r\n\r\n", HandshakeRejected, "Unexpected SOCKS version number: 72"),
-    ],
-)
-def test_a_socks_proxy_that_refuses(adapter, listener, spawn, octets, error, problem):
+SOCKS_REFUSALS = [
+    (b"\5\0" + b"\5\5\0\1\0\0\0\0\0\0", ConnectionError, "Connection refused by destination host"),
+    (b"\5\0" + b"\5\2\0\1\0\0\0\0\0\0", HandshakeRejected, "Connection not allowed by ruleset"),
+    (b"\5\xff", HandshakeRejected, "No acceptable authentication methods were offered"),
+    (b"\5\2\1\1", HandshakeRejected, "Username and password authentication failure"),
+    (b"\5", ConnectionError, "Connection closed unexpectedly"),
+    (b"HTTP/1.1 400 Bad\r\n\r\n", HandshakeRejected, "Unexpected SOCKS version number: 72"),
+]
+
+
+def test_a_socks_proxy_that_refuses(adapter, listener, spawn):
     pytest.importorskip("python_socks", reason="python-socks is not installed")
 
-    def answer() -> None:
+    def answer(octets: bytes) -> None:
         with listener.accept() as peer:
             peer.sock.recv(1)
             with suppress(OSError):  # it has read enough, and is gone
@@ -440,15 +463,15 @@ def test_a_socks_proxy_that_refuses(adapter, listener, spawn, octets, error, pro
                 peer.end()
                 peer.read_all()
 
-    answering = spawn(answer)
-    with pytest.raises(error) as caught:
-        adapter.connect("ws://localhost:9/", proxy=f"socks5h://user:secret@127.0.0.1:{listener.port}")
-    answering.result(TIMEOUT)
-    assert type(caught.value) is error
-    assert (
-        str(caught.value)
-        == f"tunnel through proxy 127.0.0.1:{listener.port} to localhost:9 failed: {problem}"
-    )
+    proxy = f"127.0.0.1:{listener.port}"
+    for octets, error, problem in SOCKS_REFUSALS:
+        with case(octets=octets):
+            answering = spawn(answer, octets)
+            with pytest.raises(error) as caught:
+                adapter.connect("ws://localhost:9/", proxy=f"socks5h://user:secret@{proxy}")
+            answering.result(TIMEOUT)
+            assert type(caught.value) is error
+            assert str(caught.value) == f"tunnel through proxy {proxy} to localhost:9 failed: {problem}"
 
 
 @pytest.mark.parametrize(
@@ -488,6 +511,8 @@ def test_socks_needs_python_socks(adapter, listener, monkeypatch):
 
 @pytest.mark.parametrize("scheme", ["http", "socks5h"])
 def test_a_proxy_that_is_not_there(adapter, scheme):
+    if scheme == "socks5h":
+        pytest.importorskip("python_socks", reason="python-socks is not installed")
     with Listener() as listener:
         port = listener.port
     with pytest.raises(ConnectionRefusedError) as caught:
@@ -495,23 +520,24 @@ def test_a_proxy_that_is_not_there(adapter, scheme):
     assert str(caught.value) == f"[Errno 111] connection to proxy 127.0.0.1:{port} failed: Connection refused"
 
 
-@pytest.mark.parametrize(
-    ("options", "error"),
-    [
-        ({"proxy": "https://user:secret@localhost"}, ValueError),
-        ({"proxy": "http://user:sec#ret@localhost"}, ValueError),
-        ({"proxy": "user:secret@:1"}, ValueError),
-        ({"proxy": ""}, ValueError),
-        ({"proxy": 3128}, TypeError),
-        ({"proxy": "http://localhost", "unix": "x"}, ValueError),
-        ({"proxy": "http://localhost", "sock": 1}, ValueError),
-        ({"sock": 1, "unix": "x"}, ValueError),
-    ],
-)
-def test_wrong_options(adapter, options, error):
-    with pytest.raises(error) as caught:
-        adapter.connect("ws://localhost:1/", **options)
-    assert "sec" not in str(caught.value)
+WRONG_OPTIONS = [
+    ({"proxy": "https://user:secret@localhost"}, ValueError),
+    ({"proxy": "http://user:sec#ret@localhost"}, ValueError),
+    ({"proxy": "user:secret@:1"}, ValueError),
+    ({"proxy": ""}, ValueError),
+    ({"proxy": 3128}, TypeError),
+    ({"proxy": "http://localhost", "unix": "x"}, ValueError),
+    ({"proxy": "http://localhost", "sock": 1}, ValueError),
+    ({"sock": 1, "unix": "x"}, ValueError),
+]
+
+
+def test_wrong_options(adapter):
+    for options, error in WRONG_OPTIONS:
+        with case(options=options):
+            with pytest.raises(error) as caught:
+                adapter.connect("ws://localhost:1/", **options)
+            assert "sec" not in str(caught.value)
 
 
 def test_a_wrong_proxy_of_the_environment(adapter, monkeypatch):
@@ -555,12 +581,12 @@ class Certificates:
     """A server's contexts whose certificates are wrong, and a client's that trusts who issued them."""
 
     def __init__(self) -> None:
-        authority = trustme.CA()
+        authority = new_authority()
         self.client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         authority.configure_trust(self.client)
         then = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
         certificates = {
-            "untrusted": trustme.CA().issue_cert("localhost"),
+            "untrusted": new_authority().issue_cert("localhost"),
             "another name": authority.issue_cert("other.example"),
             "expired": authority.issue_cert("localhost", not_before=then, not_after=then.replace(year=2021)),
         }
@@ -619,54 +645,56 @@ def test_a_server_without_tls(adapter, tls, listener, spawn, octets, errors, pro
 HTML = b"<html><head><title>It works!</title><style>p {color: red}</style></head>\n<body><p>\x1b[31mWelcome"
 
 
-@pytest.mark.parametrize(
-    ("refused", "problem"),
-    [
-        (Response(401, [("WWW-Authenticate", "Basic")], b"who?"), "status 401 Unauthorized: who?"),
-        (Response(404), "status 404 Not Found"),
-        (Response(404, [], b"\0\xff\x1b[2J"), "status 404 Not Found: \ufffd [2J"),
-        (Response(404, [("Content-Type", "image/png")], b"png"), "status 404 Not Found"),
-        (Response(500, [], b"x" * 9999), f"status 500 Internal Server Error: {'x' * 100}..."),
-        (Response(599, [("Content-Type", "application/json")], b'{"a":\n1}'), 'status 599: {"a": 1}'),
-        (
-            Response(200, [("Content-Type", "text/html")], HTML),
-            "status 200 OK, so there is no WebSocket at this address: It works! [31mWelcome",
-        ),
-    ],
-)
-def test_a_server_that_refuses(adapter, refused, problem):
+REFUSALS_OF_SERVERS = [
+    (Response(401, [("WWW-Authenticate", "Basic")], b"who?"), "status 401 Unauthorized: who?"),
+    (Response(404), "status 404 Not Found"),
+    (Response(404, [], b"\0\xff\x1b[2J"), "status 404 Not Found: \ufffd [2J"),
+    (Response(404, [("Content-Type", "image/png")], b"png"), "status 404 Not Found"),
+    (Response(500, [], b"x" * 9999), f"status 500 Internal Server Error: {'x' * 100}..."),
+    (Response(599, [("Content-Type", "application/json")], b'{"a":\n1}'), 'status 599: {"a": 1}'),
+    (
+        Response(200, [("Content-Type", "text/html")], HTML),
+        "status 200 OK, so there is no WebSocket at this address: It works! [31mWelcome",
+    ),
+]
+
+
+def test_a_server_that_refuses(adapter):
     with adapter.serve(process_request=lambda _: refused) as running:
-        error = refusal(adapter, running.uri)
         place = f"localhost:{running.server.port}"
-    assert str(error) == f"opening handshake with {place} failed: server answered with {problem}"
-    assert (error.response.status, error.response.body) == (refused.status, refused.body)
-    assert set(refused.headers) <= {
-        (name.title().replace("Www", "WWW"), value) for name, value in error.response.headers
-    }
+        for refused, problem in REFUSALS_OF_SERVERS:
+            with case(problem=problem):
+                error = refusal(adapter, running.uri)
+                assert str(error) == f"opening handshake with {place} failed: server answered with {problem}"
+                assert (error.response.status, error.response.body) == (refused.status, refused.body)
+                assert set(refused.headers) <= {
+                    (name.title().replace("Www", "WWW"), value) for name, value in error.response.headers
+                }
 
 
-@pytest.mark.parametrize(
-    ("octets", "problem"),
-    [
-        (b"SSH-2.0-OpenSSH_9.0\r\n", "server does not speak HTTP, but says b'SSH-2.0-OpenSSH_9.0'"),
-        (b"220 x\r\n", "server does not speak HTTP, but says b'220 x'"),
-        (b"\x15\3\3\0\2\2\n", "server speaks TLS, as for a wss address"),
-        (response(), "Sec-WebSocket-Accept does not answer the key"),
-    ],
-)
-def test_a_server_that_speaks_something_else(adapter, listener, spawn, octets, problem):
+SOMETHING_ELSE = [
+    (b"SSH-2.0-OpenSSH_9.0\r\n", "server does not speak HTTP, but says b'SSH-2.0-OpenSSH_9.0'"),
+    (b"220 x\r\n", "server does not speak HTTP, but says b'220 x'"),
+    (b"\x15\3\3\0\2\2\n", "server speaks TLS, as for a wss address"),
+    (response(), "Sec-WebSocket-Accept does not answer the key"),
+]
+
+
+def test_a_server_that_speaks_something_else(adapter, listener, spawn):
     """It stays, and waits for us."""
 
-    def answer() -> bytes:
+    def answer(octets: bytes) -> None:
         with listener.accept() as peer:
             peer.send(octets)
             with suppress(OSError):
-                return peer.read_all()
+                peer.read_all()
 
-    answering = spawn(answer)
-    message = failure(adapter, listener.uri, HandshakeRejected)
-    answering.result(TIMEOUT)
-    assert message == f"opening handshake with localhost:{listener.port} failed: {problem}"
+    for octets, problem in SOMETHING_ELSE:
+        with case(octets=octets):
+            answering = spawn(answer, octets)
+            message = failure(adapter, listener.uri, HandshakeRejected)
+            answering.result(TIMEOUT)
+            assert message == f"opening handshake with localhost:{listener.port} failed: {problem}"
 
 
 @pytest.mark.parametrize("how", ["end", "reset"])
@@ -709,19 +737,24 @@ def test_a_connection_that_takes_too_long(adapter):
     assert message == f"connection to 127.0.0.1:{port} timed out after 0.1 s"
 
 
-@pytest.mark.parametrize(
-    ("uri", "proxy", "phase"),
-    [
-        ("wss://127.0.0.1:{}/", None, "TLS handshake with 127.0.0.1:{}"),
-        ("ws://127.0.0.1:{}/", None, "opening handshake with 127.0.0.1:{}"),
-        ("ws://x.invalid:9/", "http://127.0.0.1:{}", "tunnel through proxy 127.0.0.1:{} to x.invalid:9"),
-        ("ws://x.invalid:9/", "socks5h://127.0.0.1:{}", "tunnel through proxy 127.0.0.1:{} to x.invalid:9"),
-    ],
-)
-def test_a_peer_that_says_nothing(adapter, listener, uri, proxy, phase):
-    proxy = proxy and proxy.format(listener.port)
-    message = failure(adapter, uri.format(listener.port), TimeoutError, open_timeout=0.3, proxy=proxy)
-    assert message == f"{phase.format(listener.port)} timed out after 0.3 s"
+def test_a_peer_that_says_nothing(adapter, listener, spawn):
+    place = f"127.0.0.1:{listener.port}"
+    tunnel = f"tunnel through proxy {place} to x.invalid:9"
+    failing = [
+        (phase, spawn(failure, adapter, uri, TimeoutError, open_timeout=0.3, proxy=proxy))
+        for uri, proxy, phase in [
+            (f"wss://{place}/", None, f"TLS handshake with {place}"),
+            (f"ws://{place}/", None, f"opening handshake with {place}"),
+            ("ws://x.invalid:9/", f"http://{place}", tunnel),
+            *([("ws://x.invalid:9/", f"socks5h://{place}", tunnel)] if has_socks() else []),
+        ]
+    ]
+    for phase, message in failing:
+        assert message.result(TIMEOUT) == f"{phase} timed out after 0.3 s"
+
+
+def has_socks() -> bool:
+    return importlib.util.find_spec("python_socks") is not None
 
 
 # Several addresses (RFC 8305)
@@ -904,14 +937,14 @@ async def test_a_server_says_when_to_come_back(caplog):
     caplog.clear()
 
 
-@pytest.mark.parametrize("status", [401, 404, 429, 501])
 @asynchronous
-async def test_what_does_not_pass_is_raised(status):
-    async with Server(Response(status)) as server:
-        with pytest.raises(HandshakeRejected, match=str(status)):
-            async for _ in connect(server.uri, backoff=Delays()):
-                pass
-        assert server.count == 0
+async def test_what_does_not_pass_is_raised():
+    for status in (401, 404, 429, 501):
+        async with Server(Response(status)) as server:
+            with pytest.raises(HandshakeRejected, match=str(status)):
+                async for _ in connect(server.uri, backoff=Delays()):
+                    pass
+            assert server.count == 0, status
 
 
 @asynchronous

@@ -1,3 +1,5 @@
+"""wsframe.establish: routes of a client, which errors are fatal, and how long it waits; without sockets."""
+
 from __future__ import annotations
 
 import errno
@@ -15,54 +17,51 @@ def caused(error: Exception, cause: Exception) -> Exception:
     return error
 
 
-@pytest.mark.parametrize(
-    ("error", "fatal"),
-    [
-        (OSError("down"), False),
-        (ConnectionRefusedError(111, "refused"), False),
-        (TimeoutError("late"), False),
-        (ssl.SSLError(1, "handshake failure"), False),
-        (ssl.SSLCertVerificationError(1, "expired"), True),
-        *((HandshakeRejected("no", Response(status)), False) for status in (500, 502, 503, 504)),
-        *(
-            (HandshakeRejected("no", Response(status)), True)
-            for status in (101, 200, 302, 401, 404, 429, 501)
-        ),
-        (HandshakeRejected("malformed"), True),
-        (caused(HandshakeRejected("lost"), EOFError()), False),
-        (caused(HandshakeRejected("lost"), ConnectionResetError()), False),
-        (caused(HandshakeRejected("no", Response(404)), ConnectionResetError()), True),
-        (InvalidURI("scheme"), True),
-        (LocalProtocolError("header"), True),
-        (ConnectionClosed(1006), True),
-        (ImportError("python-socks"), True),
-        (ValueError("proxy"), True),
-    ],
-    ids=lambda value: repr(value)[:50],
-)
-def test_what_is_fatal(error, fatal):
-    assert is_fatal(error) is fatal
+FATAL = [
+    (OSError("down"), False),
+    (ConnectionRefusedError(111, "refused"), False),
+    (TimeoutError("late"), False),
+    (ssl.SSLError(1, "handshake failure"), False),
+    (ssl.SSLCertVerificationError(1, "expired"), True),
+    *((HandshakeRejected("no", Response(status)), False) for status in (500, 502, 503, 504)),
+    *((HandshakeRejected("no", Response(status)), True) for status in (101, 200, 302, 401, 404, 429, 501)),
+    (HandshakeRejected("malformed"), True),
+    (caused(HandshakeRejected("lost"), EOFError()), False),
+    (caused(HandshakeRejected("lost"), ConnectionResetError()), False),
+    (caused(HandshakeRejected("no", Response(404)), ConnectionResetError()), True),
+    (InvalidURI("scheme"), True),
+    (LocalProtocolError("header"), True),
+    (ConnectionClosed(1006), True),
+    (ImportError("python-socks"), True),
+    (ValueError("proxy"), True),
+]
 
 
-@pytest.mark.parametrize(
-    ("status", "value", "seconds"),
-    [
-        (503, "7", 7),
-        (503, "0", 0),
-        (503, "090", 90),
-        (503, "91", 90),
-        (503, "9" * 9, 90),
-        (503, "9" * 99, 0),
-        (503, "-1", 0),
-        (503, "1.5", 0),
-        (503, "\u0663", 0),
-        (503, "Fri, 31 Dec 1999 23:59:59 GMT", 0),
-        (503, "", 0),
-        (502, "7", 0),
-    ],
-)
-def test_the_server_says_when_rfc9110_10_2_3(status, value, seconds):
-    assert retry_after(HandshakeRejected("no", Response(status, [("Retry-After", value)]))) == seconds
+def test_what_is_fatal():
+    for error, fatal in FATAL:
+        assert is_fatal(error) is fatal, repr(error)
+
+
+RETRY_AFTER = [
+    (503, "7", 7),
+    (503, "0", 0),
+    (503, "090", 90),
+    (503, "91", 90),
+    (503, "9" * 9, 90),
+    (503, "9" * 99, 0),
+    (503, "-1", 0),
+    (503, "1.5", 0),
+    (503, "\u0663", 0),
+    (503, "Fri, 31 Dec 1999 23:59:59 GMT", 0),
+    (503, "", 0),
+    (502, "7", 0),
+]
+
+
+def test_the_server_says_when_rfc9110_10_2_3():
+    for status, value, seconds in RETRY_AFTER:
+        rejected = HandshakeRejected("no", Response(status, [("Retry-After", value)]))
+        assert retry_after(rejected) == seconds, (status, value)
 
 
 def test_nobody_says_when():

@@ -1,4 +1,4 @@
-"""Pings, and what their Pongs tell, by a clock that the tests move."""
+"""wsframe.keepalive: when Pings are due and what their Pongs tell, by a clock that the tests move."""
 
 from __future__ import annotations
 

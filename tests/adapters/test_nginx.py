@@ -15,14 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import trustme
 
-from tests.support.adapters import MIB, TIMEOUT
+from tests.support.adapters import MIB, TIMEOUT, new_authority
+from tests.support.tiers import full
 from wsframe import ConnectionClosed, Response
 from wsframe.sync import connect
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 pytestmark = [
+    full,
     pytest.mark.usefixtures("leaks"),
     pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian: nginx-light)"),
 ]
@@ -71,7 +72,7 @@ class Proxy:
 
 @contextmanager
 def nginx(upstream: str, folder: Path):
-    authority = trustme.CA()
+    authority = new_authority()
     certificate = authority.issue_cert("localhost")
     for number, blob in enumerate(certificate.cert_chain_pems):
         blob.write_to_path(folder / "chain.pem", append=bool(number))

@@ -1,54 +1,57 @@
+"""wsframe.proxy: addresses of proxies, the environment, and tunnels; without sockets."""
+
 from __future__ import annotations
 
 import pytest
 
+from tests.support.core import case
 from wsframe import HandshakeRejected, Response, parse_uri
 from wsframe.proxy import Proxy, Tunnel, environment_proxy, parse_proxy
 
-
-@pytest.mark.parametrize(
-    ("address", "proxy"),
-    [
-        ("http://localhost:3128", Proxy("http", "localhost", 3128)),
-        ("HTTP://Localhost/", Proxy("http", "localhost", 80)),
-        ("localhost:3128", Proxy("http", "localhost", 3128)),
-        ("localhost", Proxy("http", "localhost", 80)),
-        ("us%40er:p%3Ass%23@[::1]:9", Proxy("http", "::1", 9, "us@er", "p:ss#")),
-        ("socks4://h", Proxy("socks4", "h", 1080)),
-        ("socks4a://user@h", Proxy("socks4a", "h", 1080, "user")),
-        ("socks5://a%3Ab:@h:1", Proxy("socks5", "h", 1, "a:b", "")),
-        ("socks5h://a:b@c@h:1", Proxy("socks5h", "h", 1, "a", "b@c")),
-    ],
-)
-def test_an_address_is_taken_apart(address, proxy):
-    assert parse_proxy(address) == proxy
+ADDRESSES = [
+    ("http://localhost:3128", Proxy("http", "localhost", 3128)),
+    ("HTTP://Localhost/", Proxy("http", "localhost", 80)),
+    ("localhost:3128", Proxy("http", "localhost", 3128)),
+    ("localhost", Proxy("http", "localhost", 80)),
+    ("us%40er:p%3Ass%23@[::1]:9", Proxy("http", "::1", 9, "us@er", "p:ss#")),
+    ("socks4://h", Proxy("socks4", "h", 1080)),
+    ("socks4a://user@h", Proxy("socks4a", "h", 1080, "user")),
+    ("socks5://a%3Ab:@h:1", Proxy("socks5", "h", 1, "a:b", "")),
+    ("socks5h://a:b@c@h:1", Proxy("socks5h", "h", 1, "a", "b@c")),
+]
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "",
-        "http://",
-        "https://u:secret@h",
-        "socks://u:secret@h",
-        "ws://u:secret@h",
-        "http://u:secret@:1",
-        "http://u:secret@h:x",
-        "http://u:secret@h:65536",
-        "http://u:secret@[::1",
-        "http://u:secret@h/path",
-        "http://u:secret@h?query",
-        "http://u:secret@h#fragment",
-        "http://u:sec#secret@h",
-        "http://u:sec/secret@h:1",
-        "u:sec?secret@h:1",
-        "http://a%3Ab:secret@h",
-    ],
-)
-def test_what_is_not_an_address_is_refused_without_its_password(address):
-    with pytest.raises(ValueError, match=r"proxy must") as caught:
-        parse_proxy(address)
-    assert "secret" not in str(caught.value)
+def test_an_address_is_taken_apart():
+    for address, proxy in ADDRESSES:
+        assert parse_proxy(address) == proxy, address
+
+
+WRONG_ADDRESSES = [
+    "",
+    "http://",
+    "https://u:secret@h",
+    "socks://u:secret@h",
+    "ws://u:secret@h",
+    "http://u:secret@:1",
+    "http://u:secret@h:x",
+    "http://u:secret@h:65536",
+    "http://u:secret@[::1",
+    "http://u:secret@h/path",
+    "http://u:secret@h?query",
+    "http://u:secret@h#fragment",
+    "http://u:sec#secret@h",
+    "http://u:sec/secret@h:1",
+    "u:sec?secret@h:1",
+    "http://a%3Ab:secret@h",
+]
+
+
+def test_what_is_not_an_address_is_refused_without_its_password():
+    for address in WRONG_ADDRESSES:
+        with case(address=address):
+            with pytest.raises(ValueError, match=r"proxy must") as caught:
+                parse_proxy(address)
+            assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("address", [b"http://h", 3128])
@@ -62,36 +65,37 @@ def test_a_password_is_not_shown():
     assert "secret" not in f"{proxy} {proxy!r}"
 
 
-@pytest.mark.parametrize(
-    ("uri", "environment", "expected"),
-    [
-        ("ws://h/", {}, None),
-        ("ws://h/", {"http_proxy": "http://p"}, "p"),
-        ("ws://h/", {"HTTP_PROXY": "p:3128"}, "p"),
-        ("ws://h/", {"https_proxy": "http://p"}, None),
-        ("wss://h/", {"https_proxy": "http://p"}, "p"),
-        ("wss://h/", {"http_proxy": "http://p"}, None),
-        ("ws://h/", {"all_proxy": "socks5://p"}, "p"),
-        ("wss://h/", {"all_proxy": "socks5://p", "https_proxy": "http://q"}, "q"),
-        ("ws://h/", {"http_proxy": "http://p", "socks_proxy": "q"}, "q"),
-        ("ws://h/", {"http_proxy": "http://p", "socks_proxy": "q", "ws_proxy": "r"}, "r"),
-        ("wss://h/", {"https_proxy": "http://p", "socks_proxy": "q", "wss_proxy": "r"}, "r"),
-        ("ws://h/", {"http_proxy": "http://p", "no_proxy": "h"}, None),
-        ("ws://h:9/", {"http_proxy": "http://p", "no_proxy": "h:9"}, None),
-        ("ws://h:8/", {"http_proxy": "http://p", "no_proxy": "h:9"}, "p"),
-        ("ws://a.b.example/", {"http_proxy": "http://p", "no_proxy": "x, .b.example"}, None),
-        ("ws://h/", {"http_proxy": "http://p", "no_proxy": "*"}, None),
-        ("ws://h/", {"http_proxy": ""}, None),
-    ],
-)
-def test_the_proxy_of_the_environment(monkeypatch, uri, environment, expected):
+ENVIRONMENTS = [
+    ("ws://h/", {}, None),
+    ("ws://h/", {"http_proxy": "http://p"}, "p"),
+    ("ws://h/", {"HTTP_PROXY": "p:3128"}, "p"),
+    ("ws://h/", {"https_proxy": "http://p"}, None),
+    ("wss://h/", {"https_proxy": "http://p"}, "p"),
+    ("wss://h/", {"http_proxy": "http://p"}, None),
+    ("ws://h/", {"all_proxy": "socks5://p"}, "p"),
+    ("wss://h/", {"all_proxy": "socks5://p", "https_proxy": "http://q"}, "q"),
+    ("ws://h/", {"http_proxy": "http://p", "socks_proxy": "q"}, "q"),
+    ("ws://h/", {"http_proxy": "http://p", "socks_proxy": "q", "ws_proxy": "r"}, "r"),
+    ("wss://h/", {"https_proxy": "http://p", "socks_proxy": "q", "wss_proxy": "r"}, "r"),
+    ("ws://h/", {"http_proxy": "http://p", "no_proxy": "h"}, None),
+    ("ws://h:9/", {"http_proxy": "http://p", "no_proxy": "h:9"}, None),
+    ("ws://h:8/", {"http_proxy": "http://p", "no_proxy": "h:9"}, "p"),
+    ("ws://a.b.example/", {"http_proxy": "http://p", "no_proxy": "x, .b.example"}, None),
+    ("ws://h/", {"http_proxy": "http://p", "no_proxy": "*"}, None),
+    ("ws://h/", {"http_proxy": ""}, None),
+]
+
+
+def test_the_proxy_of_the_environment(monkeypatch):
     for name in ("ws", "wss", "socks", "http", "https", "all", "no"):
         monkeypatch.delenv(f"{name}_proxy", raising=False)
         monkeypatch.delenv(f"{name}_PROXY".upper(), raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    proxy = environment_proxy(parse_uri(uri))
-    assert (proxy and proxy.host) == expected
+    for uri, environment, expected in ENVIRONMENTS:
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            proxy = environment_proxy(parse_uri(uri))
+            assert (proxy and proxy.host) == expected, (uri, environment)
 
 
 @pytest.mark.parametrize(

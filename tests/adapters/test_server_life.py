@@ -23,15 +23,15 @@ import pytest
 
 from tests.support.adapters import (
     TIMEOUT,
-    AioAdapter,
     Peer,
     SyncAdapter,
     asynchronous,
     close_payload,
-    loop_names,
     needs_ipv6,
+    open_peer,
     request,
 )
+from tests.support.core import case
 from wsframe import (
     ConnectionClosed,
     FrameDecoder,
@@ -85,13 +85,6 @@ def held():
     held = Held()
     yield held
     held.may_end.set()
-
-
-@pytest.fixture(params=loop_names)
-def aio_adapter(request, leaks):
-    adapter = AioAdapter(request.param)
-    yield adapter
-    adapter.close()
 
 
 # Whom it lets in
@@ -154,22 +147,22 @@ def test_origins_may_be_patterns(adapter):
             assert rejected(adapter, running.uri, origin=origin).status == 403
 
 
-@pytest.mark.parametrize("serve", [aio.serve, sync.serve])
-@pytest.mark.parametrize(
-    ("options", "error", "problem"),
-    [
-        ({"port": 0, "origins": ["https://example.com/"]}, ValueError, "origin must be like"),
-        ({"port": 0, "origins": re.compile("x")}, TypeError, "must be a list"),
-        ({"port": 0, "max_connections": 0}, ValueError, "max_connections must be 1 or more, not 0"),
-        ({"host": []}, ValueError, "nothing to listen on"),
-        ({"unix": []}, ValueError, "nothing to listen on"),
-        ({"sock": []}, ValueError, "nothing to listen on"),
-        ({"unix": "x", "reuse_port": True}, ValueError, "reuse_port goes with host and port"),
-    ],
-)
-def test_options_that_make_no_sense(serve, options, error, problem):
-    with pytest.raises(error, match=problem):
-        serve(print, **options)
+SENSELESS_OPTIONS = [
+    ({"port": 0, "origins": ["https://example.com/"]}, ValueError, "origin must be like"),
+    ({"port": 0, "origins": re.compile("x")}, TypeError, "must be a list"),
+    ({"port": 0, "max_connections": 0}, ValueError, "max_connections must be 1 or more, not 0"),
+    ({"host": []}, ValueError, "nothing to listen on"),
+    ({"unix": []}, ValueError, "nothing to listen on"),
+    ({"sock": []}, ValueError, "nothing to listen on"),
+    ({"unix": "x", "reuse_port": True}, ValueError, "reuse_port goes with host and port"),
+]
+
+
+@pytest.mark.parametrize("serve", [aio.serve, sync.serve], ids=["aio", "sync"])
+def test_options_that_make_no_sense(serve):
+    for options, error, problem in SENSELESS_OPTIONS:
+        with case(options=options), pytest.raises(error, match=problem):
+            serve(print, **options)
 
 
 # How many it lets in
@@ -230,6 +223,10 @@ def test_clients_that_say_nothing_do_not_fill_a_server(aio_adapter, held):
 # Who is there
 
 
+def states(adapter, server) -> set[State]:
+    return adapter.call(lambda: {websocket.state for websocket in server.connections})
+
+
 def test_connections_are_the_open_ones(adapter, held, tls):
     answered, may_answer = threading.Event(), threading.Event()
 
@@ -249,7 +246,7 @@ def test_connections_are_the_open_ones(adapter, held, tls):
             # From when the client knows that it is open...
             peers.append(running.open())
             assert len(server.connections) == number
-        assert {websocket.state for websocket in server.connections} == {State.OPEN}
+        assert states(adapter, server) == {State.OPEN}
         websockets = [held.next() for _ in peers]
         if adapter.name == "sync":
             slow = running.connect()
@@ -286,7 +283,7 @@ def test_connections_can_be_iterated_over_while_they_change(adapter, held):
         for websocket in running.server.connections:
             seen += 1
             peers.append(running.open())
-            assert websocket.state is State.OPEN
+            assert adapter.call(getattr, websocket, "state") is State.OPEN
         assert seen == 3
         assert len(running.server.connections) == 6
         held.may_end.set()
@@ -410,7 +407,7 @@ def test_handlers_that_close_the_server_do_not_wait_for_each_other(adapter, spaw
         await running.server.close(1012, "restart")
         ended.put(websocket)
 
-    with serving(adapter, blocking, handle, close_timeout=None) as running:
+    with adapter.serve(native(adapter, blocking, handle), close_timeout=None) as running:
         peers = [running.open() for _ in range(count)]
         idle = running.open()
         for peer in peers:
@@ -431,16 +428,9 @@ def test_handlers_that_close_the_server_do_not_wait_for_each_other(adapter, spaw
             closing.result(TIMEOUT)
 
 
-@contextmanager
-def serving(adapter, blocking, asynchronous, **options):
-    """Serve with a handler that is made for the adapter: on asyncio it does not run in a thread."""
-    if adapter.name == "sync":
-        with adapter.serve(blocking, **options) as running:
-            yield running
-        return
-    with adapter.serve(None, **options) as running:
-        running.server._handler = asynchronous
-        yield running
+def native(adapter, blocking, asynchronous):
+    """Return the handler that is made for the adapter: on asyncio it does not run in a thread."""
+    return blocking if adapter.name == "sync" else asynchronous
 
 
 def test_closing_twice_waits_twice(adapter, held, spawn):
@@ -472,8 +462,13 @@ def test_the_shorter_grace_time_holds(adapter, spawn):
         assert peer.next_frame() is None  # one Close is enough
 
 
+@pytest.mark.parametrize(
+    ("close_timeout", "options"),
+    [(None, {"grace": 0.1}), (0.1, {})],
+    ids=["after the grace time", "after the close_timeout"],
+)
 @asynchronous
-async def test_handlers_are_cancelled_after_the_grace_time():
+async def test_a_handler_that_is_late_is_cancelled(close_timeout, options):
     cancelled = []
 
     async def handler(websocket):
@@ -483,9 +478,9 @@ async def test_handlers_are_cancelled_after_the_grace_time():
             cancelled.append(websocket)
             raise
 
-    async with aio.serve(handler, "127.0.0.1", 0, close_timeout=None) as server:
+    async with aio.serve(handler, "127.0.0.1", 0, close_timeout=close_timeout) as server:
         websocket = await aio.connect(f"ws://localhost:{server.port}/")
-        await server.close(grace=0.1)
+        await server.close(**options)
         assert len(cancelled) == 1
         await websocket.close()
 
@@ -528,9 +523,9 @@ async def test_cancelling_the_close_of_a_server_does_not_stop_it():
     await server.serve_forever()
 
 
-# 200 connections, with messages under way both ways
+# Many connections, with messages under way both ways
 
-COUNT, GRACE = 200, 20
+GRACE = 20
 
 
 class Flood:
@@ -587,28 +582,29 @@ async def count_messages(port: int, number: int, is_under_way) -> int:
         return count
 
 
-def test_200_connections_are_closed_cleanly_while_messages_are_under_way(adapter, spawn, record_property):
-    flood, under_way = Flood(), threading.Semaphore(0)
+def test_connections_are_closed_cleanly_while_messages_are_under_way(adapter, spawn, size, record_property):
+    flood, under_way, count = Flood(), threading.Semaphore(0), size(50, 200)
 
     async def clients():
         return await asyncio.gather(
-            *(count_messages(running.server.port, number, under_way.release) for number in range(COUNT))
+            *(count_messages(running.server.port, number, under_way.release) for number in range(count))
         )
 
-    with serving(adapter, flood.blocking, flood.asynchronous, deflate=None) as running:
+    handler = native(adapter, flood.blocking, flood.asynchronous)
+    with adapter.serve(handler, deflate=None) as running:
         counting = spawn(asyncio.run, clients())
-        for _ in range(COUNT):
+        for _ in range(count):
             assert under_way.acquire(timeout=TIMEOUT)
-        assert len(running.server.connections) == COUNT
+        assert len(running.server.connections) == count
         begin = time.perf_counter()
         running.close(1001, "maintenance", GRACE)
         seconds = time.perf_counter() - begin
         received = counting.result(TIMEOUT)
         # Cut at the end of the grace time, a client would have had no Close, or a server's handler no end.
-        assert flood.sent == {f"/{number}": count for number, count in enumerate(received)}
+        assert flood.sent == {f"/{number}": messages for number, messages in enumerate(received)}
         assert running.server.connections == set()
     record_property("seconds", seconds)
-    print(f"{COUNT} connections, {sum(received)} messages, closed in {seconds:.2f} s")
+    print(f"{count} connections, {sum(received)} messages, closed in {seconds:.2f} s")
 
 
 # Where it listens
@@ -849,21 +845,13 @@ def test_the_example_ends_well(number):
 
 
 def test_the_example_is_told_twice_to_end():
-    with example("127.0.0.1", "0") as (process, port), connected(port) as peer:
+    with example("127.0.0.1", "0") as (process, port), open_peer(port) as peer:
         process.send_signal(signal.SIGTERM)
         assert process.stderr.readline() == "closing 1 connections\n"
         assert peer.next_frame().opcode == Opcode.CLOSE
         # It would wait for the answer now.
         process.send_signal(signal.SIGTERM)
         assert process.wait(TIMEOUT) == -signal.SIGTERM
-
-
-@contextmanager
-def connected(port: int):
-    with Peer(socket.create_connection(("127.0.0.1", port)), is_client=True) as peer:
-        peer.send(request())
-        assert peer.read_head().startswith(b"HTTP/1.1 101 ")
-        yield peer
 
 
 @pytest.mark.parametrize("family", ["tcp", "unix"])

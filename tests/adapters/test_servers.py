@@ -1,4 +1,4 @@
-"""What both adapters promise of servers and of opening: requests, refusals, handlers, timeouts, the end."""
+"""Servers, through both adapters: requests, refusals, options, handlers, and the end of a server."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import queue
 import socket
 import threading
-from contextlib import suppress
 
 import pytest
 
-from tests.support.adapters import TIMEOUT, AioAdapter, close_payload, loop_names, opened, request
+from tests.support.adapters import TIMEOUT, close_payload, request
+from tests.support.core import case
 from wsframe import ConnectionClosed, HandshakeRejected, LocalProtocolError, Opcode, Response, State
 from wsframe.aio import serve as aio_serve
 from wsframe.sync import serve as sync_serve
@@ -28,22 +28,22 @@ def rejected(adapter, uri, **options) -> Response:
 # Requests
 
 
-@pytest.mark.parametrize(
-    ("response", "status", "body"),
-    [
-        (Response(200, [("Content-Type", "text/html")], b"<p>page</p>"), 200, b"<p>page</p>"),
-        (Response(404), 404, b""),
-        (Response(503, [("Retry-After", "1")], b"full"), 503, b"full"),
-        (Response(401, body=b"x" * 65536), 401, b"x" * 65536),
-    ],
-    ids=lambda value: str(value.status) if isinstance(value, Response) else None,
-)
-def test_process_request_refuses(adapter, maybe_tls, response, status, body):
+REFUSALS = [
+    Response(200, [("Content-Type", "text/html")], b"<p>page</p>"),
+    Response(404),
+    Response(503, [("Retry-After", "1")], b"full"),
+    Response(401, body=b"x" * 65536),
+]
+
+
+def test_process_request_refuses(adapter, maybe_tls):
     server, client = maybe_tls or (None, None)
     with adapter.serve(process_request=lambda request: response, ssl=server) as running:
-        answer = rejected(adapter, running.uri, ssl=client)
-        assert (answer.status, answer.body) == (status, body)
-        assert set(response.headers) <= {(name.title(), value) for name, value in answer.headers}
+        for response in REFUSALS:
+            with case(status=response.status):
+                answer = rejected(adapter, running.uri, ssl=client)
+                assert (answer.status, answer.body) == (response.status, response.body)
+                assert set(response.headers) <= {(name.title(), value) for name, value in answer.headers}
 
 
 def test_process_request_accepts(adapter):
@@ -62,48 +62,42 @@ def test_process_request_accepts(adapter):
     assert requests[1].headers.get("X-A") == "b"
 
 
-@pytest.mark.parametrize("loop", loop_names)
-def test_process_request_may_be_asynchronous(leaks, loop):
+def test_process_request_may_be_asynchronous(aio_adapter):
     async def process(request):
         return Response(403, body=b"later") if request.path == "/no" else None
 
-    adapter = AioAdapter(loop)
-    try:
-        with adapter.serve(process_request=process) as running:
-            assert rejected(adapter, running.uri + "no").body == b"later"
-            with adapter.connect(running.uri) as websocket:
-                websocket.send("yes")
-                assert websocket.recv() == "yes"
-    finally:
-        adapter.close()
+    with aio_adapter.serve(process_request=process) as running:
+        assert rejected(aio_adapter, running.uri + "no").body == b"later"
+        with aio_adapter.connect(running.uri) as websocket:
+            websocket.send("yes")
+            assert websocket.recv() == "yes"
 
 
-@pytest.mark.parametrize(
-    "wrong", [ValueError("secret"), "text", Response(101, [("Upgrade", "x")]), Response(99)]
-)
-def test_process_request_fails(adapter, caplog, wrong):
+def test_process_request_fails(adapter, caplog):
     def process(request):
         if isinstance(wrong, Exception):
             raise wrong
         return wrong
 
     with adapter.serve(process_request=process) as running:
-        answer = rejected(adapter, running.uri)
-    assert answer.status == 500
-    assert b"secret" not in answer.body
-    (record,) = caplog.get_records("call")
-    assert record.name == f"wsframe.{adapter.name}"
-    assert record.exc_info
-    caplog.clear()
+        for wrong in (ValueError("secret"), "text", Response(101, [("Upgrade", "x")]), Response(99)):
+            with case(wrong=wrong):
+                answer = rejected(adapter, running.uri)
+                assert answer.status == 500
+                assert b"secret" not in answer.body
+                (record,) = caplog.get_records("call")
+                assert record.name == f"wsframe.{adapter.name}"
+                assert record.exc_info
+                caplog.clear()
 
 
-@pytest.mark.parametrize("process", [None, lambda request: None, lambda request: Response(101)])
-def test_a_plain_get(adapter, process):
-    with adapter.serve(process_request=process) as running, running.connect() as peer:
-        peer.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        answer = peer.read_all()
-        assert answer.startswith(b"HTTP/1.1 426 ")
-        assert b"\r\nSec-WebSocket-Version: 13\r\n" in answer
+def test_a_plain_get(adapter):
+    for process in (None, lambda request: None, lambda request: Response(101)):
+        with adapter.serve(process_request=process) as running, running.connect() as peer:
+            peer.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = peer.read_all()
+            assert answer.startswith(b"HTTP/1.1 426 "), process
+            assert b"\r\nSec-WebSocket-Version: 13\r\n" in answer, process
 
 
 def test_a_page_beside_the_socket(adapter):
@@ -119,67 +113,63 @@ def test_a_page_beside_the_socket(adapter):
             assert websocket.recv() == "x"
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs", "chosen"),
-    [((), (), None), (("a", "b"), ("b", "a"), "a"), (("a",), ("b",), None), (("a",), (), None)],
-)
-def test_subprotocols(adapter, ours, theirs, chosen):
+def test_subprotocols(adapter):
     subprotocols = queue.SimpleQueue()
-    with adapter.serve(lambda ws: subprotocols.put(ws.subprotocol), subprotocols=ours) as running:
-        with adapter.connect(running.uri, subprotocols=theirs) as websocket:
-            assert websocket.subprotocol == chosen
-        assert subprotocols.get(timeout=TIMEOUT) == chosen
+    for ours, theirs, chosen in [
+        ((), (), None),
+        (("a", "b"), ("b", "a"), "a"),
+        (("a",), ("b",), None),
+        (("a",), (), None),
+    ]:
+        with (
+            case(ours=ours, theirs=theirs),
+            adapter.serve(lambda ws: subprotocols.put(ws.subprotocol), subprotocols=ours) as running,
+        ):
+            with adapter.connect(running.uri, subprotocols=theirs) as websocket:
+                assert websocket.subprotocol == chosen
+            assert subprotocols.get(timeout=TIMEOUT) == chosen
 
 
-@pytest.mark.parametrize(
-    ("origins", "origin", "status"),
-    [
+def test_origins(adapter):
+    for origins, origin, status in [
         (None, "https://evil.example", 101),
         (["https://good.example"], "https://good.example", 101),
         (["https://good.example"], "https://evil.example", 403),
         (["https://good.example"], None, 403),
         (["https://good.example", None], None, 101),
-    ],
-)
-def test_origins(adapter, origins, origin, status):
-    with adapter.serve(origins=origins) as running:
-        if status == 101:
-            with adapter.connect(running.uri, origin=origin) as websocket:
-                assert websocket.response.status == 101
-        else:
-            assert rejected(adapter, running.uri, origin=origin).status == status
+    ]:
+        with case(origin=origin, origins=origins), adapter.serve(origins=origins) as running:
+            if status == 101:
+                with adapter.connect(running.uri, origin=origin) as websocket:
+                    assert websocket.response.status == 101
+            else:
+                assert rejected(adapter, running.uri, origin=origin).status == status
 
 
-@pytest.mark.parametrize("serve", [aio_serve, sync_serve])
-@pytest.mark.parametrize(
-    ("options", "error"),
-    [
+@pytest.mark.parametrize("serve", [aio_serve, sync_serve], ids=["aio", "sync"])
+def test_wrong_options_of_serve(serve):
+    for options, error in [
         ({}, ValueError),
         ({"port": 0, "unix": "x"}, ValueError),
         ({"port": 0, "origins": "https://example.com"}, TypeError),
         ({"port": 0, "subprotocols": ["a", "a"]}, LocalProtocolError),
         ({"port": 0, "subprotocols": "a"}, TypeError),
-    ],
-)
-def test_wrong_options_of_serve(serve, options, error):
-    with pytest.raises(error):
-        serve(print, **options)
+    ]:
+        with case(options=options), pytest.raises(error):
+            serve(print, **options)
 
 
-@pytest.mark.parametrize(
-    ("options", "error"),
-    [
+def test_wrong_options_of_connect(adapter):
+    for options, error in [
         ({"uri": "http://localhost/"}, ValueError),
         ({"ssl": True}, ValueError),
         ({"server_hostname": "x"}, ValueError),
         ({"subprotocols": ["a b"]}, LocalProtocolError),
         ({"additional_headers": {"Host": "x"}}, LocalProtocolError),
         ({"additional_headers": {"X": "a\r\nY: b"}}, LocalProtocolError),
-    ],
-)
-def test_wrong_options_of_connect(adapter, options, error):
-    with pytest.raises(error):
-        adapter.connect(**{"uri": "ws://localhost:1/"} | options)
+    ]:
+        with case(options=options), pytest.raises(error):
+            adapter.connect(**{"uri": "ws://localhost:1/"} | options)
 
 
 # Where it listens
@@ -250,7 +240,8 @@ def test_connections(adapter):
         for _ in peers:
             started.get(timeout=TIMEOUT)
         assert len(running.server.connections) == 3
-        assert {websocket.state for websocket in running.server.connections} == {State.OPEN}
+        states = adapter.call(lambda: {websocket.state for websocket in running.server.connections})
+        assert states == {State.OPEN}
         may_end.set()
         for peer in peers:
             peer.send(peer.close())
@@ -337,7 +328,7 @@ def test_a_server_waits_for_its_handlers(adapter, spawn):
 
 def test_a_server_cuts_who_does_not_answer(adapter, maybe_tls):
     server, client = maybe_tls or (None, None)
-    with adapter.serve(close_timeout=0.2, ssl=server) as running, running.open(tls=client) as peer:
+    with adapter.serve(close_timeout=0.1, ssl=server) as running, running.open(tls=client) as peer:
         peer.send(peer.text("the handler runs"))
         assert peer.read_text() == "the handler runs"
         running.close()
@@ -347,66 +338,10 @@ def test_a_server_cuts_who_does_not_answer(adapter, maybe_tls):
 
 
 def test_a_server_cuts_who_was_refused_and_stays(adapter):
-    with adapter.serve(close_timeout=0.2) as running, running.connect() as peer:
+    with adapter.serve(close_timeout=0.1) as running, running.connect() as peer:
         peer.send(request("Content-Length: 1"))
         assert peer.read_all().startswith(b"HTTP/1.1 400 ")
         running.close()
-
-
-# Closing takes too long
-
-
-@pytest.mark.parametrize("octets", [b"", b"\x81"], ids=["silence", "half a frame"])
-def test_the_peer_never_answers_our_close(adapter, role, maybe_tls, octets):
-    with opened(adapter, role, maybe_tls, close_timeout=0.2) as (websocket, peer):
-        peer.send(octets)
-        websocket.close(3000)
-        assert websocket.state is State.CLOSED
-        assert websocket.close_code == 1006
-        assert peer.read_close() == (3000, "")
-
-
-def test_the_peer_floods_and_never_answers_our_close(adapter, role, maybe_tls, spawn):
-    with opened(adapter, role, maybe_tls, close_timeout=0.2) as (websocket, peer):
-        octets = b"".join(peer.text("more") for _ in range(1000))
-
-        def flood() -> None:
-            while True:
-                peer.send(octets)
-
-        flooding = spawn(flood)
-        websocket.close()
-        assert websocket.close_code == 1006
-        # It may wait for us to read for as long as its system thinks that we are there.
-        with suppress(OSError):
-            peer.sock.shutdown(socket.SHUT_RDWR)
-        assert isinstance(flooding.exception(TIMEOUT), OSError)
-
-
-def test_the_peer_pings_and_never_reads(adapter, role, spawn):
-    with opened(adapter, role, close_timeout=0.2) as (websocket, peer):
-        octets = b"".join(peer.encode(Opcode.PING, b"x" * 125) for _ in range(1000))
-
-        def flood() -> None:
-            while True:
-                peer.send(octets)
-
-        flooding = spawn(flood)
-        websocket.close()
-        assert websocket.close_code == 1006
-        # It may wait for us to read for as long as its system thinks that we are there.
-        with suppress(OSError):
-            peer.sock.shutdown(socket.SHUT_RDWR)
-        assert isinstance(flooding.exception(TIMEOUT), OSError)
-
-
-def test_the_peer_breaks_the_protocol_and_stays(adapter, role, maybe_tls, spawn):
-    with opened(adapter, role, maybe_tls, close_timeout=0.2) as (websocket, peer):
-        receiving = spawn(websocket.recv)
-        peer.send(peer.violation)
-        assert peer.read_close()[0] == 1002
-        assert receiving.exception(TIMEOUT).code == 1002
-        websocket.wait_closed()
 
 
 def test_many_connections_leave_nothing_behind(adapter):

@@ -10,7 +10,7 @@ from concurrent.futures import wait
 
 import pytest
 
-from tests.support.adapters import MIB, TIMEOUT, SyncAdapter, close_payload, opened
+from tests.support.adapters import MIB, TIMEOUT, SyncAdapter, close_payload, each_role_and_transport, opened
 from wsframe import ConnectionClosed, Opcode, State
 from wsframe.sync import connect, serve
 
@@ -103,9 +103,10 @@ def test_pings_are_answered_while_another_thread_is_stuck_in_send(pair, spawn):
     sending.result(TIMEOUT)
 
 
+@each_role_and_transport
 @pytest.mark.parametrize("how", ["we close", "it closes", "it breaks the protocol"])
 def test_a_thread_that_is_stuck_in_send_wakes_up_at_the_end(role, maybe_tls, spawn, how):
-    with opened(adapter, role, maybe_tls, close_timeout=0.3) as (websocket, peer):
+    with opened(adapter, role, maybe_tls, close_timeout=0.1) as (websocket, peer):
         sending = spawn(lambda: [websocket.send(bytes(MIB)) for _ in range(16)])
         assert not wait([sending], 0.2).done
         if how == "we close":
@@ -118,8 +119,9 @@ def test_a_thread_that_is_stuck_in_send_wakes_up_at_the_end(role, maybe_tls, spa
         assert websocket.state is State.CLOSED
 
 
+@each_role_and_transport
 def test_a_close_wakes_a_thread_that_receives(role, maybe_tls, spawn):
-    with opened(adapter, role, maybe_tls, close_timeout=0.2) as (websocket, peer):
+    with opened(adapter, role, maybe_tls, close_timeout=0.1) as (websocket, peer):
         receiving = spawn(websocket.recv)
         websocket.close(3000)
         assert receiving.exception(TIMEOUT).code == 1006

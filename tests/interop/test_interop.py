@@ -29,7 +29,6 @@ from typing import Any, NamedTuple, TypeVar
 import aiohttp
 import aiohttp.web
 import pytest
-import trustme
 import websocket
 import websockets
 import wsproto
@@ -40,6 +39,9 @@ from websockets.extensions.permessage_deflate import (
 )
 from wsproto.extensions import PerMessageDeflate
 
+from tests.support.adapters import new_authority
+from tests.support.core import case
+from tests.support.tiers import full
 from wsframe import (
     ConnectionClosed,
     Deflate,
@@ -88,12 +90,12 @@ class Terms(NamedTuple):
     client_max_window_bits: int | None = None
 
 
-@pytest.fixture(scope="module", params=["tcp", "tls"])
+@pytest.fixture(scope="module", params=["tcp", pytest.param("tls", marks=full)])
 def tls(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TLS:
     directory = tmp_path_factory.mktemp("tls")
     if request.param == "tcp":
         return TLS(None, None, directory)
-    authority = trustme.CA()
+    authority = new_authority()
     certificate = authority.issue_cert("localhost")
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     certificate.configure_cert(server)
@@ -472,8 +474,11 @@ class AioClient:
         self.loop.run(self.ws.send(message))
 
     def send_fragments(self, *pieces: str) -> None:
-        send_fragments(self.ws._connection, list(pieces))
-        self.loop.loop.call_soon_threadsafe(self.ws.start)
+        async def send() -> None:
+            send_fragments(self.ws._connection, list(pieces))
+            self.ws.start()
+
+        self.loop.run(send())
 
     def recv(self) -> str | bytes:
         return self.loop.run(self.ws.recv())
@@ -482,8 +487,11 @@ class AioClient:
         assert self.loop.run(self.ws.ping()) > 0
 
     def close(self, code: int, reason: str) -> tuple[int | None, str | None]:
-        self.loop.run(self.ws.close(code, reason))
-        return self.ws.close_code, self.ws.close_reason
+        async def close() -> tuple[int | None, str | None]:
+            await self.ws.close(code, reason)
+            return self.ws.close_code, self.ws.close_reason
+
+        return self.loop.run(close())
 
     def ended(self) -> tuple[int | None, str | None]:
         with pytest.raises(ConnectionClosed) as closed:
@@ -1019,21 +1027,17 @@ WISHES: dict[str, tuple[list[Side], list[Side]]] = {
 }
 
 
-def pairs(spoken: dict[str, tuple[list[Side], list[Side]]]) -> list[Any]:
-    """Return all that a peer can say, each with some of ours: so that in each direction all meet all."""
-    params = []
-    for peer, (server_sides, client_sides) in spoken.items():
-        for (i, server), (j, client) in itertools.product(enumerate(server_sides), enumerate(client_sides)):
-            theirs, ours = (
-                Terms(server[0], client[0], server[1], client[1])
-                for server, client in ((server, client), (OURS[j % len(OURS)], OURS[i % len(OURS)]))
-            )
-            params.append(pytest.param(peer, theirs, ours, id=f"{peer}-{short(theirs)}-{short(ours)}"))
-    return params
+def pairs(server_sides: list[Side], client_sides: list[Side]) -> Iterator[tuple[Terms, Terms]]:
+    """Return all that a peer can say, each with some of ours: so that in each direction all meet all.
 
-
-def short(terms: Terms) -> str:
-    return ",".join(str(value) for value in terms)
+    The first pair is the one that has the longest conversation.
+    """
+    for (i, server), (j, client) in itertools.product(enumerate(server_sides), enumerate(client_sides)):
+        theirs, ours = (
+            Terms(server[0], client[0], server[1], client[1])
+            for server, client in ((server, client), (OURS[j % len(OURS)], OURS[i % len(OURS)]))
+        )
+        yield theirs, ours
 
 
 def wish(terms: Terms) -> Deflate:
@@ -1114,10 +1118,21 @@ def check_wire(
         assert message.pings == (can and PING in fragments)
 
 
+Size = Callable[[int | None, int | None], int | None]
+
+
 @pytest.mark.parametrize("ours", OUR_CLIENTS)
-@pytest.mark.parametrize(("peer", "theirs", "wished"), pairs(WISHES))
+@pytest.mark.parametrize("peer", WISHES)
 def test_our_clients_compress_with_their_servers(
-    ours: str, peer: str, theirs: Terms, wished: Terms, loop: Loop, more: dict[str, Any]
+    ours: str, peer: str, loop: Loop, more: dict[str, Any], size: Size
+) -> None:
+    for theirs, wished in itertools.islice(pairs(*WISHES[peer]), size(1, None)):
+        with case(theirs=theirs, ours=wished):
+            compress_with_their_server(OUR_CLIENTS[ours], peer, theirs, wished, loop, more)
+
+
+def compress_with_their_server(
+    connect: Callable[..., Any], peer: str, theirs: Terms, wished: Terms, loop: Loop, more: dict[str, Any]
 ) -> None:
     ends: Ends = queue.SimpleQueue()
     wires: list[Wire] = []
@@ -1129,7 +1144,7 @@ def test_our_clients_compress_with_their_servers(
             acts = difference.then(*acts)
     with SERVERS[peer](loop, TCP, ends, theirs, **more) as port, relay(loop, port, wires) as port:
         talk(
-            lambda: OUR_CLIENTS[ours](loop, TCP.uri(port), TCP, wish(wished)),
+            lambda: connect(loop, TCP.uri(port), TCP, wish(wished)),
             ends,
             server=peer,
             conversation=conversation,
@@ -1150,14 +1165,22 @@ def test_our_clients_compress_with_their_servers(
 
 
 @pytest.mark.parametrize("ours", OUR_SERVERS)
-@pytest.mark.parametrize(("peer", "theirs", "wished"), pairs(OFFERS))
+@pytest.mark.parametrize("peer", OFFERS)
 def test_their_clients_compress_with_our_servers(
-    ours: str, peer: str, theirs: Terms, wished: Terms, loop: Loop, more: dict[str, Any]
+    ours: str, peer: str, loop: Loop, more: dict[str, Any], size: Size
+) -> None:
+    for theirs, wished in itertools.islice(pairs(*OFFERS[peer]), size(1, None)):
+        with case(theirs=theirs, ours=wished):
+            compress_with_their_client(OUR_SERVERS[ours], peer, theirs, wished, loop, more)
+
+
+def compress_with_their_client(
+    serve: Callable[..., Any], peer: str, theirs: Terms, wished: Terms, loop: Loop, more: dict[str, Any]
 ) -> None:
     ends: Ends = queue.SimpleQueue()
     wires: list[Wire] = []
     conversation = compressed(peer, wished)
-    with OUR_SERVERS[ours](loop, TCP, ends, wish(wished)) as port, relay(loop, port, wires) as port:
+    with serve(loop, TCP, ends, wish(wished)) as port, relay(loop, port, wires) as port:
         talk(
             lambda: CLIENTS[peer](loop, TCP.uri(port), TCP, theirs, **more),
             ends,
@@ -1259,34 +1282,40 @@ class BrowserClient:
         return int.from_bytes(frame.payload[:2], "big"), bytes(frame.payload[2:]).decode()
 
 
+# What our server is told to wish, and what it answers to the offer of a browser
+BROWSERS = [
+    (DEFAULT, "server_max_window_bits=12; client_max_window_bits=12"),
+    (Deflate(server_max_window_bits=15, client_max_window_bits=15), "client_max_window_bits=15"),
+    (Deflate(server_max_window_bits=15, client_max_window_bits=9), "client_max_window_bits=9"),
+    (
+        Deflate(server_max_window_bits=9, client_max_window_bits=15, server_no_context_takeover=True),
+        "server_no_context_takeover; server_max_window_bits=9; client_max_window_bits=15",
+    ),
+    (
+        Deflate(client_no_context_takeover=True),
+        "client_no_context_takeover; server_max_window_bits=12; client_max_window_bits=12",
+    ),
+    (
+        Deflate(server_no_context_takeover=True, client_no_context_takeover=True),
+        "server_no_context_takeover; client_no_context_takeover; "
+        "server_max_window_bits=12; client_max_window_bits=12",
+    ),
+]
+
+
 @pytest.mark.parametrize("ours", OUR_SERVERS)
-@pytest.mark.parametrize(
-    ("deflate", "answer"),
-    [
-        (DEFAULT, "server_max_window_bits=12; client_max_window_bits=12"),
-        (Deflate(server_max_window_bits=15, client_max_window_bits=15), "client_max_window_bits=15"),
-        (Deflate(server_max_window_bits=15, client_max_window_bits=9), "client_max_window_bits=9"),
-        (
-            Deflate(server_max_window_bits=9, client_max_window_bits=15, server_no_context_takeover=True),
-            "server_no_context_takeover; server_max_window_bits=9; client_max_window_bits=15",
-        ),
-        (
-            Deflate(client_no_context_takeover=True),
-            "client_no_context_takeover; server_max_window_bits=12; client_max_window_bits=12",
-        ),
-        (
-            Deflate(server_no_context_takeover=True, client_no_context_takeover=True),
-            "server_no_context_takeover; client_no_context_takeover; "
-            "server_max_window_bits=12; client_max_window_bits=12",
-        ),
-    ],
-)
-def test_browsers_compress_with_our_servers(ours: str, deflate: Deflate, answer: str, loop: Loop) -> None:
+def test_browsers_compress_with_our_servers(ours: str, loop: Loop, size: Size) -> None:
+    for deflate, answer in BROWSERS[: size(1, None)]:
+        with case(ours=deflate):
+            compress_with_a_browser(OUR_SERVERS[ours], deflate, answer, loop)
+
+
+def compress_with_a_browser(serve: Callable[..., Any], deflate: Deflate, answer: str, loop: Loop) -> None:
     ends: Ends = queue.SimpleQueue()
     wires: list[Wire] = []
     conversation = Conversation((*COMPRESSED, LARGE))
     wished = replace(deflate, threshold=0)
-    with OUR_SERVERS[ours](loop, TCP, ends, wished) as port, relay(loop, port, wires) as port:
+    with serve(loop, TCP, ends, wished) as port, relay(loop, port, wires) as port:
         talk(lambda: BrowserClient(port), ends, conversation=conversation)
     for wire in wires:
         assert wire.extensions() == (BrowserClient.OFFER, f"permessage-deflate; {answer}")

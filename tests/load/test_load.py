@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 
 import pytest
 
 from tests.load.phases import Results, Settings, check_churn, check_end, check_many, check_vanishing
-from tests.support.adapters import Peer, asynchronous, loop_names, request
+from tests.support.adapters import asynchronous, connect_peer, loop_names, request
+from tests.support.tiers import full
 from wsframe import ConnectionClosed
 from wsframe.aio import serve
 
@@ -43,21 +43,25 @@ def results() -> Results:
     return Results(is_quiet=True)
 
 
+@full
 def test_many_connections(settings, results):
     check_many(settings, results)
     assert results.broken == []
 
 
+@full
 def test_clients_that_vanish(settings, results):
     check_vanishing(settings, results)
     assert results.broken == []
 
 
+@full
 def test_opens_and_closes(settings, results):
     check_churn(settings, results)
     assert results.broken == []
 
 
+@full
 @pytest.mark.parametrize("with_faults", [False, True], ids=["", "others hang"])
 def test_sigterm(settings, results, with_faults):
     check_end(settings, results, with_faults=with_faults)
@@ -79,6 +83,6 @@ async def test_a_handler_that_only_sends_is_told_of_a_reset():
             told.set_result(closed.code)
 
     async with serve(handler, "127.0.0.1", 0) as server:
-        peer = Peer(socket.create_connection(("127.0.0.1", server.port)), is_client=True)
+        peer = connect_peer(server.port)
         peer.send(request())
         assert await told == 1006
