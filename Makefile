@@ -84,7 +84,7 @@ fuzz: .venv-fuzz/fuzz
 	HYPOTHESIS_EXAMPLES=$$(($(SECONDS) / 2 + 1)) .venv-fuzz/bin/python -m pytest -o timeout=0 $(PROPERTIES)
 	.venv-fuzz/bin/python -m fuzz --all --seconds $$(($(SECONDS) / 2))
 
-PROPERTIES = $(wildcard tests/core/test_properties*.py)
+PROPERTIES = $(wildcard tests/core/test_properties*.py) tests/core/test_other_libraries.py
 
 # The corpus, with what make fuzz has added to it, and COUNT mutations of it for each target; by gcc.
 COUNT ?= 20000

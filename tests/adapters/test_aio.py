@@ -22,7 +22,7 @@ from tests.support.adapters import (
     request,
     response,
 )
-from tests.support.core import case
+from tests.support.cases import case
 from wsframe import ConnectionClosed, Opcode, State
 from wsframe.aio import connect, serve
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from tests.support.adapters import KEY, MIB, TIMEOUT, key_of, request, response
-from tests.support.core import case
+from tests.support.cases import case
 from wsframe import HandshakeRejected, Opcode
 from wsframe.handshake import accept_key
 

@@ -27,7 +27,7 @@ from tests.support.adapters import (
     new_authority,
     response,
 )
-from tests.support.core import case
+from tests.support.cases import case
 from wsframe import HandshakeRejected, Opcode, Response, State
 from wsframe.aio import connect, serve
 

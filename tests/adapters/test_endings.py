@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from tests.support.adapters import MIB, TIMEOUT, close_payload, each_role_and_transport, opened
-from tests.support.core import case
+from tests.support.cases import case
 from wsframe import ConnectionClosed, LocalProtocolError, Opcode, State
 
 pytestmark = pytest.mark.usefixtures("leaks")

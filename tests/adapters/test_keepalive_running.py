@@ -14,7 +14,7 @@ import pytest
 import wsframe.aio
 import wsframe.sync
 from tests.support.adapters import MIB, TIMEOUT, each_role, each_role_and_transport, opened
-from tests.support.core import case
+from tests.support.cases import case
 from wsframe import ConnectionClosed, Opcode, State
 
 NEVER = 1000

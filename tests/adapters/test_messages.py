@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from tests.support.adapters import MIB, TIMEOUT, opened
-from tests.support.core import case
+from tests.support.cases import case
 from wsframe import ConnectionClosed, LocalProtocolError, Opcode, State
 
 pytestmark = pytest.mark.usefixtures("leaks")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.core import case
+from tests.support.cases import case
 from wsframe import HandshakeRejected, Response, parse_uri
 from wsframe.proxy import Proxy, Tunnel, environment_proxy, parse_proxy
 

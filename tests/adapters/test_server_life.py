@@ -31,7 +31,7 @@ from tests.support.adapters import (
     open_peer,
     request,
 )
-from tests.support.core import case
+from tests.support.cases import case
 from wsframe import (
     ConnectionClosed,
     FrameDecoder,

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from tests.support.adapters import TIMEOUT, close_payload, request
-from tests.support.core import case
+from tests.support.cases import case
 from wsframe import ConnectionClosed, HandshakeRejected, LocalProtocolError, Opcode, Response, State
 from wsframe.aio import serve as aio_serve
 from wsframe.sync import serve as sync_serve

@@ -495,7 +495,7 @@ def test_the_client_ends_it(site: Site, ending):
     act, gets, heard = ENDINGS[ending]
     for early in (False, True):
         visit = site.visit(hear)
-        with case("after a message" if early else "at first"), site.open(visit) as peer:
+        with case(early=early), site.open(visit) as peer:
             if early:
                 peer.send(peer.text("a"))
                 if ending == "reset":

@@ -90,7 +90,7 @@ WRONG = {
 def test_a_wrong_handshake(site: Site, caplog):
     """The server answers each with its status, and asks no application. uvicorn itself refuses some."""
     for wrong, (octets, status, says) in WRONG.items():
-        with case(wrong):
+        with case(wrong=wrong):
             with site.connect() as peer:
                 peer.send(octets)
                 answer = parsed(peer.read_all())
@@ -157,7 +157,7 @@ def test_no_header_is_smuggled(site: Site, caplog):
         seen = h11_sees if site.http == "h11" else httptools_sees
         visit = site.visit(hear)
         expected = request(path=visit.path)
-        with case(odd), site.connect() as peer:
+        with case(odd=odd), site.connect() as peer:
             peer.send(expected[:-2] + octets + b"\r\n")
             peer.read_head()
             if seen is None:

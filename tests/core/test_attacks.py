@@ -12,19 +12,8 @@ import itertools
 
 import pytest
 
-from tests.support.core import (
-    CLIENT,
-    KEY,
-    SERVER,
-    TOO_BIG,
-    TOO_MANY,
-    Memory,
-    case,
-    header,
-    hear,
-    hear_all,
-    said,
-)
+from tests.support.cases import case
+from tests.support.core import CLIENT, KEY, SERVER, TOO_BIG, TOO_MANY, Memory, header, hear, hear_all, said
 from tests.support.tiers import full
 from wsframe.client import ClientConnection
 from wsframe.connection import Connection, State

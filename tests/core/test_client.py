@@ -5,7 +5,8 @@ import base64
 import h11
 import pytest
 
-from tests.support.core import LOST, READINGS, case
+from tests.support.cases import case
+from tests.support.core import LOST, READINGS
 from wsframe import parse_uri
 from wsframe.client import ClientConnection, describe
 from wsframe.connection import State

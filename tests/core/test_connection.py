@@ -11,6 +11,7 @@ import itertools
 
 import pytest
 
+from tests.support.cases import case
 from tests.support.core import (
     BAD_TEXT,
     CLIENT,
@@ -19,7 +20,6 @@ from tests.support.core import (
     SERVER,
     TOO_BIG,
     TOO_MANY,
-    case,
     close_payload,
     frames_of,
     hear,

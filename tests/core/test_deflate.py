@@ -11,18 +11,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support.core import (
-    BAD_TEXT,
-    READINGS,
-    SERVER,
-    TOO_BIG,
-    Memory,
-    case,
-    events_of,
-    hear,
-    said,
-    sent,
-)
+from tests.support.cases import case
+from tests.support.core import BAD_TEXT, READINGS, SERVER, TOO_BIG, Memory, events_of, hear, said, sent
 from wsframe.client import ClientConnection
 from wsframe.connection import Connection, State
 from wsframe.deflate import Compressor, Decompressor, Deflate

@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from tests.support.core import case
+from tests.support.cases import case
 from wsframe.events import Binary, Close, Fail, Headers, Ping, Pong, Request, Response, Text
 
 HEADERS = [("host", "x"), ("cookie", "a=1")]

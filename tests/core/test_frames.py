@@ -8,7 +8,8 @@ from array import array
 
 import pytest
 
-from tests.support.core import READINGS, SAMPLE_MASK, case
+from tests.support.cases import case
+from tests.support.core import READINGS, SAMPLE_MASK
 from wsframe.errors import LocalProtocolError, RemoteProtocolError
 from wsframe.frames import (
     BETWEEN_MESSAGES,

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from tests.support.core import ACCEPT, KEY, case
+from tests.support.cases import case
+from tests.support.core import ACCEPT, KEY
 from wsframe import handshake
 from wsframe.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
 from wsframe.events import Headers, Request

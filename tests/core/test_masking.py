@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.support.core import SAMPLE_MASK, Memory, case
+from tests.support.cases import case
+from tests.support.core import SAMPLE_MASK, Memory
 from wsframe import FrameDecoder, masking
 
 OCTETS = bytes((i * 7 + i // 256) & 255 for i in range(70000))

@@ -10,7 +10,8 @@ import zlib
 
 import pytest
 
-from tests.support.core import CLIENT, OTHER, SERVER, case, events_of, sent
+from tests.support.cases import case
+from tests.support.core import CLIENT, OTHER, SERVER, events_of, sent
 from wsframe import Prepared, prepare
 from wsframe.connection import Connection, State
 from wsframe.deflate import Deflate

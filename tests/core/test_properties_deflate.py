@@ -18,7 +18,8 @@ from hypothesis import event as seen
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.core import CLIENT, OTHER, SERVER, Raw, case, frames_of
+from tests.support.cases import case
+from tests.support.core import CLIENT, OTHER, SERVER, Raw, frames_of
 from tests.support.streams import (
     BINARY,
     CLOSE,

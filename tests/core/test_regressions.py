@@ -40,19 +40,8 @@ import pytest
 import wsframe.aio
 import wsframe.sync
 from tests.support.adapters import KEY, TIMEOUT, key_of, opened, request, response
-from tests.support.core import (
-    CLIENT,
-    OTHER,
-    SERVER,
-    TOO_BIG,
-    TOO_MANY,
-    Memory,
-    case,
-    header,
-    hear,
-    hear_all,
-    said,
-)
+from tests.support.cases import case
+from tests.support.core import CLIENT, OTHER, SERVER, TOO_BIG, TOO_MANY, Memory, header, hear, hear_all, said
 from wsframe import encode_frame, handshake, masking
 from wsframe.client import ClientConnection
 from wsframe.connection import Connection, State

@@ -6,7 +6,8 @@ from http import HTTPStatus
 import h11
 import pytest
 
-from tests.support.core import LOST, READINGS, case
+from tests.support.cases import case
+from tests.support.core import LOST, READINGS
 from wsframe import Origins, encode_frame
 from wsframe.connection import State
 from wsframe.errors import LocalProtocolError

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.core import case
+from tests.support.cases import case
 from wsframe.errors import InvalidURI
 from wsframe.uri import URI, join_uri, parse_uri
 

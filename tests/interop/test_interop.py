@@ -26,21 +26,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import aiohttp
-import aiohttp.web
 import pytest
-import websocket
-import websockets
-import wsproto
-import wsproto.events
-from websockets.extensions.permessage_deflate import (
-    ClientPerMessageDeflateFactory,
-    ServerPerMessageDeflateFactory,
-)
-from wsproto.extensions import PerMessageDeflate
 
 from tests.support.adapters import new_authority
-from tests.support.core import case
+from tests.support.cases import case
 from tests.support.tiers import full
 from wsframe import (
     ConnectionClosed,
@@ -53,6 +42,23 @@ from wsframe import (
     sync,
 )
 from wsframe.deflate import DEFAULT
+
+pytest.importorskip("aiohttp")
+pytest.importorskip("websocket")
+pytest.importorskip("websockets")
+pytest.importorskip("wsproto")
+
+import aiohttp
+import aiohttp.web
+import websocket
+import websockets
+import wsproto
+import wsproto.events
+from websockets.extensions.permessage_deflate import (
+    ClientPerMessageDeflateFactory,
+    ServerPerMessageDeflateFactory,
+)
+from wsproto.extensions import PerMessageDeflate
 
 T = TypeVar("T")
 

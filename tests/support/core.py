@@ -6,8 +6,7 @@ import functools
 import itertools
 import operator
 import tracemalloc
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from wsframe import Connection, Event, Fail, Frame, FrameDecoder, Role, encode_frame, masking
@@ -24,20 +23,6 @@ LOST = Fail(1006, "connection was lost: the stream ended without a Close")
 BAD_TEXT = Fail(1007, "text is not UTF-8")
 TOO_BIG = Fail(1009, "message is too big")
 TOO_MANY = Fail(1009, "message has too many fragments")
-
-
-@contextmanager
-def case(**values: object) -> Iterator[None]:
-    """Add the case of a loop to the error that it raises, so that pytest shows which case failed."""
-    try:
-        yield
-    except BaseException as error:
-        shown = ((name, repr(value)) for name, value in values.items())
-        error.add_note(
-            "in the case "
-            + ", ".join(f"{name}={text if len(text) <= 200 else text[:200] + '...'}" for name, text in shown)
-        )
-        raise
 
 
 class Reading(NamedTuple):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.support.core import ACCEPT, CLIENT, KEY, SERVER, Raw, frames_of
 from wsframe.client import ClientConnection
 from wsframe.connection import Connection, Role, State
-from wsframe.events import Binary, Request, Text
+from wsframe.events import Binary, Close, Ping, Pong, Request, Text
 from wsframe.server import ServerConnection
 
 LIMIT = 1000
@@ -289,3 +289,49 @@ def converse(conn, chunks, *, answer="accept", echo=True, close_after=None):
         frames.append((frame.opcode, frame.fin, frame.payload))
     end = (conn.state, conn.should_close, conn.close_sent, conn.close_received, conn.subprotocol, conn.unread)
     return Heard(events, states, frames, heads_out, end)
+
+
+# What an endpoint sends, and the events that its peer must give
+
+said_texts = st.text(max_size=300)
+said_things = st.one_of(
+    st.tuples(st.just("text"), st.lists(said_texts, min_size=1, max_size=4)),
+    st.tuples(st.just("octets of text"), st.lists(st.integers(0, 300), max_size=3), said_texts),
+    st.tuples(st.just("binary"), st.lists(payloads, min_size=1, max_size=4)),
+    st.tuples(st.just("ping"), short_payloads),
+    st.tuples(st.just("pong"), short_payloads),
+)
+
+
+def say(conn, thing):
+    """Send something, and return the event that the peer must give."""
+    match thing:
+        case "text", fragments:
+            for fragment in fragments[:-1]:
+                conn.send_text(fragment, fin=False)
+            conn.send_text(fragments[-1])
+            return Text("".join(fragments))
+        case "octets of text", places, text:
+            octets = text.encode()
+            ends = sorted(min(place, len(octets)) for place in places)
+            for start, stop in itertools.pairwise([0, *ends]):
+                conn.send_text(octets[start:stop], fin=False)
+            conn.send_text(octets[ends[-1] if ends else 0 :])
+            return Text(text)
+        case "binary", fragments:
+            for fragment in fragments[:-1]:
+                conn.send_binary(bytearray(fragment), fin=False)
+            conn.send_binary(memoryview(fragments[-1]))
+            return Binary(b"".join(fragments))
+        case "ping", payload:
+            conn.send_ping(payload)
+            return Ping(payload)
+        case "pong", payload:
+            conn.send_pong(payload)
+            return Pong(payload)
+
+
+def closing(conn, code, reason):
+    """Send a Close, and return the event that the peer must give."""
+    conn.send_close(code, "" if code == 1005 else reason)
+    return Close(code, "" if code == 1005 else reason)
