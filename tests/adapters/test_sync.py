@@ -11,7 +11,7 @@ from concurrent.futures import wait
 import pytest
 
 from tests.support.adapters import MIB, TIMEOUT, SyncAdapter, close_payload, each_role_and_transport, opened
-from wsframe import ConnectionClosed, Opcode, State
+from wsframe import ConnectionClosed, LocalProtocolError, Opcode, State
 from wsframe.sync import connect, serve
 
 pytestmark = pytest.mark.usefixtures("leaks")
@@ -33,6 +33,26 @@ def test_threads_share_what_comes(pair, spawn):
     receiving = [spawn(websocket.recv) for _ in range(4)]
     peer.send(*(peer.text(str(number)) for number in range(4)))
     assert sorted(future.result(TIMEOUT) for future in receiving) == ["0", "1", "2", "3"]
+
+
+def test_a_ping_is_written_although_other_threads_fail_to_send(spawn):
+    """A thread that fails to send has kept the others from writing, so it writes what they queued."""
+    is_over = threading.Event()
+
+    def fail_to_send(websocket):
+        while not is_over.is_set():
+            with pytest.raises(LocalProtocolError):
+                websocket.send("\ud800")
+
+    with adapter.serve() as running, connect(running.uri, ping_interval=None) as websocket:
+        failing = [spawn(fail_to_send, websocket) for _ in range(2)]
+        try:
+            for _ in range(300):
+                websocket.ping(timeout=TIMEOUT)
+        finally:
+            is_over.set()
+        for future in failing:
+            future.result(TIMEOUT)
 
 
 def test_threads_that_receive_all_learn_of_the_end(pair, spawn):

@@ -420,15 +420,18 @@ class WebSocket:
 
     def _send(self, message: Message, fin: bool, compress: bool | None, sender: int | None) -> bool:
         """Send a message, or as the sender of a fragmented one a fragment; False: it is not its turn."""
-        with self._writing:
-            with self._lock:
-                if self._sender != sender:
-                    return False
-                self._check_open()
-                self._connection.send_message(message, fin, compress)
-                self._messages_sent += fin
-            self._write(None)
-        self._flush(None)
+        try:
+            with self._writing:
+                with self._lock:
+                    if self._sender != sender:
+                        return False
+                    self._check_open()
+                    self._connection.send_message(message, fin, compress)
+                    self._messages_sent += fin
+                self._write(None)
+        finally:
+            # Another thread may have queued a Ping or a Pong meanwhile, and left it to this one to write.
+            self._flush(None)
         if self._is_broken:
             raise self._closed()
         return True
