@@ -12,8 +12,9 @@
 # Each makes its own virtual environment. They need Python 3.11 or newer, and make.
 
 PYTHON ?= python3
-# A process for each core. A process that is idle takes tests from the others.
-PYTEST ?= -n auto --dist worksteal
+# A process more than there are cores, since tests wait for peers. One that is idle takes tests from the others.
+PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PYTEST ?= -n $(PROCESSES) --dist worksteal
 PIP = -m pip --disable-pip-version-check
 
 # Everything that is compiled: the list stands in setup.py. When one of these changes, all are compiled again.
@@ -123,15 +124,15 @@ dist: .venv/check
 .venv/test: .venv/serve
 	@echo "wsframe: installing the peers and tools of the tests: about a minute"
 	.venv/bin/python $(PIP) install --quiet --upgrade 'pip>=25.1'
-	.venv/bin/python $(PIP) install --group test
+	.venv/bin/python $(PIP) install --quiet --group test
 	@touch $@
 
 .venv/bench: .venv/test
-	.venv/bin/python $(PIP) install --group bench
+	.venv/bin/python $(PIP) install --quiet --group bench
 	@touch $@
 
 .venv/check: .venv/test
-	.venv/bin/python $(PIP) install --group check
+	.venv/bin/python $(PIP) install --quiet --group check
 	@touch $@
 
 .venv-compiled/test .venv-asan/test: export WSFRAME_EXTENSION = yes

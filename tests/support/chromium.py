@@ -16,12 +16,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import trustme
 
 from tests.support.adapters import TIMEOUT
+
+if TYPE_CHECKING:
+    import trustme
 
 try:
     from selenium.webdriver import Chrome, ChromeOptions, ChromeService

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import trustme
 
 from tests.support.extras import is_installed, needs
 from tests.support.ports import reserved_port
 
 if TYPE_CHECKING:
+    import trustme
     from redis import Redis
 
 REDIS_SERVER = shutil.which("redis-server")
