@@ -44,6 +44,7 @@ PEERS: dict[str, Callable[[str], tuple[Send, Receive]]] = {
 
 
 def main(peer: str, port: str) -> None:
+    samples.free_a_large_block()
     send, receive = PEERS[peer](f"ws://127.0.0.1:{port}/")
     print("open", flush=True)
     message = samples.binary(64)

@@ -18,6 +18,16 @@ GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 KEYS = random.Random(1)
 
 
+def free_a_large_block() -> None:
+    """Bring malloc into the state that it has in every program that has run for a while.
+
+    glibc maps memory anew for each block of 128 KiB or more, until the first such block is freed. asyncio
+    receives into blocks of 256 KiB. A server that has never had anything large, which is rare outside of
+    benchmarks, takes 13 microseconds more for each read.
+    """
+    bytes(2**19)
+
+
 def respond(request: bytes) -> bytes:
     """Return a server's response to a client's request."""
     key = request.partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0]

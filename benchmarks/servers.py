@@ -28,6 +28,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from . import samples
+
 HOST = "127.0.0.1"
 
 
@@ -388,6 +390,7 @@ def main() -> None:
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
     arguments = parser.parse_args()
     allow_many_files()
+    samples.free_a_large_block()
     if arguments.peer in SYNC:
         SYNC[arguments.peer]()
         return

@@ -22,7 +22,7 @@ from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
-from . import codec
+from . import codec, samples
 
 WARM_UPS = 3  # the interpreter adapts its code in the first calls
 
@@ -87,6 +87,7 @@ class Counter:
 def main() -> None:
     counter = Counter(*sys.argv[1:3]) if len(sys.argv) > 2 else None
     job: Any = None
+    samples.free_a_large_block()
 
     def carry_out(what: str, *arguments: Any) -> Any:
         nonlocal job
