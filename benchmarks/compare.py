@@ -7,7 +7,8 @@ know its API.
 A row whose instructions are counted is decided by them: they are the same in each run. The other rows are
 decided by time. In each of some rounds both versions start anew, and take turns. The figure of a round is the
 median of the ratios of its turns. The versions differ if 1 is outside of the interval in which the median of
-all rounds is with 95 % confidence.
+all rounds is with 95 % confidence, and if that median is more than 1 % away from it. One row in 25 is outside
+of its interval by chance, but then by less.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ TURNS = 7
 CONFIDENCE = 0.95
 # Counts of the same code differ by about a thousandth, as addresses differ.
 COUNT_NOISE = 0.005
+SMALLEST = 0.01  # change of a time
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Verdict:
         change: by how much the head costs more, as a part of the base.
         low: the lower end of the interval in which the change is.
         high: the upper end.
+        smallest: the smallest change that counts.
         reason: why there are no figures.
     """
 
@@ -60,13 +63,14 @@ class Verdict:
     change: float = 0.0
     low: float = 0.0
     high: float = 0.0
+    smallest: float = 0.0
     reason: str = ""
 
     @property
     def word(self) -> str:
         if self.reason:
             return self.reason
-        if self.low <= 0 <= self.high:
+        if self.low <= 0 <= self.high or abs(self.change) < self.smallest:
             return "within the noise"
         return "SLOWER" if self.change > 0 else "faster"
 
@@ -135,7 +139,8 @@ def compare(row: Row, base: Settings, head: Settings, rounds: int, turns: int) -
         return Verdict(row.name, row.unit, reason=describe(error))
     medians = [statistics.median(side) for side in zip(*figures, strict=True)]
     low, high = interval(ratios)
-    return Verdict(row.name, row.unit, *medians, statistics.median(ratios) - 1, low - 1, high - 1)
+    change = statistics.median(ratios) - 1
+    return Verdict(row.name, row.unit, *medians, change, low - 1, high - 1, SMALLEST)
 
 
 def measure_pairs(

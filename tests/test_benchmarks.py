@@ -128,6 +128,7 @@ def test_a_verdict_needs_an_interval_without_zero() -> None:
     assert word(0.03, 0.01, 0.04) == "SLOWER"
     assert word(-0.03, -0.04, -0.01) == "faster"
     assert word(0.03, -0.01, 0.07) == word(0, 0, 0) == "within the noise"
+    assert compare.Verdict("row", "ns", 1, 1, 0.009, 0.008, 0.01, 0.01).word == "within the noise"
     assert compare.Verdict("row", "ns", reason="not installed").word == "not installed"
 
 
