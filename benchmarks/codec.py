@@ -48,7 +48,10 @@ def cases() -> Iterator[Case]:
 
 
 def case(name: str) -> Case:
-    return next(case for case in cases() if case.name == name)
+    for found in cases():
+        if found.name == name:
+            return found
+    raise LookupError(f"this version has no row {name!r}")
 
 
 def row(case: Case) -> Row:

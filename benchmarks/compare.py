@@ -84,14 +84,14 @@ def git(*arguments: str, index: str = "") -> str:
         ["git", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     if run.returncode:
-        raise SystemExit(f"git {arguments[0]}: {run.stderr.strip()}")
+        raise SystemExit(f"git {' '.join(arguments)}: {run.stderr.strip()}")
     return run.stdout.strip()
 
 
 def tree_of(revision: str | None) -> str:
     """Return the git tree of a commit, or of the working tree."""
     if revision is not None:
-        return git("rev-parse", "--verify", "--quiet", f"{revision}^{{tree}}")
+        return git("rev-parse", "--verify", f"{revision}^{{tree}}")
     with tempfile.TemporaryDirectory() as directory:
         index = f"{directory}/index"
         git("read-tree", "HEAD", index=index)
