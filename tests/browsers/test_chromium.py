@@ -172,6 +172,7 @@ def test_the_page_of_wsframe_serve(browser, server):
     browser.wait(lambda: browser.text("#echo li").startswith("Grüße ("))
     assert browser.text("#echo .state") == "open"
     browser.open_window(server.url)
+    browser.wait(lambda: browser.text("#chat .state") == "open")  # what is typed before is not sent
     browser.find("#chat input").send_keys("hello\n")
     said = browser.wait(lambda: browser.text("#chat li"))
     assert said.endswith(": hello")
