@@ -172,7 +172,7 @@ def print_targets(report: dict[str, Any], width: int) -> None:
             measured = "missing" if target["measured"] is None else f"{target['measured']:.2f}{unit}"
             verdict = {True: "met", False: "NOT MET", None: ""}[target["is_met"]]
             print(
-                f"{row['name']:{width}}{beside:34}target {target['target']:6.2f}{unit}"
+                f"{row['name']:{width}}{beside:40}target {target['target']:6.2f}{unit}"
                 f"   measured {measured:>10}   {verdict}"
             )
 
