@@ -57,7 +57,7 @@ class Settings:
         """Return the worker of a peer, which is started when it is first needed."""
         worker = self._workers.get((peer, counts))
         if worker is None:
-            worker = self._workers[peer, counts] = Worker(self._stack, self.tree, peer, counts=counts)
+            worker = self._workers[peer, counts] = Worker(self._stack, self.tree, counts=counts)
         return worker
 
 

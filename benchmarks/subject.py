@@ -121,7 +121,7 @@ def failure(stderr: str) -> Exception:
 class Worker(Process):
     """A process that does the jobs of one peer in memory; see worker.py."""
 
-    def __init__(self, stack: ExitStack, tree: Tree, peer: str, *, counts: bool = False) -> None:
+    def __init__(self, stack: ExitStack, tree: Tree, *, counts: bool = False) -> None:
         command = [sys.executable, "-m", "benchmarks.worker"]
         if counts:
             output = stack.enter_context(tempfile.TemporaryDirectory()) + "/counts"
@@ -133,7 +133,6 @@ class Worker(Process):
             options = ["--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={output}"]
             command = ["valgrind", "-q", *options, *command, str(library), output]
         super().__init__(stack, command, core=CORES[0], tree=tree)
-        self.peer = peer
 
     def order(self, *words: Any) -> Any:
         reply = json.loads(self.ask(json.dumps(words)))

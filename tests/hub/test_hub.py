@@ -8,7 +8,6 @@ import itertools
 import logging
 import random
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -19,7 +18,7 @@ import trustme
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.adapters import MIB, TIMEOUT, Peer, asynchronous, request
+from tests.support.adapters import MIB, TIMEOUT, Peer, asynchronous, in_thread, open_peer
 from tests.support.hub_site import received, settled, site
 from tests.support.paths import ROOT
 from tests.support.redis_server import needs_redis, needs_redis_py, redis_server
@@ -38,22 +37,6 @@ pytestmark = pytest.mark.usefixtures("leaks")
 def url(request: pytest.FixtureRequest) -> str | None:
     """Hubs without and with Redis do the same."""
     return None if request.param == "process" else request.getfixturevalue("redis").url
-
-
-async def in_thread(function, *args, **kwargs):
-    return await asyncio.wait_for(asyncio.to_thread(function, *args, **kwargs), TIMEOUT)
-
-
-def open_peer(port: int, *octets: bytes, receive_buffer: int | None = None) -> Peer:
-    """Connect a client, up to the 101. It sends these bytes in the same packet as its request."""
-    sock = socket.socket()
-    if receive_buffer is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    sock.connect(("127.0.0.1", port))
-    peer = Peer(sock, is_client=True)
-    peer.send(request(), *octets)
-    assert peer.read_head().startswith(b"HTTP/1.1 101 "), peer.head
-    return peer
 
 
 def subscriptions(url: str) -> tuple[list[bytes], int]:
