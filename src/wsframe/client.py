@@ -43,7 +43,8 @@ class ClientConnection(Connection):
         uri: the address, ``ws://`` or ``wss://``. User name and password go out as Basic credentials.
         subprotocols: what the client offers, its favourite first.
         origin: the value of an Origin header, or None.
-        headers: more headers for the request.
+        headers: more headers for the request. A value in ``bytes`` goes out as it is, a ``str`` in
+            ISO 8859-1.
         deflate: the compression to offer (RFC 7692); None: none. By default it takes little memory.
         max_message_size: as for ``Connection``.
         fragments: as for ``Connection``.
@@ -55,6 +56,7 @@ class ClientConnection(Connection):
     Raises:
         InvalidURI: the address is not one.
         LocalProtocolError: a subprotocol or header cannot be sent.
+        ValueError: the value of a header has a character outside ISO 8859-1.
         TypeError: an argument has a wrong type.
     """
 
@@ -107,8 +109,7 @@ class ClientConnection(Connection):
             ("Sec-WebSocket-Version", handshake.VERSION),
         ]
         if origin is not None:
-            handshake.check_header("Origin", origin)
-            request.append(("Origin", origin))
+            request.append(("Origin", handshake.check_header("Origin", origin)))
         if self._subprotocols:
             request.append(("Sec-WebSocket-Protocol", ", ".join(self._subprotocols)))
         if self._offered is not None:

@@ -64,6 +64,11 @@ class Headers(tuple[tuple[str, str], ...]):
         return [value for key, value in self if key == name or key.lower() == name]
 
 
+def _decode(header: tuple[str, str | bytes]) -> tuple[str, str]:
+    name, value = header
+    return name, value.decode("latin-1") if isinstance(value, bytes) else value
+
+
 class _Event:
     __slots__ = ()
     __match_args__: tuple[str, ...] = ()
@@ -122,7 +127,7 @@ class Response(_Event):
 
     Args:
         status: the HTTP status code.
-        headers: the HTTP headers.
+        headers: the HTTP headers. A value in ``bytes`` is decoded as ISO 8859-1, and goes out again as it is.
         body: what came after them, unless the status is 101; cut at 64 KiB.
         subprotocol: the subprotocol that the server chose, or None.
     """
@@ -132,12 +137,12 @@ class Response(_Event):
     def __init__(
         self,
         status: int,
-        headers: Iterable[tuple[str, str]] = (),
+        headers: Iterable[tuple[str, str | bytes]] = (),
         body: bytes = b"",
         subprotocol: str | None = None,
     ) -> None:
         self.status = status
-        self.headers = Headers(headers)
+        self.headers = headers if type(headers) is Headers else Headers(map(_decode, headers))
         self.body = body
         self.subprotocol = subprotocol
 

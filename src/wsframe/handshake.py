@@ -54,28 +54,33 @@ UPGRADE_REQUIRED = (
     ("Sec-WebSocket-Version", VERSION),
 )
 
-HeaderList: TypeAlias = Iterable[tuple[str, str]] | Mapping[str, str]
-"""Headers to send: pairs, or a mapping, of names and values."""
+HeaderList: TypeAlias = Iterable[tuple[str, str | bytes]] | Mapping[str, str | bytes]
+"""Headers to send: pairs, or a mapping, of names and values.
+
+A value in ``bytes`` goes out as it is, a ``str`` in ISO 8859-1.
+"""
 
 # RFC 7230, section 3.2.6
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-# Section 3.2, field-value, in ISO 8859-1; without its control characters, which split lines elsewhere.
-_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
+# RFC 9110, section 5.5, field-value, decoded as ISO 8859-1: obs-text, which is 0x80 to 0xff, may be anything,
+# and most of it is UTF-8. Control characters split lines elsewhere.
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _RESOURCE_NAME = re.compile(r"/[\x21\x22\x24-\x7e]*")
 _ABSOLUTE_FORM = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
 # RFC 3986, section 3.2: host [ ":" port ], by its characters
 _HOST = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=%:\[\]]+")
 
-# Section 3, of what most heads are made: a line that is GET and HTTP/1.1, or 101, and fields in ASCII.
-_PLAIN_LINE = re.compile(r"(?:GET ([\x21-\x7e]++) HTTP/1\.1|HTTP/1\.1 101(?: [\t\x20-\x7e]*+)?)\r\n")
-_PLAIN_FIELDS = re.compile(rf"(?:{_TOKEN.pattern}+:[\t\x20-\x7e]*+\r\n)*+\r\n")
+# RFC 9112, of what most heads are made: a line that is GET and HTTP/1.1, or 101, and fields.
+_PLAIN_LINE = re.compile(rf"(?:GET ([\x21-\x7e]++) HTTP/1\.1|HTTP/1\.1 101(?: {_FIELD_VALUE.pattern}+)?)\r\n")
+_PLAIN_FIELDS = re.compile(rf"(?:{_TOKEN.pattern}+:{_FIELD_VALUE.pattern}+\r\n)*+\r\n")
 _PLAIN_FIELD = re.compile(r"([^:]++):[\t ]*+([^\r]*+)\r\n")
 
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 # Lines end with CRLF and only with CRLF; no line is folded; no control characters.
-_ILLEGAL = re.compile(rb"(?<!\r)\n|\r[^\n]|\r\n[\t ]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_ILLEGAL = re.compile(rb"(?<!\r)\n|\r[^\n]|\r\n[\t ]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
-_VISIBLE = bytes([0x09, *range(0x20, 0x7F)])
+_VISIBLE = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 
 
 def _is_clean(octets: bytes) -> bool:
@@ -162,10 +167,7 @@ def read_plain_head(head: bytes) -> tuple[str, Headers] | None:
     Returns:
         The target of the request, or ``""`` for a response, and the headers; None: it is not plain.
     """
-    try:
-        text = head.decode("ascii")
-    except UnicodeDecodeError:
-        return None
+    text = head.decode("latin-1")
     line = _PLAIN_LINE.match(text)
     if line is None or _PLAIN_FIELDS.fullmatch(text, line.end()) is None:
         return None
@@ -186,14 +188,23 @@ def decode_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
         headers: pairs of octets; names in lower case.
 
     Raises:
-        HandshakeError: with status 431, when there are more than 100.
+        HandshakeError: with status 431, when there are more than 100; with 400, when a value has a control
+            character.
     """
-    return _limited(Headers((name.decode("ascii"), value.decode("latin-1")) for name, value in headers))
+    pairs = Headers((name.decode("ascii"), value.decode("latin-1")) for name, value in headers)
+    return _clean(_limited(pairs))
 
 
 def _limited(headers: Headers) -> Headers:
     if len(headers) > MAX_HEADERS:
         raise HandshakeError(431, f"head has more than {MAX_HEADERS} headers")
+    return headers
+
+
+def _clean(headers: Headers) -> Headers:
+    for _, value in headers:
+        if not _FIELD_VALUE.fullmatch(value):
+            raise HandshakeError(400, "a header value has a control or non-latin-1 character")
     return headers
 
 
@@ -204,36 +215,44 @@ def check_headers(headers: HeaderList) -> list[tuple[str, str]]:
         headers: pairs, or a mapping, of names and values.
 
     Raises:
-        LocalProtocolError: a name is not a token, a value has a control character or a character
-            outside ISO 8859-1, or the header is one that the handshake sets by itself.
-        TypeError: a name or a value is not a string.
+        LocalProtocolError: a name is not a token, a value has a control character, or the header is one
+            that the handshake sets by itself.
+        ValueError: a value has a character outside ISO 8859-1.
+        TypeError: a name is not a string, or a value neither a string nor bytes.
     """
-    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
-    for name, value in pairs:
-        check_header(name, value)
+    pairs = []
+    for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+        pairs.append((name, check_header(name, value)))
         if name.lower() in _OURS:
             raise LocalProtocolError(f"header {name} is set by the handshake")
     return pairs
 
 
-def check_header(name: str, value: str) -> None:
-    """Check that a header can be sent (RFC 7230, section 3.2).
+def check_header(name: str, value: str | bytes) -> str:
+    """Return a header's value as text when the header can be sent (RFC 9110, sections 5.1 and 5.5).
 
     Args:
         name: the header's name.
-        value: its value.
+        value: its value. ``bytes`` are decoded as ISO 8859-1, which is how headers are encoded.
 
     Raises:
-        LocalProtocolError: the name is not a token, or the value has a control character or a
-            character outside ISO 8859-1.
-        TypeError: one of them is not a string.
+        LocalProtocolError: the name is not a token, or the value has a control character.
+        ValueError: the value has a character outside ISO 8859-1.
+        TypeError: the name is not a string, or the value neither a string nor bytes.
     """
-    if not isinstance(name, str) or not isinstance(value, str):
-        raise TypeError(f"headers must be pairs of str, not {name!r}: {value!r}")
+    if not isinstance(name, str) or not isinstance(value, (str, bytes)):
+        raise TypeError(f"a header must be a name (str) and a value (str or bytes), not {name!r}: {value!r}")
     if not _TOKEN.fullmatch(name):
         raise LocalProtocolError(f"header name {name!r} is not a token")
-    if not _FIELD_VALUE.fullmatch(value):
-        raise LocalProtocolError(f"value of header {name} has a control or non-latin-1 character")
+    text = value if isinstance(value, str) else value.decode("latin-1")
+    if not _FIELD_VALUE.fullmatch(text):
+        if _CONTROL.search(text):
+            raise LocalProtocolError(f"value of header {name} has a control character")
+        raise ValueError(
+            f"value of header {name} has a character outside latin-1: give its bytes, "
+            "or value.encode().decode('latin-1')"
+        )
+    return text
 
 
 def encode_request(resource_name: str, headers: Iterable[tuple[str, str]]) -> bytes:
@@ -300,11 +319,10 @@ def _is_key(key: str) -> bool:
 
 def _read_headers(headers: HeaderList) -> Headers:
     pairs = headers.items() if isinstance(headers, Mapping) else headers
-    headers = Headers((name.lower(), value) for name, value in pairs)
-    for _, value in headers:
-        if not _FIELD_VALUE.fullmatch(value):
-            raise HandshakeError(400, "a header value has a control or non-latin-1 character")
-    return headers
+    headers = Headers(
+        (name.lower(), value if isinstance(value, str) else value.decode("latin-1")) for name, value in pairs
+    )
+    return _clean(headers)
 
 
 def _elements(value: str) -> list[str]:
@@ -469,6 +487,7 @@ def accept(
     Raises:
         LocalProtocolError: the subprotocol was not offered, the request is a plain GET, or
             ``check_headers`` refuses the headers.
+        ValueError: the value of a header has a character outside ISO 8859-1.
     """
     if not request.is_upgrade:
         raise LocalProtocolError("the request does not ask for a WebSocket")

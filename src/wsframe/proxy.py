@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from .client import describe
-from .errors import HandshakeRejected
+from .errors import HandshakeError, HandshakeRejected
 from .events import Response
+from .handshake import decode_headers
 from .uri import URI, authority
 
 __all__ = ["Proxy", "Tunnel", "environment_proxy", "parse_proxy", "socks"]
@@ -168,8 +169,7 @@ class Tunnel:
                         raise self._rejected("server speaks first")
                     return True
                 if isinstance(event, h11.Response):
-                    headers = ((name.decode(), value.decode("latin-1")) for name, value in event.headers)
-                    self._response = Response(event.status_code, headers)
+                    self._response = Response(event.status_code, decode_headers(event.headers))
                 elif isinstance(event, h11.Data):
                     assert self._response is not None
                     self._response.body += event.data
@@ -177,6 +177,8 @@ class Tunnel:
                     break
             else:
                 return False
+        except HandshakeError as error:
+            raise self._rejected(error.reason) from None
         except h11.RemoteProtocolError as error:
             if self._response is None:
                 problem = f"malformed HTTP response: {error}" if octets else "proxy closed the connection"

@@ -32,17 +32,19 @@ def redirect(location: str, status: int = 302, headers: HeaderList = ()) -> Resp
         location: an absolute or relative reference, such as ``wss://example.com/chat`` or ``/v2/chat``;
             what is not ASCII is percent-encoded already.
         status: 301, 302, 303, 307 or 308.
-        headers: more headers for the response.
+        headers: more headers for the response. A value in ``bytes`` goes out as it is, a ``str`` in
+            ISO 8859-1.
 
     Raises:
         LocalProtocolError: the location is empty, or has a space, a control character or one that is not
             ASCII; or a header cannot be sent.
-        ValueError: the status is another one.
+        ValueError: the status is another one, or the value of a header has a character outside ISO 8859-1.
         TypeError: an argument has a wrong type.
     """
     if status not in (301, 302, 303, 307, 308):
         raise ValueError(f"status of a redirect must be 301, 302, 303, 307 or 308, not {status}")
-    check_header("Location", location)
+    if not isinstance(location, str):
+        raise TypeError(f"location must be a str, not {type(location).__name__}")
     if not location or not location.isascii() or not location.isprintable() or " " in location:
         raise LocalProtocolError(
             f"location must be visible ASCII, with everything else percent-encoded, not {location!r}"
@@ -53,7 +55,7 @@ def redirect(location: str, status: int = 302, headers: HeaderList = ()) -> Resp
 def basic_auth(
     credentials: Mapping[str, str] | tuple[str, str] | Check,
     *,
-    realm: str = "WebSocket",
+    realm: str | bytes = "WebSocket",
     process_request: ProcessRequest | None = None,
 ) -> ProcessRequest:
     """Return a ``process_request`` that lets through who has a name and a password (RFC 7617).
@@ -64,21 +66,23 @@ def basic_auth(
     Args:
         credentials: a mapping of names to passwords, one pair of them, or a function that is called with both
             and returns whether they are right; for ``wsframe.aio`` it may be a coroutine function.
-        realm: what the client is told that it asks for.
+        realm: the name that the server gives to what it protects. It goes out as the value of a header does:
+            ``bytes`` as they are, a ``str`` in ISO 8859-1.
         process_request: what goes on with a request that was let through; None: accept it.
 
     Raises:
-        LocalProtocolError: the realm has a control character, or one outside ISO 8859-1.
-        ValueError: a name has a colon, or a name or password a control character or lone surrogate.
+        LocalProtocolError: the realm has a control character.
+        ValueError: the realm has a character outside ISO 8859-1; a name has a colon, or a name or password a
+            control character or lone surrogate.
         TypeError: the credentials are none of these.
     """
     from inspect import iscoroutinefunction  # which takes as long to import as all of wsframe
 
-    if not isinstance(realm, str):
-        raise TypeError(f"realm must be a str, not {type(realm).__name__}")
-    quoted = realm.replace("\\", "\\\\").replace('"', '\\"')
-    challenge = ("WWW-Authenticate", f'Basic realm="{quoted}", charset="UTF-8"')
-    check_header(*challenge)
+    if not isinstance(realm, (str, bytes)):
+        raise TypeError(f"realm must be a str or bytes, not {type(realm).__name__}")
+    name = "WWW-Authenticate"
+    quoted = check_header(name, realm).replace("\\", "\\\\").replace('"', '\\"')
+    challenge = (name, f'Basic realm="{quoted}", charset="UTF-8"')
     refusal = Response(401, [challenge], b"name and password are required\n")
     check = credentials if callable(credentials) else _known(credentials)
 

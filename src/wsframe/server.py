@@ -195,12 +195,14 @@ class ServerConnection(Connection):
         Args:
             subprotocol: one that the client offers, or None for none; by default the first of the
                 server's ``subprotocols`` that it offers.
-            headers: more headers for the response.
+            headers: more headers for the response. A value in ``bytes`` goes out as it is, a ``str`` in
+                ISO 8859-1.
 
         Raises:
             LocalProtocolError: there is no request to answer, the subprotocol was not offered, or a
                 header cannot be sent.
-            TypeError: a header is not a pair of strings.
+            ValueError: the value of a header has a character outside ISO 8859-1.
+            TypeError: a header is not a pair of a string and a value, which is a string or bytes.
         """
         request = self._unanswered()
         if not request.is_upgrade:
@@ -225,12 +227,13 @@ class ServerConnection(Connection):
 
         Args:
             status: 200 to 599.
-            headers: more headers for the response.
+            headers: more headers for the response, as for ``accept``.
             body: the body; plain text, unless ``headers`` has a Content-Type.
 
         Raises:
             LocalProtocolError: there is no request to answer, or a header cannot be sent.
-            ValueError: the status is out of range, or does not go with a body.
+            ValueError: the status is out of range, or does not go with a body; or the value of a header has a
+                character outside ISO 8859-1.
             TypeError: an argument has a wrong type.
         """
         self._unanswered()

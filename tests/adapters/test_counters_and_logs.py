@@ -200,6 +200,13 @@ def test_a_frame_log_reads_any_pieces():
     ]
 
 
+def test_control_characters_of_iso_8859_1_in_a_head_are_logged_as_escapes():
+    lines = []
+    log = FrameLog(lines.append, is_client=True)
+    log.received(b"HTTP/1.1 101 Nie\x85\x9b[2J\r\nX: \x9b\r\n\r\n")
+    assert lines == [r"< 'HTTP/1.1 101 Nie\x85\x9b[2J'"]
+
+
 def test_a_frame_log_does_not_read_bodies_or_endless_heads():
     lines = []
     log = FrameLog(lines.append, is_client=False)

@@ -171,6 +171,22 @@ def test_it_is_open(answer, size):
             Response(407, [("transfer-encoding", "chunked")], b"no"),
         ),
         (b"HTTP/1.0 200\r\n\r\n220 mail\r\n", "server speaks first", Response(200)),
+        (
+            b"HTTP/1.1 403 \xc5\x81\r\nX-City: " + "Łódź".encode() + b"\r\nContent-Length: 0\r\n\r\n",
+            "proxy answered with status 403 Forbidden",
+            Response(403, [("x-city", "Łódź".encode()), ("content-length", "0")]),
+        ),
+        # h11 lets control characters through; we do not.
+        *(
+            (
+                b"HTTP/1.1 %d \r\nX: a" % status + control + b"b\r\n\r\n",
+                "a header value has a control or non-latin-1 character",
+                None,
+            )
+            for status in (200, 403)
+            for control in (b"\x1b", b"\x01", b"\x7f")
+        ),
+        (b"HTTP/1.1 200 \r\n" + b"a: b\r\n" * 101 + b"\r\n", "head has more than 100 headers", None),
         (b"SSH-2.0-x\r\n\r\n", "malformed HTTP response: illegal status line: bytearray(b'SSH-2.0-x')", None),
     ],
 )

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from tests.support.adapters import TIMEOUT, close_payload, request
+from tests.support.adapters import TIMEOUT, close_payload, request, response
 from tests.support.cases import case
 from wsframe import ConnectionClosed, HandshakeRejected, LocalProtocolError, Opcode, Response, State
 from wsframe.aio import serve as aio_serve
@@ -60,6 +60,61 @@ def test_process_request_accepts(adapter):
             assert websocket.response.headers.get("Set-Cookie") == "a=b"
     assert [request.path for request in requests] == ["/", "/x"]
     assert requests[1].headers.get("X-A") == "b"
+
+
+# Bytes that a cookie or a header of a proxy may have: RFC 9110, section 5.5, obs-text
+OBS_TEXT = bytes(range(0x80, 0x100))
+UTF_8 = ["Céline", "Łukasz", "Ödön À", "中文", "😀"]
+
+
+def test_a_server_takes_header_values_in_utf8_and_gives_them_back(adapter):
+    def process(request):
+        value = request.headers.get("cookie")
+        headers = [("X-Seen", value), ("X-Given", value.encode("latin-1"))]
+        return Response(101 if request.path == "/" else 403, headers)
+
+    with adapter.serve(process_request=process) as running:
+        for value in [*(f"name={name}".encode() for name in UTF_8), OBS_TEXT]:
+            for path, status in [("/", b" 101 "), ("/no", b" 403 ")]:
+                with case(value=value, path=path), running.connect() as peer:
+                    head, blank_line = request(path=path)[:-2], b"\r\n"
+                    peer.send(head + b"Cookie: " + value + b"\r\n" + blank_line)
+                    answer = peer.read_head() + b"\r\n"
+                    assert status in answer
+                    assert b"\r\nX-Seen: " + value + b"\r\nX-Given: " + value + b"\r\n" in answer
+
+
+def test_a_client_sends_and_takes_header_values_in_utf8(adapter, spawn, listener):
+    cookie, city = "name=Łukasz".encode(), "Łódź".encode()
+    for given in (cookie, cookie.decode("latin-1")):
+        connecting = spawn(adapter.connect, listener.uri, additional_headers={"Cookie": given})
+        with listener.accept() as peer:
+            head = peer.read_head()
+            assert b"\r\nCookie: " + cookie in head
+            key = head.partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0].decode()
+            peer.send(response(f"X-City: {city.decode('latin-1')}", key=key))
+            websocket = connecting.result(TIMEOUT)
+            assert websocket.response.headers.get("X-City").encode("latin-1") == city
+            peer.send(peer.close())
+            websocket.close()
+    connecting = spawn(adapter.connect, listener.uri)
+    with listener.accept() as peer:
+        peer.read_head()
+        peer.send(b"HTTP/1.1 403 Nie\xc5\x82\r\nX-City: " + city + b"\r\nContent-Length: 0\r\n\r\n")
+        rejected = connecting.exception(TIMEOUT)
+    assert isinstance(rejected, HandshakeRejected)
+    assert "status 403 Forbidden" in str(rejected)
+    assert rejected.response.headers.get("X-City").encode("latin-1") == city
+
+
+def test_a_header_value_outside_latin_1_is_refused_with_the_remedy(adapter, caplog):
+    with pytest.raises(ValueError, match="value of header Cookie has a character outside latin-1: give its"):
+        adapter.connect("ws://localhost:1/", additional_headers={"Cookie": "name=Łukasz"})
+    answer = Response(101, [("X-City", "Łódź")])
+    with adapter.serve(process_request=lambda _: answer) as running:
+        assert rejected(adapter, running.uri).status == 500
+    assert "value of header X-City has a character outside latin-1: give its bytes" in caplog.text
+    caplog.clear()
 
 
 def test_process_request_may_be_asynchronous(aio_adapter):

@@ -209,6 +209,31 @@ def test_an_asyncio_client(site: Site):
     assert visit.heard() == [{"type": "websocket.receive", "text": "a"}, disconnect(1000)]
 
 
+CITY = b"Lw\xf3w, " + "Łódź 中文".encode()
+
+
+@pytest.mark.parametrize("answer", ["accept", "response"])
+def test_headers_in_utf8_go_out_as_they_are(site: Site, answer):
+    async def application(scope, receive, send):
+        await receive()
+        headers = [(b"set-cookie", b"city=" + CITY)]
+        if answer == "accept":
+            await send({**ACCEPT, "headers": headers})
+            await to_the_end(receive, send)
+        else:
+            await send({"type": "websocket.http.response.start", "status": 401, "headers": headers})
+            await send({"type": "websocket.http.response.body", "body": b"no"})
+
+    visit = site.visit(application)
+    with site.ask(visit) as peer:
+        head = peer.read_head()
+        assert head.startswith(b"HTTP/1.1 101 " if answer == "accept" else b"HTTP/1.1 401 ")
+        assert b"\r\nset-cookie: city=" + CITY + b"\r\n" in head + b"\r\n"
+        if answer == "accept":
+            close(peer)
+    visit.result()
+
+
 def test_accept_with_headers_and_a_subprotocol(site: Site):
     async def application(scope, receive, send):
         await receive()

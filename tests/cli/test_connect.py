@@ -277,6 +277,7 @@ def test_a_second_signal_does_not_wait_for_the_peer(listener: Listener) -> None:
 def test_its_options_are_in_the_request(listener: Listener, spawn: Spawn) -> None:
     arguments = (
         *("--header", "X-One: 1", "--header", "X-Two:a:b", "--origin", "https://example.com"),
+        *("--header", "Cookie: name=Łukasz"),
         *("--subprotocol", "v2", "--subprotocol", "v1", "--no-compression", "--wait", "inf"),
     )
     running = spawn(run, listener.uri, *arguments)
@@ -284,7 +285,7 @@ def test_its_options_are_in_the_request(listener: Listener, spawn: Spawn) -> Non
         lines = peer.head.decode().split("\r\n")
         peer.send(peer.close())
         assert peer.next_frame() is not None
-    assert {"X-One: 1", "X-Two: a:b", "Origin: https://example.com"} <= set(lines)
+    assert {"X-One: 1", "X-Two: a:b", "Origin: https://example.com", "Cookie: name=Łukasz"} <= set(lines)
     assert "Sec-WebSocket-Protocol: v2, v1" in lines
     assert not any(line.startswith("Sec-WebSocket-Extensions") for line in lines)
     process = running.result(TIMEOUT)
@@ -342,6 +343,9 @@ def test_what_is_wrong_with_a_server_is_told_in_one_line(listener: Listener, spa
         ),
         b"HTTP/1.1 403 Forbidden\r\nLocation: https://x/\r\nContent-Length: 0\r\n\r\n": (
             "the server answered 403 Forbidden: see https://x/"
+        ),
+        b"HTTP/1.1 403 \x9b\r\nLocation: \x85/\xc5\x9b[2J\r\nContent-Length: 0\r\n\r\n": (
+            r"the server answered 403 Forbidden: see \x85/Å\x9b[2J"
         ),
         b"HTTP/1.1 599 Odd\r\nContent-Length: 0\r\n\r\n": "the server answered 599",
         b"SSH-2.0-OpenSSH_9.6\r\n\r\n": "the server does not speak WebSocket: ",

@@ -498,6 +498,12 @@ def test_a_stream_may_begin_with_its_head() -> None:
     assert lines[2].endswith('inflates to 5  "Hello"')
 
 
+def test_control_characters_of_iso_8859_1_in_a_head_are_made_visible() -> None:
+    code, lines = decode(request("Origin: a\x9b[2J\x85b", "Cookie: \x9b") + HELLO)
+    assert code == 0
+    assert lines[0] == r"       0  client  GET /  Origin: a\x9b[2J\x85b"
+
+
 def test_what_is_wrong_with_a_head_is_marked() -> None:
     code, lines = decode(request().replace(b"13", b"12") + HELLO)
     assert code == 1

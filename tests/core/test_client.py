@@ -31,6 +31,7 @@ RESPONSE = (
     b"Sec-WebSocket-Protocol: chat\r\n"
     b"\r\n"
 )
+OBS_TEXT = bytes(range(0x80, 0x100))  # RFC 9110, section 5.5
 HELLO = b"\x81\x05Hello"  # section 5.7
 
 
@@ -82,6 +83,8 @@ def check_over(conn, *received):
         (URI, {"origin": "http://example.com"}, b"", b"Origin: http://example.com\r\n"),
         (URI, {"subprotocols": ["chat", "b"]}, b"", b"Sec-WebSocket-Protocol: chat, b\r\n"),
         (URI, {"headers": {"Cookie": "a=\xe9"}}, b"", b"Cookie: a=\xe9\r\n"),
+        (URI, {"headers": {"Cookie": OBS_TEXT}}, b"", b"Cookie: " + OBS_TEXT + b"\r\n"),
+        (URI, {"headers": {"Cookie": OBS_TEXT.decode("latin-1")}}, b"", b"Cookie: " + OBS_TEXT + b"\r\n"),
         (URI, {"headers": [("A", "b"), ("A", "c")]}, b"", b"A: b\r\nA: c\r\n"),
         ("ws://[::1]:99/\xfc?a", {}, b"GET /%C3%BC?a HTTP/1.1\r\nHost: [::1]:99\r\n", b""),
         # RFC 7617, section 2
@@ -133,8 +136,9 @@ def test_each_connection_has_a_key_of_its_own(monkeypatch):
         (None, {}, TypeError, "uri must be a str"),
         ("ws://a%3Ab@h/", {}, LocalProtocolError, "user name must not contain a colon"),
         (URI, {"origin": "a\r\nX-A: b"}, LocalProtocolError, "control"),
-        (URI, {"origin": "a\x85"}, LocalProtocolError, "control"),
-        (URI, {"origin": b"a"}, TypeError, "pairs of str"),
+        (URI, {"origin": "a\x7f"}, LocalProtocolError, "control"),
+        (URI, {"origin": "http://Ł"}, ValueError, "value of header Origin has a character outside latin-1"),
+        (URI, {"origin": 5}, TypeError, "str or bytes"),
         (URI, {"subprotocols": "chat"}, TypeError, "list of str"),
         (URI, {"subprotocols": ["chat\r\nX-A: b"]}, LocalProtocolError, "not a token"),
         (URI, {"subprotocols": ["chat", "chat"]}, LocalProtocolError, "unique"),
@@ -142,7 +146,9 @@ def test_each_connection_has_a_key_of_its_own(monkeypatch):
         (URI, {"headers": {"X-A": "b\x1c"}}, LocalProtocolError, "control"),
         (URI, {"headers": {"X-A:": "b"}}, LocalProtocolError, "not a token"),
         (URI, {"headers": {"Host": "a"}}, LocalProtocolError, "set by the handshake"),
-        (URI, {"headers": [("X-A", None)]}, TypeError, "pairs of str"),
+        (URI, {"headers": {"X-A": b"b\r"}}, LocalProtocolError, "control"),
+        (URI, {"headers": {"Cookie": "name=Łukasz"}}, ValueError, "give its bytes"),
+        (URI, {"headers": [("X-A", None)]}, TypeError, "str or bytes"),
         (URI, {"max_message_size": -1}, ValueError, "must not be negative"),
     ],
 )
@@ -203,6 +209,19 @@ def test_a_101_opens_the_connection_rfc6455_4_1(old, new, subprotocol):
             assert (response.status, response.subprotocol, response.body) == (101, subprotocol, b"")
             assert (conn.state, conn.subprotocol) == (State.OPEN, subprotocol)
             assert conn.next_event() == (Text("Hello") if reading.trailing(HELLO) else None)
+
+
+@pytest.mark.parametrize("line", [b"101 Switching Protocols", b"101 \xc5\x81", b"403 \xc5\x81"])
+def test_a_header_in_utf8_reaches_the_user_with_its_status(line):
+    city = "Łódź 中文".encode()
+    more = b"X-City: " + city + b"\r\n" + b"Content-Length: 0\r\n" * line.startswith(b"4")
+    sample = RESPONSE.replace(b"101 Switching Protocols", line).replace(b"Upgrade: ", more + b"Upgrade: ", 1)
+    for reading in READINGS:
+        with case(reading=reading):
+            conn = connecting()
+            response = receive(conn, sample, reading)
+            assert response.status == int(line[:3])
+            assert response.headers.get("X-City").encode("latin-1") == city
 
 
 MALFORMED = "malformed HTTP response: "
@@ -267,7 +286,7 @@ MALFORMED = "malformed HTTP response: "
         ),
         *(
             (b"Upgrade: ", b"Upgrade: " + bytes([octet]), f"octet 0x{octet:02x} is not allowed in a head")
-            for octet in (0x00, 0x0B, 0x0C, 0x1C, 0x1D, 0x1E, 0x7F, 0x85)
+            for octet in (0x00, 0x0B, 0x0C, 0x1B, 0x1C, 0x1D, 0x1E, 0x7F)
         ),
     ],
 )

@@ -18,6 +18,7 @@ SAMPLES = [
     Response(101),
     Response(101, subprotocol="chat"),
     Response(404, HEADERS, b"no"),
+    Response(404, [("x-city", "Łódź".encode())]),
     Text(""),
     Text("a"),
     Text("a", final=False),
@@ -166,3 +167,10 @@ def test_text_is_str_and_binary_is_bytes():
         Text(b"a")
     with pytest.raises(TypeError, match="data must be bytes, not str"):
         Binary("a")
+
+
+def test_a_value_in_bytes_is_decoded_as_latin_1():
+    value = bytes(range(0x80, 0x100))
+    response = Response(403, [("x-a", value), ("x-b", "é")])
+    assert response.headers == (("x-a", value.decode("latin-1")), ("x-b", "é"))
+    assert response.headers.get("x-a").encode("latin-1") == value

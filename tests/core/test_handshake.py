@@ -56,8 +56,8 @@ EXTENDED_CONNECT = {
     "sec-websocket-version": "13",
     "origin": "http://www.example.com",
 }
-# What splits lines somewhere, or is not ISO 8859-1
-ILLEGAL = [*map(chr, range(0x09)), *map(chr, range(0x0A, 0x20)), *map(chr, range(0x7F, 0xA0)), "\u2028", "€"]
+CONTROLS = [*map(chr, range(0x09)), *map(chr, range(0x0A, 0x20)), "\x7f"]
+OUTSIDE_LATIN_1 = ["\u0100", "Ł", "€", "\u2028", "\uffff", "\ud800", "😀"]
 
 
 def changed(headers, name, *values):
@@ -84,7 +84,9 @@ def test_a_key_is_16_fresh_octets_in_base64_rfc6455_4_1(monkeypatch):
 
 # Octets of a head
 
-HEAD = b"GET / HTTP/1.1\r\nHost: \xe9\ta\r\n\r\n"
+# With every byte that may stand in a value: obs-text of RFC 9110, section 5.5, and a tab
+OBS_TEXT = bytes(range(0x80, 0x100))
+HEAD = b"GET / HTTP/1.1\r\nHost: " + OBS_TEXT + b"\ta\r\n\r\n"
 
 
 def read(octets, reading, trailing=b" \t\n\n\r\0"):
@@ -134,7 +136,7 @@ def test_an_illegal_octet_is_refused_at_once(sample, problem, reading):
 
 
 def test_a_control_character_is_refused_at_once(reading):
-    for octet in (*range(9), 0x0B, 0x0C, *range(0x0E, 0x20), *range(0x7F, 0xA0)):
+    for octet in (*range(9), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F):
         with case(octet=f"{octet:#04x}"):
             with pytest.raises(HandshakeError) as caught:
                 read(b"a: " + bytes([octet]), reading, trailing=b"\r\n\r\n")
@@ -170,8 +172,15 @@ def test_what_comes_after_a_head_has_no_limit():
     assert HeadReader().feed(HEAD + bytes(20000)) == (HEAD, bytes(20000))
 
 
+def test_headers_are_decoded_as_latin_1_without_control_characters():
+    assert decode_headers([(b"host", OBS_TEXT)]) == (("host", OBS_TEXT.decode("latin-1")),)
+    for control in CONTROLS:
+        with case(control=control), pytest.raises(HandshakeError, match="control") as caught:
+            decode_headers([(b"a", b"b" + control.encode())])
+        assert caught.value.status == 400
+
+
 def test_headers_are_decoded_up_to_100():
-    assert decode_headers([(b"host", b"\xe9")]) == (("host", "é"),)
     assert len(decode_headers([(b"a", b"b")] * 100)) == 100
     with pytest.raises(HandshakeError) as caught:
         decode_headers([(b"a", b"b")] * 101)
@@ -186,12 +195,34 @@ def test_headers_of_a_user_are_pairs_or_a_mapping(headers):
     assert check_headers(headers) == list(dict(headers).items())
 
 
-def test_a_value_that_splits_lines_is_not_sent():
-    for character in ILLEGAL:
+def test_a_value_with_a_control_character_is_not_sent():
+    for character in CONTROLS:
         with case(character=character):
-            for value in (character, f"a{character}b", f"a{character}"):
-                with pytest.raises(LocalProtocolError, match="control or non-latin-1"):
+            for value in (character, f"a{character}b", f"a{character}", f"€{character}"):
+                with pytest.raises(LocalProtocolError, match="value of header X-A has a control character"):
                     check_headers({"X-A": value})
+            with pytest.raises(LocalProtocolError, match="control character"):
+                check_headers({"X-A": b"a" + character.encode()})
+
+
+def test_bytes_are_a_value_that_goes_out_as_it_is_rfc9110_5_5():
+    for value in (OBS_TEXT, "name=Łukasz".encode(), b"", b"a\tb"):
+        (pair,) = check_headers({"Set-Cookie": value})
+        assert pair == ("Set-Cookie", value.decode("latin-1"))
+        assert encode_response(204, [pair]).endswith(b"\r\nSet-Cookie: " + value + b"\r\n\r\n")
+        assert encode_request("/", [pair]).endswith(b"\r\nSet-Cookie: " + value + b"\r\n\r\n")
+
+
+def test_a_str_outside_latin_1_is_refused_with_the_remedy():
+    for character in OUTSIDE_LATIN_1:
+        with case(character=character), pytest.raises(ValueError, match="outside latin-1") as caught:
+            check_headers({"X-City": f"a{character}"})
+        assert str(caught.value) == (
+            "value of header X-City has a character outside latin-1: give its bytes, "
+            "or value.encode().decode('latin-1')"
+        )
+    text = "Łódź"
+    assert check_header("X-City", text.encode().decode("latin-1")) == check_header("X-City", text.encode())
 
 
 NO_TOKENS = ["", " ", "a b", "a:", ":a", "a\r", "a\n", "é", "a\0", "a,", "(a)", "a\u2028", "a "]
@@ -203,9 +234,11 @@ def test_a_name_that_is_no_token_is_not_sent_rfc7230_3_2_6():
             check_headers({name: "b"})
 
 
-@pytest.mark.parametrize(("name", "value"), [("a", b"b"), (b"a", "b"), ("a", None), ("a", 1), (None, "b")])
-def test_headers_are_str(name, value):
-    with pytest.raises(TypeError, match="pairs of str"):
+@pytest.mark.parametrize(
+    ("name", "value"), [(b"a", "b"), ("a", None), ("a", 1), (None, "b"), ("a", bytearray(b"b"))]
+)
+def test_a_header_is_a_str_and_a_str_or_bytes(name, value):
+    with pytest.raises(TypeError, match=r"a name \(str\) and a value \(str or bytes\), not"):
         check_header(name, value)
 
 
@@ -292,6 +325,8 @@ def test_names_and_tokens_are_read_in_any_case(case):
         ("Content-Length", ["0"]),
         ("Content-Length", ["0", " 00 "]),
         ("Cookie", ["a=é\t\xff"]),
+        ("Cookie", [OBS_TEXT.decode("latin-1")]),
+        ("Cookie", [OBS_TEXT]),
     ],
 )
 def test_a_request_is_accepted_rfc6455_4_2_1(name, values):
@@ -407,8 +442,8 @@ def test_a_request_is_refused_rfc6455_4_2_1(name, values, status, reason):
 
 
 @pytest.mark.parametrize("name", [*REQUEST, "Cookie"])
-def test_a_value_that_splits_lines_is_not_read(name):
-    for character in ILLEGAL:
+def test_a_value_with_a_control_character_is_not_read(name):
+    for character in [*CONTROLS, *OUTSIDE_LATIN_1]:
         with case(character=character):
             with pytest.raises(HandshakeError, match="control or non-latin-1") as caught:
                 check_request(changed(REQUEST, name, REQUEST.get(name, "") + character))
@@ -556,7 +591,8 @@ def test_the_first_subprotocol_of_the_server_is_chosen(ours, chosen):
         ("Sec-WebSocket-Accept", [f" {ACCEPT}\t"]),
         ("Sec-WebSocket-Protocol", [" chat\t"]),
         ("Sec-WebSocket-Extensions", [""]),
-        ("Server", ["é"]),
+        ("Server", [OBS_TEXT.decode("latin-1")]),
+        ("Server", [OBS_TEXT]),
     ],
 )
 @pytest.mark.parametrize("case", [str.lower, str.upper])
@@ -700,6 +736,10 @@ pieces_of_heads = st.lists(
                 b"Connection: close\r\n",
                 b"\xe9: x\r\n",
                 b"X: \xe9\r\n",
+                b"Cookie: name=" + "Łukasz".encode() + b"\r\n",
+                b"X: \x85\xa0 \xff\x80\t\r\n",
+                b"HTTP/1.1 101 " + "Łódź".encode() + b"\r\n",
+                b"GET /\xe9 HTTP/1.1\r\n",
                 b"X Y: z\r\n",
                 b"X : z\r\n",
                 b": z\r\n",
@@ -765,7 +805,13 @@ def test_what_is_read_without_h11_is_what_h11_reads(start, pieces):
         (b"GET / HTTP/1.1\r\nHost: x\r\nhost: x\r\n\r\n", None),
         (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", None),
         (b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", None),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nX: \xe9\r\n\r\n", None),
+        (
+            b"GET / HTTP/1.1\r\nHost: x\r\nX: \x85\xa0" + OBS_TEXT + b"\r\n\r\n",
+            ("/", Headers([("host", "x"), ("x", "\x85\xa0" + OBS_TEXT.decode("latin-1"))])),
+        ),
+        (b"HTTP/1.1 101 \xc5\x81\r\n\r\n", ("", Headers())),
+        (b"GET /\xe9 HTTP/1.1\r\nHost: x\r\n\r\n", None),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX\xe9: y\r\n\r\n", None),
         (b"GET / HTTP/1.1\r\nHost: x\r\nX Y: z\r\n\r\n", None),
         (b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n", None),
         (b"HTTP/1.1 200 OK\r\n\r\n", None),

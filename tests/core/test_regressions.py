@@ -309,9 +309,9 @@ def test_cve_2023_43669(role, monkeypatch):
     receive_data = h11.Connection.receive_data
     monkeypatch.setattr(h11.Connection, "receive_data", lambda *args: parsed.append(receive_data(*args)))
     if role is SERVER:
-        conn, octets = ServerConnection(), request(f"X: é{'x' * 15_000}")
+        conn, octets = ServerConnection(), request("Content-Length: 0", f"X: {'x' * 15_000}")
     else:
-        conn, octets = client(f"X: é{'x' * 15_000}")
+        conn, octets = client("Content-Length: 0", f"X: {'x' * 15_000}")
     events = hear(conn, *(octets[i : i + 1] for i in range(len(octets))))
     assert kinds(events) == [Request if role is SERVER else Response]
     assert len(parsed) == 1
@@ -376,16 +376,16 @@ def test_cve_2021_32640():
 
 
 @pytest.mark.parametrize(
-    "bad", ["\r\nSet-Cookie: a=b", "\n", "\r", "\0", "\x0b", "\x85", "\u2028"], ids=ascii
+    "bad", ["\r\nSet-Cookie: a=b", "\n", "\r", "\0", "\x0b", "\x1c", "\u2028"], ids=ascii
 )
 def test_cve_2020_35678(bad):
     """Autobahn|Python before 20.12.3: where a redirect went to came from the client, with its line ends."""
     conn = ServerConnection()
     hear(conn, request())
     for headers in ([("Location", f"https://a/{bad}")], [(f"Location{bad}", "https://a/")]):
-        with pytest.raises(LocalProtocolError):
+        with pytest.raises((LocalProtocolError, ValueError)):
             conn.reject(302, headers=headers)
-        with pytest.raises(LocalProtocolError):
+        with pytest.raises((LocalProtocolError, ValueError)):
             conn.accept(headers=headers)
     assert conn.unsent == 0
     conn.reject(302, headers=[("Location", "https://a/")])
@@ -426,7 +426,8 @@ def test_cve_2026_1527():
             ClientConnection(uri)
 
 
-LINE_ENDS = ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85"]  # of str.splitlines(), and not of HTTP
+# Of str.splitlines(), and not of HTTP. So is 0x85, but there it is a byte of UTF-8 (RFC 9110, section 5.5).
+LINE_ENDS = ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e"]
 
 
 def test_cve_2026_44546(role):
@@ -782,7 +783,7 @@ REQUESTS = {
     "CVE-2024-37890": (request(*(f"a{i}: x" for i in range(1500))), 431),
     "CVE-2023-43669": (request(f"X: {'x' * MIB}"), 431),
     "CVE-2021-32640": (request(f"Sec-WebSocket-Protocol: b{' ' * 15_000}x"), 400),
-    "CVE-2026-44546": (request("X: a\x85X-User: admin"), 400),
+    "CVE-2026-44546": (request("X: a\x1cX-User: admin"), 400),
     "CVE-2026-69243": (request(BODIES[0][0]) + BODIES[0][1], 400),
     "uvicorn/8-KiB-header": (request(f"Cookie: a={'b' * HEAD}"), 431),
 }

@@ -57,17 +57,19 @@ def test_a_redirect_is_temporary():
 @pytest.mark.parametrize(
     ("arguments", "error", "problem"),
     [
-        (("/a\r\nSet-Cookie: x=y",), LocalProtocolError, "control"),
-        (("/a\n",), LocalProtocolError, "control"),
-        (("/\x85",), LocalProtocolError, "control"),
+        (("/a\r\nSet-Cookie: x=y",), LocalProtocolError, "percent-encoded"),
+        (("/a\n",), LocalProtocolError, "percent-encoded"),
+        (("/\x85",), LocalProtocolError, "percent-encoded"),
+        (("/Ł",), LocalProtocolError, "percent-encoded"),
         (("/a b",), LocalProtocolError, "percent-encoded"),
         (("/a\tb",), LocalProtocolError, "percent-encoded"),
         (("/é",), LocalProtocolError, "percent-encoded"),
         (("",), LocalProtocolError, "percent-encoded"),
-        ((b"/a",), TypeError, "pairs of str"),
+        ((b"/a",), TypeError, "location must be a str, not bytes"),
         (("/a", 200), ValueError, "301, 302, 303, 307 or 308, not 200"),
         (("/a", 304), ValueError, "not 304"),
         (("/a", 302, [("X", "a\nb")]), LocalProtocolError, "control"),
+        (("/a", 302, [("X", "Ł")]), ValueError, "outside latin-1"),
         (("/a", 302, [("Content-Length", "5")]), LocalProtocolError, "set by the handshake"),
     ],
 )
@@ -176,6 +178,24 @@ def test_a_function_that_returns_what_knows():
     assert process(asks()) == REFUSED
 
 
+def test_headers_and_a_realm_in_utf8_go_out_as_they_are():
+    city = "Łódź".encode()
+    for response, line in [
+        (redirect("/", headers={"X-City": city}), b"X-City: " + city),
+        (
+            basic_auth({}, realm=city)(asks()),
+            b'WWW-Authenticate: Basic realm="' + city + b'", charset="UTF-8"',
+        ),
+        (Response(403, [("X-City", city)]), b"X-City: " + city),
+    ]:
+        assert all(type(value) is str for _, value in response.headers)
+        conn = ServerConnection()
+        conn.receive_data(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        conn.next_event()
+        conn.reject(response.status, response.headers, response.body)
+        assert b"\r\n" + line + b"\r\n" in conn.data_to_send()
+
+
 def test_it_goes_on_with_another_one():
     process = basic_auth(("ada", ""), process_request=lambda request: redirect(request.path + "x"))
     assert process(asks(basic("ada:"))) == redirect("/x")
@@ -213,8 +233,9 @@ def test_the_realm_is_quoted():
     ("arguments", "options", "error", "problem"),
     [
         (({},), {"realm": 'x"\r\nSet-Cookie: a=b'}, LocalProtocolError, "control"),
-        (({},), {"realm": "€"}, LocalProtocolError, "latin-1"),
-        (({},), {"realm": b"x"}, TypeError, "realm must be a str"),
+        (({},), {"realm": b"x\n"}, LocalProtocolError, "control"),
+        (({},), {"realm": "€"}, ValueError, "outside latin-1"),
+        (({},), {"realm": None}, TypeError, "realm must be a str or bytes, not NoneType"),
         (({"a:b": "c"},), {}, ValueError, "colon"),
         (({"a": "b\n"},), {}, ValueError, "password must not have control"),
         (({"a\0": "b"},), {}, ValueError, "name must not have control"),

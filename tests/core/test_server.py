@@ -36,6 +36,7 @@ RESPONSE = (
 )
 PLAIN_GET = b"GET /health HTTP/1.1\r\nHost: server.example.com\r\n\r\n"
 PLAIN = "text/plain; charset=utf-8"
+OBS_TEXT = bytes(range(0x80, 0x100))  # RFC 9110, section 5.5
 HELLO = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58"  # section 5.7
 
 
@@ -125,7 +126,10 @@ def test_the_sample_of_rfc6455_1_2_with_frames_in_the_same_packet(reading):
         pytest.param(b"Host: ", b"hOST:", id="name in another case"),
         pytest.param(b"/chat", b"http://server.example.com/chat", id="absolute form"),
         pytest.param(b"Version: 13", b"Version: 13\r\nContent-Length: 0", id="empty body"),
-        pytest.param(b"Version: 13", b"Version: 13\r\nX-A: \xe9\t\xff", id="ISO 8859-1"),
+        pytest.param(b"Version: 13", b"Version: 13\r\nX-A: \xe9\t" + OBS_TEXT, id="obs-text"),
+        pytest.param(
+            b"Version: 13", b"Version: 13\r\nContent-Length: 0\r\nX: " + OBS_TEXT, id="obs-text through h11"
+        ),
         pytest.param(b"chat, superchat", b"superchat\r\nSec-WebSocket-Protocol: chat", id="two Protocols"),
         pytest.param(b"Version: 13", b"Version: 13" + b"\r\na: b" * 93, id="100 headers"),
         pytest.param(b"Version: 13", b"Version: 13\r\na:" + b"b" * (16384 - len(REQUEST) - 4), id="16 KiB"),
@@ -149,6 +153,7 @@ def test_a_request_is_accepted_rfc6455_4_2_1(old, new):
         ({"subprotocol": "superchat"}, b"Sec-WebSocket-Protocol: superchat\r\n"),
         ({"headers": [("Set-Cookie", "a=b"), ("X-A", "\xe9")]}, b"Set-Cookie: a=b\r\nX-A: \xe9\r\n"),
         ({"headers": {"X-A": "b"}}, b"X-A: b\r\n"),
+        ({"headers": {"X-A": OBS_TEXT}}, b"X-A: " + OBS_TEXT + b"\r\n"),
     ],
 )
 def test_accept_takes_a_subprotocol_and_headers_rfc6455_4_2_2(arguments, lines):
@@ -162,10 +167,11 @@ def test_accept_takes_a_subprotocol_and_headers_rfc6455_4_2_2(arguments, lines):
 
 UNSENDABLE = [
     ({"headers": {"X-A": "b\r\nX-B: c"}}, LocalProtocolError, "control"),
-    ({"headers": {"X-A": "b\x85"}}, LocalProtocolError, "control"),
+    ({"headers": {"X-A": b"b\x1b"}}, LocalProtocolError, "control"),
+    ({"headers": {"X-A": "Ł"}}, ValueError, "outside latin-1: give its bytes"),
     ({"headers": {"X-A\r\n": "b"}}, LocalProtocolError, "not a token"),
     ({"headers": {"Connection": "close"}}, LocalProtocolError, "set by the handshake"),
-    ({"headers": [("X-A", b"b")]}, TypeError, "pairs of str"),
+    ({"headers": [("X-A", 5)]}, TypeError, "str or bytes"),
 ]
 
 
@@ -221,6 +227,23 @@ def test_the_arguments_are_those_of_connection():
     conn.receive_data(b"d" + encode_frame(2, b"abcde", mask=b"\0\0\0\0"))
     assert conn.next_event() == Binary(b"d")
     assert conn.next_event() == Fail(1009, "message is too big")
+
+
+@pytest.mark.parametrize("more", [b"", b"\r\nContent-Length: 0"], ids=["plain", "through h11"])
+@pytest.mark.parametrize("name", ["Céline", "Łukasz", "Ödön À", "中文", "😀"])
+def test_a_cookie_in_utf8_reaches_the_application_and_goes_back_as_it_came(name, more):
+    cookie = f"name={name}".encode()
+    for reading in READINGS:
+        with case(reading=reading):
+            conn = ServerConnection()
+            request = receive(
+                conn, changed(b"Version: 13", b"Version: 13\r\nCookie: " + cookie + more), reading
+            )
+            value = request.headers.get("cookie")
+            assert value.encode("latin-1") == cookie
+            conn.reject(403, [("X-Seen", value), ("X-Given", cookie)])
+            head = conn.data_to_send()
+            assert b"\r\nX-Seen: " + cookie + b"\r\nX-Given: " + cookie + b"\r\n" in head
 
 
 # Requests that are refused
@@ -302,7 +325,26 @@ MALFORMED = "malformed HTTP request: "
         (b"Origin: ", b"Origin: \r\n ", 400, "header lines must not be folded"),
         *(
             (b"Origin: ", b"Origin: " + bytes([octet]), 400, f"octet 0x{octet:02x} is not allowed in a head")
-            for octet in (0x00, 0x0B, 0x0C, 0x1C, 0x1D, 0x1E, 0x7F, 0x85)
+            for octet in (0x00, 0x0B, 0x0C, 0x1B, 0x1C, 0x1D, 0x1E, 0x7F)
+        ),
+        # Obs-text stands in values only.
+        (
+            b"Host: server.example.com",
+            "Host: münchen.de".encode(),
+            400,
+            "Host header must be a host, with or without a port",
+        ),
+        (
+            b"Origin: ",
+            b"\xc5\x81: a\r\nOrigin: ",
+            400,
+            MALFORMED + r"illegal header line: bytearray(b'\xc5\x81: a')",
+        ),
+        (
+            b"/chat",
+            b"/\xc5\x81",
+            400,
+            MALFORMED + r"illegal request line: bytearray(b'GET /\xc5\x81 HTTP/1.1')",
         ),
     ],
 )

@@ -41,13 +41,13 @@ what you type goes out as text
 _TRIED = re.compile(r"\[Errno (\d+)\] Connect call failed")
 
 
-def _split(_: click.Context, __: click.Parameter, headers: tuple[str, ...]) -> list[tuple[str, str]]:
+def _split(_: click.Context, __: click.Parameter, headers: tuple[str, ...]) -> list[tuple[str, bytes]]:
     pairs = []
     for header in headers:
         name, colon, value = header.partition(":")
         if not colon:
             raise click.BadParameter(f"{header!r} has no colon")
-        pairs.append((name.strip(), value.strip()))
+        pairs.append((name.strip(), os.fsencode(value.strip())))  # the bytes that were typed
     return pairs
 
 
@@ -121,7 +121,7 @@ class _Seconds(click.FloatRange):
 )
 def connect(
     uri: str,
-    headers: list[tuple[str, str]],
+    headers: list[tuple[str, bytes]],
     origin: str | None,
     subprotocols: list[str],
     no_compression: bool,

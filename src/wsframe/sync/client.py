@@ -52,7 +52,7 @@ def connect(
         uri: the address, ``ws://`` or ``wss://``.
         subprotocols: what to offer, the favourite first.
         origin: the value of an Origin header.
-        additional_headers: more headers for the request.
+        additional_headers: more headers for the request; a value is a ``str`` in ISO 8859-1, or ``bytes``.
         deflate: the compression to offer; None: none. By default it takes little memory.
         ssl: the TLS context for ``wss://``; by default one that verifies the server.
         server_hostname: the name that the server's certificate must have; by default the host.

@@ -456,6 +456,7 @@ _REQUEST_HEADERS = (
     "Origin: http://localhost",
     "User-Agent: wsframe.testing",
     "Cookie: a=b; c=d",
+    "Cookie: name=" + "Łukasz 中文".encode().decode("latin-1"),
     "Pragma: no-cache",
     "X-Empty:",
 )
@@ -463,6 +464,7 @@ _RESPONSE_HEADERS = (
     "Server: wsframe.testing",
     "Date: Sun, 06 Nov 1994 08:49:37 GMT",
     "Set-Cookie: a=b",
+    "X-City: " + "Łódź".encode().decode("latin-1"),
     "X-Empty:",
 )
 _RESPONSE_DEFLATES = (
@@ -505,6 +507,8 @@ _HOSTILE_LINES = (
     "Transfer-Encoding: chunked",
     "X: " + "x" * 16_300,
     "X: a\x0bb",
+    "X: a\x85b\x9b",
+    "X\xc5\x81: a",
     "X: a\rInjected: b",
     "X: \x00",
     " folded",
