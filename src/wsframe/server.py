@@ -23,8 +23,10 @@ __all__ = ["Origins", "ProcessRequest", "ServerConnection", "basic_auth", "redir
 
 _CONNECTION_CLOSE = ("Connection", "close")
 _PLAIN_TEXT = ("Content-Type", "text/plain; charset=utf-8")
-# RFC 6454, section 7.1: "null", or a scheme, a host and perhaps a port; nothing after them.
-_ORIGIN = re.compile(r"null|[a-z][a-z0-9+.\-]*://[^/?#\\\s]*")
+# RFC 6454, section 7.1: "null", or a scheme, a host and perhaps a port; nothing after them. Colons stand in a
+# host only within the brackets of IPv6.
+_ORIGIN = re.compile(r"null|([a-z][a-z0-9+.\-]*)://(\[[0-9a-f:.]*\]|[^/?#\\\s@:\[\]]*)(?::([0-9]+))?")
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 class Origins:
@@ -74,9 +76,10 @@ class Origins:
 def _normal(origin: str) -> str:
     """Return an origin as browsers write it (RFC 6454, sections 4 and 6.2)."""
     origin = origin.lower()
-    if origin.startswith("https://"):
-        return origin.removesuffix(":443")
-    return origin.removesuffix(":80") if origin.startswith("http://") else origin
+    parts = _ORIGIN.fullmatch(origin)
+    if parts and parts[3] and parts[3] == _DEFAULT_PORTS.get(parts[1]):
+        return origin[: parts.end(2)]
+    return origin
 
 
 class ServerConnection(Connection):
