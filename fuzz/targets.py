@@ -541,9 +541,17 @@ def four(deflate: Deflate) -> list[object]:
 def offers(text: str, choice: int) -> None:
     """Choose from offers, and have the client that made them hear of it."""
     wish = (WIDE, NARROW)[choice & 1]
-    accepted = wish.accept(text)
-    assert wish.accept(f" ,\t,{text}") == accepted  # RFC 7230, section 7: empty elements are ignored
-    if accepted is None:
+
+    def judge(text: str) -> tuple[str, Deflate] | str | None:
+        try:
+            return wish.accept(text)
+        except RemoteProtocolError as error:
+            assert error.code == 1002
+            return error.reason
+
+    accepted = judge(text)
+    assert judge(f" ,\t,{text}") == accepted  # RFC 7230, section 7: empty elements are ignored
+    if not isinstance(accepted, tuple):
         return
     response, agreed = accepted
     handshake.check_header("Sec-WebSocket-Extensions", response)

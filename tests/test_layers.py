@@ -57,7 +57,7 @@ STRANGERS = {
     "frames": {"events", "uri"},
     "deflate": {"events", "uri", "masking", "frames"},
     "prepared": {"events", "uri"},
-    "handshake": {"uri", "masking", "frames", "deflate", "prepared"},
+    "handshake": {"uri", "masking", "frames", "prepared"},
     "responses": {"uri", "masking", "frames", "deflate", "prepared"},
     "connection": {"uri", "handshake", "responses"},
     "client": {"responses"},

@@ -20,7 +20,7 @@ from typing import Any
 
 from .errors import RemoteProtocolError
 
-__all__ = ["DEFAULT", "Compressor", "Decompressor", "Deflate"]
+__all__ = ["DEFAULT", "Compressor", "Decompressor", "Deflate", "parse_extensions"]
 
 _NAME = "permessage-deflate"
 
@@ -32,16 +32,14 @@ _WINDOW_BITS = {str(bits): bits for bits in range(9, 16)}
 _MAX_THRESHOLD = 2**63 - 1
 
 # RFC 6455, section 9.1: a list of names with parameters, by the token and quoted-string of RFC 7230,
-# section 3.2.6. The quantifiers are possessive: there is one way to read a header, found in linear time.
-_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"  # noqa: S105
-_QUOTED = r'"(?:[^"\\]|\\.)*+"'
+# section 3.2.6. "the value after quoted-string unescaping MUST conform to the 'token' ABNF": so there is no
+# separator within quotes. The quantifiers are possessive: a header is read in one way, in linear time.
+_CHARACTER = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _SPACE = r"[ \t]*+"
-_PARAMETER = rf"{_SPACE};{_SPACE}({_TOKEN})(?:{_SPACE}={_SPACE}({_TOKEN}|{_QUOTED}))?+"
-_PARAMETERS = re.compile(_PARAMETER)
-_EXTENSION = re.compile(rf"{_SPACE}({_TOKEN})((?:{_PARAMETER})*+){_SPACE}")
-_ELEMENT = re.compile(rf'(?:[^,"]|{_QUOTED}|"[\s\S]*+)++')  # a quote that is never closed takes the rest
-_IS_TOKEN = re.compile(_TOKEN)
-_ESCAPE = re.compile(r"\\(.)")
+_VALUE = rf'(?:{_CHARACTER}++|"(?:\\?{_CHARACTER})++")'
+_PARAMETER = rf"{_SPACE};{_SPACE}{_CHARACTER}++(?:{_SPACE}={_SPACE}{_VALUE})?+"
+_ELEMENT = rf"{_SPACE}(?:{_CHARACTER}++(?:{_PARAMETER})*+{_SPACE})?+"
+_EXTENSIONS = re.compile(rf"{_ELEMENT}(?:,{_ELEMENT})*+")
 
 # Section 7.2.1: an empty block without compression, which every message ends with, less its first octet.
 _TAIL = b"\x00\x00\xff\xff"
@@ -131,7 +129,7 @@ class Deflate:
         """Choose from a client's offers, for a server (RFC 7692, sections 5.1 and 7.1).
 
         The first offer that can be honoured is taken. Others are declined: of unknown extensions, with
-        unknown, repeated or wrong parameters, with windows of 8 bits, or not legible.
+        unknown, repeated or wrong parameters, or with windows of 8 bits.
 
         Args:
             offers: the value of the client's Sec-WebSocket-Extensions; of several, joined by commas.
@@ -139,9 +137,12 @@ class Deflate:
         Returns:
             The value of the server's Sec-WebSocket-Extensions and what is agreed on; None when there is no
             acceptable offer.
+
+        Raises:
+            RemoteProtocolError: the value is malformed. ``handshake.check_request`` has refused it already.
         """
-        for extension in _parse_extensions(offers):
-            if extension is None or extension[0] != _NAME:
+        for extension in parse_extensions(offers):
+            if extension[0] != _NAME:
                 continue
             parameters = _parse_parameters(extension[1])
             # Section 7.1.2.1: in an offer as well, server_max_window_bits has a value.
@@ -185,16 +186,13 @@ class Deflate:
             RemoteProtocolError: "the client MUST _Fail the WebSocket Connection_": the server uses
                 something that was not offered, or says something that cannot be.
         """
-        extensions = _parse_extensions(response)
+        extensions = parse_extensions(response)
         if not extensions:
             return None
-        if None in extensions:
-            raise RemoteProtocolError(1002, "Sec-WebSocket-Extensions is malformed")
-        if any(extension and extension[0] != _NAME for extension in extensions):
+        if any(extension[0] != _NAME for extension in extensions):
             raise RemoteProtocolError(1002, "server uses an extension that was not offered")
         if len(extensions) > 1:
             raise RemoteProtocolError(1002, f"server accepts more than one {_NAME}")
-        assert extensions[0] is not None
         parameters = _parse_parameters(extensions[0][1])
         if parameters is None or None in parameters.values():
             raise RemoteProtocolError(1002, f"parameters of {_NAME} are wrong")
@@ -236,31 +234,44 @@ def _check_int(name: str, value: object, least: int, most: int) -> None:
         raise ValueError(f"{name} must be {least} to {most}, not {value}")
 
 
-def _parse_extensions(value: str) -> list[tuple[str, str] | None]:
-    """Split Sec-WebSocket-Extensions (RFC 6455, section 9.1) into names with their parameters.
+def parse_extensions(value: str) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Split Sec-WebSocket-Extensions (RFC 6455, section 9.1).
 
-    None stands for what is not an extension.
+    Args:
+        value: the header's value; of several, joined by commas.
+
+    Returns:
+        The names of the extensions, with the names and values of their parameters. A value has no quotes; it
+        is empty when there is none.
+
+    Raises:
+        RemoteProtocolError: the value is malformed.
     """
-    extensions: list[tuple[str, str] | None] = []
-    for element in _ELEMENT.findall(value):
-        if element.strip(" \t"):  # RFC 7230, section 7: empty elements are ignored
-            extension = _EXTENSION.fullmatch(element)
-            extensions.append((extension[1], extension[2]) if extension else None)
+    if not _EXTENSIONS.fullmatch(value):
+        # "If a value is received by either the client or the server during negotiation that does not conform
+        # to the ABNF below, the recipient of such malformed data MUST immediately _Fail the WebSocket
+        # Connection_."
+        raise RemoteProtocolError(1002, "Sec-WebSocket-Extensions is malformed")
+    extensions = []
+    for element in value.replace("\\", "").replace('"', "").split(","):
+        name, *parameters = element.split(";")
+        if name := name.strip(" \t"):  # RFC 7230, section 7: empty elements are ignored
+            extensions.append((name, [_parse_parameter(parameter) for parameter in parameters]))
     return extensions
 
 
-def _parse_parameters(text: str) -> dict[str, int | None] | None:
+def _parse_parameter(parameter: str) -> tuple[str, str]:
+    name, _, value = parameter.partition("=")
+    return name.strip(" \t"), value.strip(" \t")
+
+
+def _parse_parameters(pairs: list[tuple[str, str]]) -> dict[str, int | None] | None:
     """Return the parameters of permessage-deflate (section 7.1), or None if one is wrong or comes twice.
 
     Flags have the value 0, and window bits without a value, which an offer may have, None.
     """
     parameters: dict[str, int | None] = {}
-    for name, value in _PARAMETERS.findall(text):
-        if value.startswith('"'):
-            # RFC 6455, section 9.1: "the value after quoted-string unescaping MUST conform to the 'token'"
-            value = _ESCAPE.sub(r"\1", value[1:-1])
-            if not _IS_TOKEN.fullmatch(value):
-                return None
+    for name, value in pairs:
         if name in parameters:
             return None
         if name in _FLAGS and not value:

@@ -25,6 +25,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import TypeAlias
 
+from .deflate import parse_extensions
 from .errors import HandshakeError, LocalProtocolError, RemoteProtocolError
 from .events import Headers, Request
 
@@ -424,10 +425,14 @@ def _request(resource_name: str, headers: Headers) -> Request:
     for subprotocol in subprotocols:
         if not _TOKEN.fullmatch(subprotocol):
             raise HandshakeError(400, "Sec-WebSocket-Protocol must be a list of tokens")
-    # Section 4.1, item 10: "MUST all be unique strings"
-    if len(set(subprotocols)) != len(subprotocols):
-        raise HandshakeError(400, "Sec-WebSocket-Protocol must not repeat a subprotocol")
-    return Request(resource_name, headers, subprotocols, origin)
+    # Section 9.1: "the recipient of such malformed data MUST immediately _Fail the WebSocket Connection_",
+    # whatever the server knows of extensions. A legible offer may be declined.
+    try:
+        parse_extensions(headers.get("sec-websocket-extensions"))
+    except RemoteProtocolError as error:
+        raise HandshakeError(400, error.reason) from None
+    # Section 4.1, item 10: "MUST all be unique strings". Chargers repeat one (ocpp1.6), and mean it once.
+    return Request(resource_name, headers, dict.fromkeys(subprotocols), origin)
 
 
 def _resource_name(target: str) -> str:
@@ -549,8 +554,9 @@ def check_response(
         raise RemoteProtocolError(1002, problem)
     if accepts[0].strip(" \t") != accept_key(key):
         raise RemoteProtocolError(1002, "Sec-WebSocket-Accept does not answer the key")
-    # 5. "indicates the use of an extension that was not present in the client's handshake"
-    if not extensions_offered and _elements(headers.get("sec-websocket-extensions")):
+    # 5. "indicates the use of an extension that was not present in the client's handshake"; section 9.1 fails
+    #    a value that is malformed.
+    if parse_extensions(headers.get("sec-websocket-extensions")) and not extensions_offered:
         raise RemoteProtocolError(1002, "server uses an extension that was not offered")
     # 6. "indicates the use of a subprotocol that was not present in the client's handshake"
     chosen = headers.get_all("sec-websocket-protocol")

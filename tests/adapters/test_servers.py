@@ -13,6 +13,7 @@ from tests.support.adapters import TIMEOUT, close_payload, request, response
 from tests.support.cases import case
 from wsframe import ConnectionClosed, HandshakeRejected, LocalProtocolError, Opcode, Response, State
 from wsframe.aio import serve as aio_serve
+from wsframe.deflate import DEFAULT
 from wsframe.sync import serve as sync_serve
 
 pytestmark = pytest.mark.usefixtures("leaks")
@@ -183,6 +184,35 @@ def test_subprotocols(adapter):
             with adapter.connect(running.uri, subprotocols=theirs) as websocket:
                 assert websocket.subprotocol == chosen
             assert subprotocols.get(timeout=TIMEOUT) == chosen
+
+
+def test_a_subprotocol_that_is_offered_twice_counts_once(adapter):
+    requests = queue.SimpleQueue()
+    with adapter.serve(process_request=requests.put, subprotocols=["ocpp1.6"]) as running:
+        with running.connect() as peer:
+            peer.send(request("Sec-WebSocket-Protocol: ocpp1.6, ocpp1.6"))
+            assert b"\r\nSec-WebSocket-Protocol: ocpp1.6" in peer.read_head()
+        assert requests.get(timeout=TIMEOUT).subprotocols == ("ocpp1.6",)
+
+
+def test_malformed_extensions_are_refused_before_process_request(adapter):
+    asked = []
+    for deflate in (DEFAULT, None):
+        with adapter.serve(process_request=asked.append, deflate=deflate) as running:
+            for value in ("a b", 'permessage-deflate; x="', "@", ";", "a;", "a=b"):
+                with case(value=value), running.connect() as peer:
+                    peer.send(request(f"Sec-WebSocket-Extensions: {value}"))
+                    assert peer.read_all().startswith(b"HTTP/1.1 400 ")
+    assert asked == []
+
+
+def test_malformed_extensions_of_a_server_fail_the_client(adapter, spawn, listener):
+    for deflate in (DEFAULT, None):
+        connecting = spawn(adapter.connect, listener.uri, deflate=deflate)
+        with listener.open(headers=('Sec-WebSocket-Extensions: permessage-deflate; x="',)):
+            rejected = connecting.exception(TIMEOUT)
+        assert isinstance(rejected, HandshakeRejected)
+        assert "Sec-WebSocket-Extensions is malformed" in str(rejected)
 
 
 def test_origins(adapter):

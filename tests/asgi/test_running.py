@@ -75,10 +75,10 @@ WRONG = {
         400,
         "Sec-WebSocket-Protocol must be a list of tokens",
     ),
-    "a subprotocol twice": (
-        request("Sec-WebSocket-Protocol: a, a"),
+    "extensions": (
+        request('Sec-WebSocket-Extensions: permessage-deflate; x="'),
         400,
-        "Sec-WebSocket-Protocol must not repeat a subprotocol",
+        "Sec-WebSocket-Extensions is malformed",
     ),
     "fragment": (request(path="/a#b"), 400, None),
     "a long head": (request("X: " + "a" * 17_000), 431, "head exceeds 16384 octets"),

@@ -46,7 +46,7 @@ from tests.support.streams import (
 )
 from wsframe import prepare
 from wsframe.connection import Connection, State
-from wsframe.deflate import Deflate
+from wsframe.deflate import Deflate, parse_extensions
 from wsframe.errors import RemoteProtocolError
 from wsframe.events import Binary, Close, Fail, Ping, Pong, Request, Response, Text
 from wsframe.server import ServerConnection
@@ -350,6 +350,10 @@ class Malformed(Exception):
     pass
 
 
+def is_token(text):
+    return bool(text) and set(text) <= TOKEN_CHARACTERS
+
+
 class Scanner:
     """Read an extension, character by character."""
 
@@ -391,6 +395,8 @@ class Scanner:
                 raise Malformed
             value += self.peek()
             self.position += 1
+        if not is_token(value):
+            raise Malformed
         return value
 
     def extension(self):
@@ -451,9 +457,11 @@ def meaning(parameters):
 
 
 def the_server_should(wish, offers):
-    """Return what a server with this wish must answer, and what is agreed on then; or None."""
+    """Return a server's answer and what is agreed on; None if it declines, 1002 if it must fail."""
+    if None in offers:
+        return 1002
     for extension in offers:
-        if extension is None or extension[0] != NAME:
+        if extension[0] != NAME:
             continue
         offer = meaning(extension[1])
         if offer is None or offer.get("server_max_window_bits") is True:
@@ -510,6 +518,14 @@ def response_outcome(wish, text):
     except RemoteProtocolError as error:
         return error.code
     return agreed and four(agreed)
+
+
+def accepted_by(wish, text):
+    """Return what ``accept`` returns, or the code with which it fails; it raises nothing else."""
+    try:
+        return wish.accept(text)
+    except RemoteProtocolError as error:
+        return error.code
 
 
 spaces = st.sampled_from(["", "", " ", "\t", " \t "])
@@ -659,7 +675,20 @@ def test_what_is_said_is_of_the_grammar(client, server, data):
 
 @given(offered=st.lists(extensions, max_size=4), data=st.data())
 def test_what_the_grammar_allows_is_read_as_it_was_meant(offered, data):
-    assert parsed(data.draw(as_text(offered))) == offered
+    text = data.draw(as_text(offered))
+    expected = [
+        (name, parameters) if all(value is None or is_token(value) for _, value in parameters) else None
+        for name, parameters in offered
+    ]
+    assert parsed(text) == expected
+    if None in expected:
+        with pytest.raises(RemoteProtocolError, match="malformed"):
+            parse_extensions(text)
+    else:
+        assert parse_extensions(text) == [
+            (name, [(parameter, value or "") for parameter, value in parameters])
+            for name, parameters in expected
+        ]
 
 
 @settings(max_examples=2 * settings().max_examples)
@@ -669,16 +698,19 @@ def test_what_the_grammar_allows_is_read_as_it_was_meant(offered, data):
 @example(WIDE, f'x; y="\\\\", {NAME}')
 def test_offers_and_responses_are_read_as_an_independent_parser_reads_them(wish, text):
     expected = the_server_should(wish, parsed(text))
-    accepted = wish.accept(text)
-    if expected is None:
-        assert accepted is None
+    accepted = accepted_by(wish, text)
+    if expected in (None, 1002):
+        assert accepted == expected
     else:
         response, agreed = accepted
         ((name, parameters),) = parsed(response)
         assert (name, meaning(parameters), four(agreed)) == (NAME, *expected)
     outcome = response_outcome(wish, text)
     assert outcome == the_client_should(wish, parsed(text))
-    seen(f"{'declined' if accepted is None else 'accepted'}, {type(outcome).__name__}")
+    verdict = {None: "declined", 1002: "malformed"}.get(
+        expected if expected in (None, 1002) else 0, "accepted"
+    )
+    seen(f"{verdict}, {type(outcome).__name__}")
 
 
 headers = st.one_of(
@@ -693,8 +725,8 @@ headers = st.one_of(
     wish=deflates(),
 )
 def test_any_text_is_an_offer_that_may_be_declined_and_a_response_that_may_be_failed(text, wish):
-    accepted = wish.accept(text)
-    assert accepted is None or accepted[0].startswith(NAME)
+    accepted = accepted_by(wish, text)
+    assert accepted in (None, 1002) or accepted[0].startswith(NAME)
     match response_outcome(wish, text):
         case (server_bits, client_bits, _, _):
             assert server_bits in range(9, 16)
@@ -712,6 +744,7 @@ def test_any_octets_may_stand_in_the_header(lines, wish):
     conn.receive_data(head(REQUEST).removesuffix(b"\r\n") + more)
     match conn.next_event():
         case Request(headers=fields):
+            assert None not in parsed(fields.get("Sec-WebSocket-Extensions"))
             conn.accept()
             assert conn.state is State.OPEN
             accepted = wish and wish.accept(fields.get("Sec-WebSocket-Extensions"))
@@ -730,6 +763,7 @@ def test_any_octets_may_stand_in_the_header(lines, wish):
     conn.receive_data(head(RESPONSE).removesuffix(b"\r\n") + more)
     match conn.next_event():
         case Response(status=101, headers=fields):
+            assert None not in parsed(fields.get("Sec-WebSocket-Extensions"))
             assert conn.state is State.OPEN
             expected = wish and the_client_should(wish, parsed(fields.get("Sec-WebSocket-Extensions")))
             assert (conn.deflate and four(conn.deflate)) == expected
@@ -787,7 +821,7 @@ def test_a_header_is_read_in_linear_time():
     for (begin, again), end in itertools.product(LONG_HEADERS, ["", "@", '"']):
         with case(begin=begin, again=again, end=end):
             text = begin + again * (LENGTH // len(again)) + end
-            WIDE.accept(text)
+            accepted_by(WIDE, text)
             response_outcome(WIDE, text)
 
 

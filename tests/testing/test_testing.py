@@ -338,16 +338,23 @@ def test_deflate_offers_are_accepted(offers, wish):
 
 @quick
 @given(offers=testing.deflate_offers(hostile=True))
-def test_hostile_deflate_offers_are_accepted_or_declined(offers):
-    accepted = Deflate().accept(offers)
-    assert accepted is None or accepted[0].startswith("permessage-deflate")
+def test_hostile_deflate_offers_are_accepted_declined_or_malformed(offers):
+    try:
+        accepted = Deflate().accept(offers)
+    except RemoteProtocolError as error:
+        assert error.reason == "Sec-WebSocket-Extensions is malformed"
+    else:
+        assert accepted is None or accepted[0].startswith("permessage-deflate")
 
 
 def test_hostile_deflate_offers_are_declined_for_what_stands_in_them():
-    texts = ("=16", "unknown", '="15', "Permessage-Deflate")
+    texts = ("=16", "unknown", "Permessage-Deflate", '="15')
 
     def reasons(offers):
-        return [] if Deflate().accept(offers) else [text for text in texts if text in offers]
+        try:
+            return [] if Deflate().accept(offers) else [text for text in texts[:3] if text in offers]
+        except RemoteProtocolError:
+            return [text for text in texts[3:] if text in offers]
 
     check_makes(testing.deflate_offers(hostile=True, max_offers=1), reasons, texts)
 
