@@ -155,10 +155,13 @@ class WebSocketProtocol(WebSocket):
 
     def _read_handshake(self) -> None:
         event = self._connection.next_event()
+        if isinstance(event, Request) and not event.is_upgrade:
+            event = self._connection.next_event()  # which refuses it: HTTP is uvicorn's
         if isinstance(event, Request):
             self._serve(event)
         elif isinstance(event, Fail):
-            if self._connection.request is None:
+            request = self._connection.request
+            if request is None or not request.is_upgrade:
                 logger.warning("Invalid WebSocket handshake: %s", event.reason)
             self._finish(event)
 
@@ -167,9 +170,6 @@ class WebSocketProtocol(WebSocket):
     def _serve(self, request: Request) -> None:
         """Start the application."""
         config, state = self._config, self._server_state
-        if not request.is_upgrade:
-            self._connection.accept()  # which refuses it
-            return
         limit = config.limit_concurrency
         if limit is not None and max(len(state.connections), len(state.tasks)) >= limit:
             logger.warning("Exceeded concurrency limit.")

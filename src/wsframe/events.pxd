@@ -10,6 +10,8 @@ cdef class Request(_Event):
     cdef public object subprotocols
     cdef public object origin
     cdef public object is_upgrade
+    cdef public object method
+    cdef public object http_version
 
 
 cdef class Response(_Event):

@@ -93,19 +93,29 @@ class _Event:
 class Request(_Event):
     """A client asks to open a connection (RFC 6455, section 4.2.1).
 
-    Answer it with ``accept()`` or ``reject()``. It is always a GET over HTTP/1.1 (or, from
-    ``handshake.check_request``, an extended CONNECT of RFC 8441).
+    Answer it with ``accept()`` or ``reject()``. One that asks for a WebSocket is a GET over HTTP/1.1, or,
+    from ``handshake.check_request``, an extended CONNECT of RFC 8441.
 
     Args:
-        path: the resource name, with its query: ``/chat?room=1``.
-        headers: the HTTP headers.
+        path: the resource name, with its query: ``/chat?room=1``. That of an ``OPTIONS *`` is ``*``.
+        headers: the HTTP headers. Where the request line has a host, it stands in the Host header.
         subprotocols: the subprotocols that the client offers, its favourite first.
         origin: the value of the Origin header, or None.
-        is_upgrade: False for a plain GET that does not ask for a WebSocket: a browser that wants a
-            page, or a health check. ``reject(200, body=...)`` answers it.
+        is_upgrade: False for a GET, HEAD or OPTIONS that does not ask for a WebSocket: a browser that wants a
+            page, or a health check. ``reject(200, body=...)`` answers it; a HEAD gets no body.
+        method: the HTTP method: ``GET``, ``HEAD``, ``OPTIONS`` or ``CONNECT``.
+        http_version: the HTTP version, such as ``1.1`` or ``1.0``.
     """
 
-    __slots__ = __match_args__ = ("path", "headers", "subprotocols", "origin", "is_upgrade")
+    __slots__ = __match_args__ = (
+        "path",
+        "headers",
+        "subprotocols",
+        "origin",
+        "is_upgrade",
+        "method",
+        "http_version",
+    )
 
     def __init__(
         self,
@@ -114,12 +124,16 @@ class Request(_Event):
         subprotocols: Iterable[str] = (),
         origin: str | None = None,
         is_upgrade: bool = True,
+        method: str = "GET",
+        http_version: str = "1.1",
     ) -> None:
         self.path = path
         self.headers = Headers(headers)
         self.subprotocols = tuple(subprotocols)
         self.origin = origin
         self.is_upgrade = is_upgrade
+        self.method = method
+        self.http_version = http_version
 
 
 class Response(_Event):

@@ -43,6 +43,7 @@ __all__ = [
     "encode_request",
     "encode_response",
     "new_key",
+    "refusal",
 ]
 
 MAX_HEAD_SIZE = 16384  # octets
@@ -68,9 +69,10 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _RESOURCE_NAME = re.compile(r"/[\x21\x22\x24-\x7e]*")
-_ABSOLUTE_FORM = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
 # RFC 3986, section 3.2: host [ ":" port ], by its characters
 _HOST = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=%:\[\]]+")
+# RFC 9112, section 3.2.2
+_ABSOLUTE_FORM = re.compile(rf"(?:http|ws)s?://({_HOST.pattern})(?=[/?]|\Z)", re.IGNORECASE)
 
 # RFC 9112, of what most heads are made: a line that is GET and HTTP/1.1, or 101, and fields.
 _PLAIN_LINE = re.compile(rf"(?:GET ([\x21-\x7e]++) HTTP/1\.1|HTTP/1\.1 101(?: {_FIELD_VALUE.pattern}+)?)\r\n")
@@ -89,6 +91,12 @@ def _is_clean(octets: bytes) -> bool:
     line_ends = len(octets.translate(None, _VISIBLE))
     return line_ends == 2 * octets.count(b"\r\n") and b"\r\n " not in octets and b"\r\n\t" not in octets
 
+
+# Methods of requests that the application is asked about. A health check may be any of them.
+_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_WRONG_METHOD = 405, "method must be GET", (("Allow", "GET"),)
+_WRONG_VERSION = 505, "HTTP version must be 1.1"
+_HEAD_METHOD = b"HEAD "
 
 # What a user may not set, because the handshake does.
 _OURS = frozenset(
@@ -116,12 +124,20 @@ class HeadReader:
 
     Section 4: lines are split on CRLF only; what holds a bare CR or LF, a folded line or a control
     character is refused as soon as it is there, and so is what exceeds 16 KiB.
+
+    Args:
+        skip_empty_line: whether one empty line may come before the head, as before a request.
+
+    Attributes:
+        is_head_request: whether the method is HEAD, also when what follows it is wrong.
     """
 
-    __slots__ = ("_octets",)
+    __slots__ = ("_octets", "_skip_empty_line", "is_head_request")
 
-    def __init__(self) -> None:
+    def __init__(self, *, skip_empty_line: bool = False) -> None:
         self._octets = bytearray()
+        self._skip_empty_line = skip_empty_line
+        self.is_head_request = False
 
     def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
         """Take octets, and return the head and what follows it, or None if more octets are needed.
@@ -135,6 +151,15 @@ class HeadReader:
         octets = self._octets
         seen = len(octets)
         octets += data
+        if self._skip_empty_line and len(octets) >= 2:
+            # RFC 9112, section 2.2: "a server that is expecting to receive and parse a request-line SHOULD
+            # ignore at least one empty line (CRLF) received prior to the request-line."
+            self._skip_empty_line = False
+            if octets.startswith(b"\r\n"):
+                del octets[:2]
+                data, seen = data[2 - seen :], 0
+        if seen < len(_HEAD_METHOD):
+            self.is_head_request = octets.startswith(_HEAD_METHOD)
         blank_line = _BLANK_LINE.search(octets, max(seen - 2, 0))
         end = blank_line.end() if blank_line else len(octets)
         illegal = None
@@ -266,13 +291,16 @@ def encode_request(resource_name: str, headers: Iterable[tuple[str, str]]) -> by
     return _encode_head(f"GET {resource_name} HTTP/1.1", headers)
 
 
-def encode_response(status: int, headers: Iterable[tuple[str, str]], body: bytes = b"") -> bytes:
+def encode_response(
+    status: int, headers: Iterable[tuple[str, str]], body: bytes = b"", *, method: str = "GET"
+) -> bytes:
     """Return the octets of a response (RFC 7230, section 3).
 
     Args:
         status: the HTTP status code.
         headers: checked headers; Content-Length is added where a body may be.
         body: the body.
+        method: the request's method. The answer to a HEAD has the length of the body, and no body.
     """
     try:
         phrase = HTTPStatus(status).phrase
@@ -282,7 +310,8 @@ def encode_response(status: int, headers: Iterable[tuple[str, str]], body: bytes
     # RFC 7230, section 3.3.2: no Content-Length "with a status code of 1xx (Informational) or 204".
     if status >= 200 and status not in (204, 304):
         headers.append(("Content-Length", str(len(body))))
-    return _encode_head(f"HTTP/1.1 {status} {phrase}", headers) + body
+    # RFC 9110, section 9.3.2: "the server MUST NOT send content in the response".
+    return _encode_head(f"HTTP/1.1 {status} {phrase}", headers) + (b"" if method == "HEAD" else body)
 
 
 def _encode_head(first_line: str, headers: Iterable[tuple[str, str]]) -> bytes:
@@ -354,37 +383,44 @@ def check_request(
         http_version: the HTTP version, such as ``1.1``.
 
     Returns:
-        The request. ``is_upgrade`` is False when it is a plain GET.
+        The request. ``is_upgrade`` is False when it does not ask for a WebSocket: it is a plain GET, a HEAD
+        or OPTIONS, or in HTTP/1.0. ``refusal`` returns what refuses it.
 
     Raises:
         HandshakeError: it is wrong; the error has the status and headers to refuse it with.
     """
     headers = _read_headers(headers)
     if headers.get_all(":protocol"):
-        return _check_extended_connect(headers)
+        return _check_extended_connect(headers, http_version)
     # 1. "The method of the request MUST be GET, and the HTTP version MUST be at least 1.1." HTTP/2
-    #    and later don't have a request line.
-    if http_version != "1.1":
-        raise HandshakeError(505, "HTTP version must be 1.1")
-    if method != "GET":
-        raise HandshakeError(405, "method must be GET", (("Allow", "GET"),))
+    #    and later don't have a request line. Health checks are HEAD, OPTIONS or HTTP/1.0 as well.
+    if http_version not in ("1.0", "1.1"):
+        raise HandshakeError(*_WRONG_VERSION)
+    if method not in _METHODS:
+        raise HandshakeError(*_WRONG_METHOD)
     # 2. The resource name
-    resource_name = _resource_name(path)
-    # 3. "A |Host| header field containing the server's authority."
+    resource_name, authority = _read_target(path, method)
+    # 3. "A |Host| header field containing the server's authority." HTTP/1.0 has none.
     host = _single(headers, "host", "Host")
-    if host is None:
+    if host is None and http_version == "1.1":
         raise HandshakeError(400, "Host header is missing")
-    # RFC 7230, section 5.4: 400 also to "a Host header field with an invalid field-value"
-    if not _HOST.fullmatch(host):
+    # RFC 9112, section 3.2: 400 also to "a Host header field with an invalid field value"
+    if host is not None and not _HOST.fullmatch(host):
         raise HandshakeError(400, "Host header must be a host, with or without a port")
+    # Section 3.2.2: "the origin server MUST ignore the received Host header field (if any) and instead use
+    # the host information of the request-target."
+    if authority:
+        others = (header for header in headers if header[0] != "host")
+        headers = Headers([("host", authority), *others])
     # A body would be taken for frames.
     lengths = headers.get_all("content-length")
     if headers.get_all("transfer-encoding") or any(set(length.strip(" \t")) != {"0"} for length in lengths):
         raise HandshakeError(400, "request must not have a body")
     # 4. "An |Upgrade| header field containing the value "websocket", treated as an ASCII
     #    case-insensitive value." Without it, it is another GET.
-    if not _includes(headers, "upgrade", "websocket"):
-        return Request(resource_name, headers, is_upgrade=False)
+    is_upgrade = method == "GET" and http_version == "1.1" and _includes(headers, "upgrade", "websocket")
+    if not is_upgrade:
+        return Request(resource_name, headers, is_upgrade=False, method=method, http_version=http_version)
     # 5. "A |Connection| header field that includes the token "Upgrade""
     if not _includes(headers, "connection", "upgrade"):
         raise HandshakeError(400, "Connection header must include upgrade")
@@ -401,13 +437,28 @@ def check_request(
     return _request(resource_name, headers)
 
 
-def _check_extended_connect(headers: Headers) -> Request:
+def _check_extended_connect(headers: Headers, http_version: str) -> Request:
     if headers.get(":protocol") != "websocket":
         raise HandshakeError(501, "protocol must be websocket")
     if headers.get(":method") != "CONNECT":
         raise HandshakeError(400, "method must be CONNECT")
     _check_version(headers)
-    return _request(_resource_name(headers.get(":path")), headers)
+    # Pseudo-headers begin with HTTP/2: a caller that says nothing means that.
+    version = "2" if http_version == "1.1" else http_version
+    return _request(_check_path(headers.get(":path")), headers, "CONNECT", version)
+
+
+def refusal(request: Request) -> HandshakeError:
+    """Return the error that refuses a request which does not ask for a WebSocket.
+
+    Args:
+        request: what ``check_request`` returned, with ``is_upgrade`` False.
+    """
+    if request.http_version != "1.1":
+        return HandshakeError(*_WRONG_VERSION)
+    if request.method != "GET":
+        return HandshakeError(*_WRONG_METHOD)
+    return HandshakeError(426, "this is a WebSocket server", UPGRADE_REQUIRED)
 
 
 def _check_version(headers: Headers) -> None:
@@ -419,7 +470,7 @@ def _check_version(headers: Headers) -> None:
         raise HandshakeError(426, "Sec-WebSocket-Version must be 13", UPGRADE_REQUIRED)
 
 
-def _request(resource_name: str, headers: Headers) -> Request:
+def _request(resource_name: str, headers: Headers, method: str = "GET", http_version: str = "1.1") -> Request:
     origin = _single(headers, "origin", "Origin")
     subprotocols = _elements(headers.get("sec-websocket-protocol"))
     for subprotocol in subprotocols:
@@ -432,16 +483,34 @@ def _request(resource_name: str, headers: Headers) -> Request:
     except RemoteProtocolError as error:
         raise HandshakeError(400, error.reason) from None
     # Section 4.1, item 10: "MUST all be unique strings". Chargers repeat one (ocpp1.6), and mean it once.
-    return Request(resource_name, headers, dict.fromkeys(subprotocols), origin)
+    return Request(
+        resource_name,
+        headers,
+        dict.fromkeys(subprotocols),
+        origin,
+        method=method,
+        http_version=http_version,
+    )
 
 
-def _resource_name(target: str) -> str:
-    if authority := _ABSOLUTE_FORM.match(target):
-        target = target[authority.end() :]
+def _read_target(target: str, method: str) -> tuple[str, str]:
+    """Return the path of a request target, with its query, and the host and port of an absolute-form."""
+    # RFC 9112, section 3.2.4: "The asterisk-form of request-target is only used for a server-wide OPTIONS
+    # request".
+    if target == "*" and method == "OPTIONS":
+        return target, ""
+    authority = ""
+    if absolute := _ABSOLUTE_FORM.match(target):
+        authority = absolute[1]
+        target = target[absolute.end() :]
         target = target if target.startswith("/") else "/" + target
-    if not _RESOURCE_NAME.fullmatch(target):
+    return _check_path(target), authority
+
+
+def _check_path(path: str) -> str:
+    if not _RESOURCE_NAME.fullmatch(path):
         raise HandshakeError(400, "request target must be a path")
-    return target
+    return path
 
 
 def check_subprotocols(subprotocols: Sequence[str]) -> tuple[str, ...]:

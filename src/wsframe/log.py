@@ -121,7 +121,8 @@ class _Direction:
             self._is_over = len(head) > _LONGEST_HEAD
             return b""
         self._head = None
-        line = head.partition(b"\r\n")[0].decode("latin-1")
+        # An empty line may stand before a request.
+        line = head.removeprefix(b"\r\n").partition(b"\r\n")[0].decode("latin-1")
         path, question, query = line.partition("?")
         if question:
             line = f"{path}?... {query.rpartition(' ')[2]}"

@@ -129,7 +129,7 @@ class ServerConnection(Connection):
         self.state = CONNECTING
         self.request: Request | None = None
         self._in_handshake = True
-        self._head_reader = handshake.HeadReader()
+        self._head_reader = handshake.HeadReader(skip_empty_line=True)
         self._subprotocols = handshake.check_subprotocols(subprotocols)
         self._origins = origins if origins is None or isinstance(origins, Origins) else Origins(origins)
         self._wished = check_deflate(deflate)
@@ -144,7 +144,7 @@ class ServerConnection(Connection):
                 return self.request
             if not self.request.is_upgrade:
                 # It was offered to the application, which went on without an answer.
-                raise HandshakeError(426, "this is a WebSocket server", handshake.UPGRADE_REQUIRED)
+                raise handshake.refusal(self.request)
         except HandshakeError as error:
             self._refuse(error)
             return self._fail(error.code, error.reason)
@@ -193,7 +193,8 @@ class ServerConnection(Connection):
     ) -> None:
         """Accept the request and open the connection with a 101 (RFC 6455, section 4.2.2).
 
-        A plain GET cannot be accepted: it is refused with 426.
+        A request that does not ask for a WebSocket is refused: a plain GET with 426, a HEAD or OPTIONS with
+        405, and HTTP/1.0 with 505.
 
         Args:
             subprotocol: one that the client offers, or None for none; by default the first of the
@@ -209,7 +210,7 @@ class ServerConnection(Connection):
         """
         request = self._unanswered()
         if not request.is_upgrade:
-            self._refuse(HandshakeError(426, "this is a WebSocket server", handshake.UPGRADE_REQUIRED))
+            self._refuse(handshake.refusal(request))
             return
         if subprotocol is ...:
             subprotocol = handshake.choose_subprotocol(request, self._subprotocols)
@@ -231,7 +232,8 @@ class ServerConnection(Connection):
         Args:
             status: 200 to 599.
             headers: more headers for the response, as for ``accept``.
-            body: the body; plain text, unless ``headers`` has a Content-Type.
+            body: the body; plain text, unless ``headers`` has a Content-Type. The answer to a HEAD has only
+                its length.
 
         Raises:
             LocalProtocolError: there is no request to answer, or a header cannot be sent.
@@ -264,7 +266,9 @@ class ServerConnection(Connection):
         self._send_refusal(error.status, [*error.headers, _PLAIN_TEXT], error.reason.encode() + b"\n")
 
     def _send_refusal(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        self._output.append(handshake.encode_response(status, [*headers, _CONNECTION_CLOSE], body))
+        method = "HEAD" if self._head_reader.is_head_request else "GET"
+        headers = [*headers, _CONNECTION_CLOSE]
+        self._output.append(handshake.encode_response(status, headers, body, method=method))
         self._refusal = f"handshake was refused with {status}"
         self.state = CLOSED
         self.should_close = True

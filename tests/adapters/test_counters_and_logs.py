@@ -207,6 +207,12 @@ def test_control_characters_of_iso_8859_1_in_a_head_are_logged_as_escapes():
     assert lines == [r"< 'HTTP/1.1 101 Nie\x85\x9b[2J'"]
 
 
+def test_the_empty_line_before_a_request_is_not_logged():
+    lines = []
+    FrameLog(lines.append, is_client=False).received(b"\r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\n\x89\x80abcd")
+    assert lines == ["< GET /a HTTP/1.1", "< PING 0 octets"]
+
+
 def test_a_frame_log_does_not_read_bodies_or_endless_heads():
     lines = []
     log = FrameLog(lines.append, is_client=False)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import queue
 import socket
 import threading
+from contextlib import closing
 
 import pytest
 
 from tests.support.adapters import TIMEOUT, close_payload, request, response
 from tests.support.cases import case
-from wsframe import ConnectionClosed, HandshakeRejected, LocalProtocolError, Opcode, Response, State
+from wsframe import (
+    ConnectionClosed,
+    HandshakeRejected,
+    LocalProtocolError,
+    Opcode,
+    Response,
+    State,
+    basic_auth,
+    redirect,
+)
 from wsframe.aio import serve as aio_serve
 from wsframe.deflate import DEFAULT
 from wsframe.sync import serve as sync_serve
@@ -167,6 +178,94 @@ def test_a_page_beside_the_socket(adapter):
         with adapter.connect(running.uri) as websocket:
             websocket.send("x")
             assert websocket.recv() == "x"
+
+
+def healthy(request):
+    return None if request.is_upgrade else Response(200, [("X-Path", request.path)], b"healthy\n")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+def test_a_health_check_of_an_http_client(adapter, method):
+    with adapter.serve(process_request=healthy) as running:
+        for version, text in [(11, "HTTP/1.1"), (10, "HTTP/1.0")]:
+            client = http.client.HTTPConnection("127.0.0.1", running.server.port, timeout=TIMEOUT)
+            client._http_vsn, client._http_vsn_str = version, text
+            with case(version=text), closing(client):
+                client.request(method, "/health")
+                answer = client.getresponse()
+                assert (answer.status, answer.headers["X-Path"]) == (200, "/health")
+                assert answer.headers["Content-Length"] == "8"
+                assert answer.read() == (b"" if method == "HEAD" else b"healthy\n")
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        b"OPTIONS / HTTP/1.0\r\n\r\n",  # option httpchk
+        b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"HEAD / HTTP/1.0\r\nHost: a\r\n\r\n",
+        b"GET /healthz HTTP/1.0\r\n\r\n",
+        b"\r\nHEAD http://a/ HTTP/1.1\r\nHost: b\r\n\r\n",
+    ],
+)
+def test_a_health_check_of_a_load_balancer(adapter, check):
+    method, path, version = check.decode().split()[:3]
+    body = b"" if method == "HEAD" else b"healthy\n"
+    with adapter.serve(process_request=healthy) as running, running.connect() as peer:
+        peer.send(check)
+        head, _, rest = peer.read_all().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"\r\nX-Path: " + (b"/" if path == "http://a/" else path.encode()) in head
+        assert b"\r\nContent-Length: 8" in head
+        assert rest == body
+    status = b" 405 " if version == "HTTP/1.1" else b" 505 "
+    for process in (None, lambda request: None, lambda request: Response(101)):
+        with adapter.serve(process_request=process) as running, running.connect() as peer:
+            peer.send(check)
+            head, _, rest = peer.read_all().partition(b"\r\n\r\n")
+            assert status in head
+            assert (b"\r\nAllow: GET\r\n" in head) == (status == b" 405 ")
+            assert (rest == b"") == (method == "HEAD")
+
+
+def test_credentials_and_redirects_of_a_head(adapter, caplog):
+    for process, status in [
+        (basic_auth(("ada", "secret"), process_request=healthy), b" 401 "),
+        (lambda request: redirect("/elsewhere"), b" 302 "),
+        (lambda request: 1 / 0, b" 500 "),
+    ]:
+        with adapter.serve(process_request=process) as running, running.connect() as peer:
+            peer.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+            head, _, rest = peer.read_all().partition(b"\r\n\r\n")
+            assert status in head
+            assert b"\r\nContent-Length: " in head
+            assert rest == b""
+    assert "process_request failed" in caplog.text
+    caplog.clear()
+
+
+def test_a_health_check_of_a_full_server(aio_adapter):
+    with (
+        aio_adapter.serve(process_request=healthy, max_connections=1) as running,
+        running.open(),
+        running.connect() as peer,
+    ):
+        peer.send(b"HEAD / HTTP/1.0\r\n\r\n")
+        head, _, rest = peer.read_all().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nContent-Length: " in head
+        assert rest == b""
+
+
+@pytest.mark.parametrize("form", ["http://x", "ws://x", "wss://x:443", "WS://x"])
+def test_an_absolute_form_opens_and_its_host_replaces_the_host_header(adapter, form):
+    requests = queue.SimpleQueue()
+    with adapter.serve(process_request=requests.put) as running, running.connect() as peer:
+        peer.send(b"\r\n" + request(path=f"{form}/ocpp/CP1", host="other"), peer.text("a"))
+        assert b" 101 " in peer.read_head()
+        assert peer.read_text() == "a"
+        asked = requests.get(timeout=TIMEOUT)
+        assert (asked.path, asked.headers.get_all("host")) == ("/ocpp/CP1", [form.partition("//")[2]])
 
 
 def test_subprotocols(adapter):

@@ -138,11 +138,19 @@ def test_scope_of_an_application_that_is_mounted(place, leaks):
 
 
 def test_absolute_form(site: Site):
+    for form in ("http://localhost", "ws://localhost:80"):
+        visit = site.visit(accept_and_close)
+        with site.connect() as peer:
+            peer.send(request(path=f"{form}{visit.path}?a", host="other"))
+            assert (visit.scope["path"], visit.scope["query_string"]) == (visit.path, b"a")
+            assert b" 101 " in peer.read_head()
+
+
+def test_a_subprotocol_that_is_offered_twice_counts_once(site: Site):
     visit = site.visit(accept_and_close)
-    with site.connect() as peer:
-        peer.send(request(path=f"http://localhost{visit.path}?a"))
-        assert (visit.scope["path"], visit.scope["query_string"]) == (visit.path, b"a")
-        assert b" 101 " in peer.read_head()
+    with site.ask(visit, "Sec-WebSocket-Protocol: ocpp1.6, ocpp1.6") as peer:
+        assert visit.scope["subprotocols"] == ["ocpp1.6"]
+        peer.read_head()
 
 
 def test_every_connection_has_its_copy_of_the_state(place, leaks):

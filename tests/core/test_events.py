@@ -15,6 +15,8 @@ SAMPLES = [
     Request("/"),
     Request("/chat", HEADERS, ["chat", "echo"], "https://example.com"),
     Request("/", is_upgrade=False),
+    Request("/", is_upgrade=False, method="HEAD"),
+    Request("/", is_upgrade=False, http_version="1.0"),
     Response(101),
     Response(101, subprotocol="chat"),
     Response(404, HEADERS, b"no"),
@@ -75,8 +77,8 @@ def test_events_have_no_dict():
 
 def matched(event):
     match event:
-        case Request(path, headers, subprotocols, origin, is_upgrade):
-            return path, headers, subprotocols, origin, is_upgrade
+        case Request(path, headers, subprotocols, origin, is_upgrade, method, http_version):
+            return path, headers, subprotocols, origin, is_upgrade, method, http_version
         case Response(status, headers, body, subprotocol):
             return status, headers, body, subprotocol
         case Text(data, final):
@@ -96,8 +98,8 @@ def matched(event):
 @pytest.mark.parametrize(
     ("event", "values"),
     [
-        (Request("/", HEADERS, ["a"], "o"), ("/", Headers(HEADERS), ("a",), "o", True)),
-        (Request("/"), ("/", Headers(), (), None, True)),
+        (Request("/", HEADERS, ["a"], "o"), ("/", Headers(HEADERS), ("a",), "o", True, "GET", "1.1")),
+        (Request("*", (), (), None, False, "OPTIONS", "1.0"), ("*", (), (), None, False, "OPTIONS", "1.0")),
         (Response(404, HEADERS, b"no"), (404, Headers(HEADERS), b"no", None)),
         (Text("a"), ("a", True)),
         (Binary(b"a", False), (b"a", False)),
@@ -117,7 +119,8 @@ def test_events_match_by_position(event, values):
     [
         (
             Request("/", [("host", "x")]),
-            "Request(path='/', headers=(('host', 'x'),), subprotocols=(), origin=None, is_upgrade=True)",
+            "Request(path='/', headers=(('host', 'x'),), subprotocols=(), origin=None, is_upgrade=True, "
+            "method='GET', http_version='1.1')",
         ),
         (Response(101), "Response(status=101, headers=(), body=b'', subprotocol=None)"),
         (Text("é"), "Text(data='é', final=True)"),

@@ -26,6 +26,7 @@ from wsframe.handshake import (
     encode_request,
     encode_response,
     new_key,
+    refusal,
 )
 
 # RFC 6455, section 1.3
@@ -106,6 +107,55 @@ def read(octets, reading, trailing=b" \t\n\n\r\0"):
 @pytest.mark.parametrize("head", [HEAD, b"\r\n\r\n", b"a\r\n\r\n"])
 def test_a_head_ends_with_a_blank_line_rfc7230_3(head, reading):
     assert read(head, reading) == head
+
+
+EMPTY_LINE = b"\r\n"
+
+
+def test_one_empty_line_may_come_before_a_request_rfc9112_2_2(reading):
+    for head in (HEAD, b"HEAD " + HEAD[4:]):
+        reader = HeadReader(skip_empty_line=True)
+        *first, last = reading.cut(EMPTY_LINE + head)
+        assert [reader.feed(chunk) for chunk in first] == [None] * len(first)
+        assert reader.feed(last + reading.trailing(b"a")) == (head, reading.trailing(b"a"))
+        assert reader.is_head_request == head.startswith(b"HEAD")
+
+
+def test_only_one_empty_line_may_come_before_a_request(reading):
+    # What has no line is left to h11, which refuses it.
+    for start, skips in [(EMPTY_LINE * 2, True), (EMPTY_LINE, False)]:
+        reader = HeadReader(skip_empty_line=skips)
+        *first, last = reading.cut(start + HEAD)
+        assert [reader.feed(chunk) for chunk in first] == [None] * len(first)
+        assert reader.feed(last) == (EMPTY_LINE + HEAD, b"")
+
+
+@pytest.mark.parametrize("start", [b"\n", b"\r\r", b"\ra", b"\r\n\n", b"\r\n\0", b"\0"])
+def test_an_empty_line_is_cr_lf_and_what_follows_is_judged(start, reading):
+    reader = HeadReader(skip_empty_line=True)
+    with pytest.raises(HandshakeError) as caught:
+        list(map(reader.feed, reading.cut(start + HEAD)))
+    assert caught.value.status == 400
+
+
+def test_an_empty_line_is_no_part_of_the_16_kib():
+    head = b"a" * 16380 + b"\r\n\r\n"
+    assert HeadReader(skip_empty_line=True).feed(EMPTY_LINE + head) == (head, b"")
+    with pytest.raises(HandshakeError, match="exceeds"):
+        HeadReader(skip_empty_line=True).feed(EMPTY_LINE + b"a" + head)
+
+
+@pytest.mark.parametrize(
+    ("start", "is_head_request"),
+    [(b"HEAD /", True), (b"GET /", False), (b"HEADER /", False), (b"HEA", False)],
+)
+def test_the_reader_tells_a_head_request_whatever_follows(start, is_head_request, reading):
+    reader = HeadReader()
+    for chunk in reading.cut(start):
+        assert reader.feed(chunk) is None
+    with pytest.raises(HandshakeError):
+        reader.feed(b"\0")
+    assert reader.is_head_request is is_head_request
 
 
 def test_the_reader_starts_anew_after_a_head():
@@ -276,6 +326,8 @@ def test_a_request_is_written():
 )
 def test_a_response_is_written_with_its_length_rfc7230_3_3_2(status, body, octets):
     assert encode_response(status, [("A", "b")], body) == octets
+    # RFC 9110, section 9.3.2: the answer to a HEAD has the length of the body, and no body.
+    assert encode_response(status, [("A", "b")], body, method="HEAD") == octets.removesuffix(body)
     client = h11.Connection(h11.CLIENT)
     client.send(
         h11.Request(
@@ -368,13 +420,40 @@ def test_the_origin_is_read(values, origin):
         ("/chat?a=b&c=%20", "/chat?a=b&c=%20"),
         ("//a", "//a"),
         ('/"[]^`{|}', '/"[]^`{|}'),
-        ("http://server.example.com/chat?a", "/chat?a"),
-        ("HTTPS://server.example.com:99", "/"),
-        ("http://server.example.com?a", "/?a"),
     ],
 )
-def test_the_target_is_a_path_or_an_absolute_form_rfc7230_5_3(target, path):
-    assert check_request(REQUEST, path=target).path == path
+def test_the_target_is_a_path_rfc9112_3_2_1(target, path):
+    request = check_request(REQUEST, path=target)
+    assert (request.path, request.headers.get("host")) == (path, "server.example.com")
+
+
+@pytest.mark.parametrize("host", [["server.example.com"], ["other:8080"]])
+@pytest.mark.parametrize(
+    ("target", "path", "authority"),
+    [
+        ("http://example.com/chat?a", "/chat?a", "example.com"),
+        ("HTTPS://Example.com:99", "/", "Example.com:99"),
+        ("http://example.com?a", "/?a", "example.com"),
+        ("ws://example.com/ocpp/CP1", "/ocpp/CP1", "example.com"),
+        ("wss://example.com:443/ocpp/CP1", "/ocpp/CP1", "example.com:443"),
+        ("WS://[::1]:80//a", "//a", "[::1]:80"),
+        ("Wss://example.com", "/", "example.com"),
+    ],
+)
+def test_the_host_of_an_absolute_form_replaces_the_host_header_rfc9112_3_2_2(target, path, authority, host):
+    for upgrade in (["websocket"], []):
+        headers = dict(changed(REQUEST, "Host", *host))
+        request = check_request(changed(headers, "Upgrade", *upgrade), path=target)
+        assert request.path == path
+        assert request.headers.get_all("host") == [authority]
+        assert len(request.headers) == len(headers) - (not upgrade)
+
+
+def test_an_absolute_form_does_not_make_up_for_a_wrong_host_header():
+    for host, reason in [([], "missing"), (["a", "b"], "more than one"), (["a/b"], "must be a host")]:
+        with case(host=host), pytest.raises(HandshakeError, match=reason) as caught:
+            check_request(changed(REQUEST, "Host", *host), path="ws://example.com/")
+        assert caught.value.status == 400
 
 
 UPGRADE_REQUIRED = (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13"))
@@ -461,8 +540,15 @@ NO_PATHS = [
     "chat",
     "server.example.com:80",
     "ftp://a/",
-    "ws://a/",
+    "wsss://a/",
     "http:///",
+    "ws://",
+    "ws://?a",
+    "ws://user@a/",
+    "http://user:password@a:80/",
+    "ws://a\\b/",
+    "ws:/a/",
+    "ws://a#b",
     "/#",
     "/a#b",
     "/a b",
@@ -480,8 +566,69 @@ def test_a_target_that_is_no_path_is_refused():
             assert (caught.value.status, caught.value.reason) == (400, "request target must be a path")
 
 
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+def test_health_checks_are_requests_that_ask_for_no_websocket(method, version):
+    for headers in (REQUEST, {"Host": "a"}):
+        request = check_request(headers, method=method, path="/health", http_version=version)
+        if (method, version) == ("GET", "1.1"):
+            assert request.is_upgrade == (headers is REQUEST)
+        else:
+            assert request == Request(
+                "/health",
+                [(name.lower(), value) for name, value in headers.items()],
+                is_upgrade=False,
+                method=method,
+                http_version=version,
+            )
+            with pytest.raises(LocalProtocolError, match="does not ask for a WebSocket"):
+                accept(request)
+
+
+def test_http_1_0_needs_no_host_but_not_a_wrong_one():
+    assert check_request([], http_version="1.0").headers == ()
+    assert check_request([], path="http://a/", http_version="1.0").headers == (("host", "a"),)
+    for host in (["a", "a"], [""], ["a b"], ["a@b"]):
+        with case(host=host), pytest.raises(HandshakeError, match="Host") as caught:
+            check_request([("Host", value) for value in host], http_version="1.0")
+        assert caught.value.status == 400
+
+
+def test_an_asterisk_is_the_target_of_options_only_rfc9112_3_2_4():
+    for version in ("1.0", "1.1"):
+        request = check_request({"Host": "a"}, method="OPTIONS", path="*", http_version=version)
+        assert (request.path, request.headers.get("host"), request.is_upgrade) == ("*", "a", False)
+        for method in ("GET", "HEAD"):
+            with pytest.raises(HandshakeError, match="request target must be a path"):
+                check_request({"Host": "a"}, method=method, path="*", http_version=version)
+
+
+def test_a_health_check_must_not_have_a_body():
+    for method, version in [("OPTIONS", "1.1"), ("HEAD", "1.1"), ("GET", "1.0")]:
+        for header in [("Content-Length", "1"), ("Transfer-Encoding", "chunked")]:
+            with case(method=method, header=header), pytest.raises(HandshakeError, match="body"):
+                check_request([("Host", "a"), header], method=method, http_version=version)
+
+
+@pytest.mark.parametrize(
+    ("method", "version", "status", "reason", "headers"),
+    [
+        ("GET", "1.1", 426, "this is a WebSocket server", "UPGRADE"),
+        ("HEAD", "1.1", 405, "method must be GET", (("Allow", "GET"),)),
+        ("OPTIONS", "1.1", 405, "method must be GET", (("Allow", "GET"),)),
+        ("GET", "1.0", 505, "HTTP version must be 1.1", ()),
+        ("HEAD", "1.0", 505, "HTTP version must be 1.1", ()),
+        ("OPTIONS", "1.0", 505, "HTTP version must be 1.1", ()),
+    ],
+)
+def test_what_refuses_a_request_that_asks_for_no_websocket(method, version, status, reason, headers):
+    error = refusal(check_request({"Host": "a"}, method=method, http_version=version))
+    assert (error.status, error.reason) == (status, reason)
+    assert error.headers == (UPGRADE_REQUIRED if headers == "UPGRADE" else headers)
+
+
 def test_another_method_is_refused_with_405_and_allow():
-    for method in ["POST", "HEAD", "CONNECT", "OPTIONS", "get", ""]:
+    for method in ["POST", "CONNECT", "TRACE", "get", "head", ""]:
         with case(method=method):
             with pytest.raises(HandshakeError) as caught:
                 check_request(REQUEST, method=method)
@@ -490,7 +637,7 @@ def test_another_method_is_refused_with_405_and_allow():
 
 
 def test_another_version_of_http_is_refused_with_505():
-    for version in ["1.0", "0.9", "2.0", "2", "1.2", ""]:
+    for version in ["0.9", "2.0", "2", "1.2", "1", "1.10", ""]:
         with case(version=version):
             with pytest.raises(HandshakeError) as caught:
                 check_request(REQUEST, http_version=version)
@@ -512,7 +659,15 @@ def test_a_get_without_upgrade_is_a_plain_one(values):
 def test_the_sample_of_rfc8441_5_1(headers):
     request = check_request(headers)
     expected = list(EXTENDED_CONNECT.items())
-    assert request == Request("/chat", expected, ["chat", "superchat"], "http://www.example.com")
+    assert request == Request(
+        "/chat",
+        expected,
+        ["chat", "superchat"],
+        "http://www.example.com",
+        method="CONNECT",
+        http_version="2",
+    )
+    assert check_request(headers, http_version="3").http_version == "3"  # RFC 9220
     assert accept(request) == []
     more = {"Set-Cookie": "a=b"}
     assert accept(request, subprotocol="chat", headers=more) == [

@@ -56,7 +56,7 @@ def receive(conn, octets, reading, trailing=HELLO):
     return event
 
 
-def parse_response(octets, method="GET"):
+def parse_response(octets, method="GET", length=None):
     """Return status, headers and body of a response that is complete, as h11 reads them."""
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method=method, target="/", headers=[("Host", "x")]))
@@ -68,7 +68,9 @@ def parse_response(octets, method="GET"):
         body += event.data
     assert type(event) is h11.EndOfMessage
     headers = {name.decode(): value.decode() for name, value in response.headers}
-    assert response.status_code in (204, 304) or headers["content-length"] == str(len(body))
+    assert response.status_code in (204, 304) or headers["content-length"] == str(
+        len(body) if length is None else length
+    )
     assert client.their_state is h11.MUST_CLOSE
     assert client.trailing_data == (b"", False)
     return response.status_code, headers, body
@@ -124,7 +126,11 @@ def test_the_sample_of_rfc6455_1_2_with_frames_in_the_same_packet(reading):
         ),
         pytest.param(b"Upgrade: websocket", b"UPGRADE: h2c\r\nupgrade: WebSocket", id="two Upgrades"),
         pytest.param(b"Host: ", b"hOST:", id="name in another case"),
-        pytest.param(b"/chat", b"http://server.example.com/chat", id="absolute form"),
+        *(
+            pytest.param(b"/chat", form + b"/chat", id=f"absolute form {form.decode()}")
+            for form in (b"http://a", b"https://a:443", b"ws://[::1]:80", b"wss://a", b"WSS://A")
+        ),
+        pytest.param(b"GET /", b"\r\nGET /", id="an empty line first"),
         pytest.param(b"Version: 13", b"Version: 13\r\nContent-Length: 0", id="empty body"),
         pytest.param(b"Version: 13", b"Version: 13\r\nX-A: \xe9\t" + OBS_TEXT, id="obs-text"),
         pytest.param(
@@ -257,8 +263,7 @@ MALFORMED = "malformed HTTP request: "
     [
         # Request line
         (b"GET", b"POST", 405, "method must be GET"),
-        (b"GET", b"HEAD", 405, "method must be GET"),
-        (b"HTTP/1.1", b"HTTP/1.0", 505, "HTTP version must be 1.1"),
+        (b"HTTP/1.1", b"HTTP/0.9", 505, "HTTP version must be 1.1"),
         (b"HTTP/1.1", b"HTTP/2.0", 505, "HTTP version must be 1.1"),
         (b"/chat", b"*", 400, "request target must be a path"),
         (b"/chat", b"/chat#a", 400, "request target must be a path"),
@@ -318,7 +323,15 @@ MALFORMED = "malformed HTTP request: "
             MALFORMED + "illegal header line: bytearray(b':protocol: websocket')",
         ),
         (b"GET /", b" GET /", 400, MALFORMED + "illegal request line: bytearray(b' GET /chat HTTP/1.1')"),
-        (b"GET /", b"\r\nGET /", 400, MALFORMED + "no request line received"),
+        (b"GET /", b"\r\n\r\nGET /", 400, MALFORMED + "no request line received"),
+        (b"GET /", b"\nGET /", 400, "lines must end with CR LF"),
+        (b"/chat", b"ws://user@server.example.com/chat", 400, "request target must be a path"),
+        (
+            b"/chat HTTP/1.1\r\nHost: server.example.com",
+            b"ws://server.example.com/chat HTTP/1.1",
+            400,
+            MALFORMED + "Missing mandatory Host: header",
+        ),
         (b"HTTP/1.1", b"HTTP/1.1\n", 400, "lines must end with CR LF"),
         (b"websocket\r\n", b"websocket\n", 400, "lines must end with CR LF"),
         (b"websocket\r\n", b"websocket\r", 400, "lines must end with CR LF"),
@@ -484,6 +497,82 @@ def test_a_plain_get_reaches_the_application(reading):
     assert (conn.state, conn.should_close) == (State.CLOSED, True)
     assert conn.next_event() == Fail(1006, "handshake was refused with 200")
     assert conn.next_event() is None
+
+
+HEALTH_CHECKS = [
+    (b"HEAD /health HTTP/1.1\r\nHost: a\r\n\r\n", "/health"),
+    (b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "*"),
+    (b"GET /health HTTP/1.0\r\n\r\n", "/health"),
+    (b"HEAD / HTTP/1.0\r\nHost: a\r\n\r\n", "/"),
+    (b"OPTIONS / HTTP/1.0\r\n\r\n", "/"),  # HAProxy's httpchk
+    (b"OPTIONS * HTTP/1.0\r\n\r\n", "*"),
+    (b"\r\nHEAD ws://a/health HTTP/1.1\r\nHost: b\r\n\r\n", "/health"),
+    (REQUEST.replace(b"GET", b"HEAD"), "/chat"),
+    (REQUEST.replace(b"GET", b"OPTIONS"), "/chat"),
+    (REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0"), "/chat"),
+]
+
+
+@pytest.mark.parametrize(("sample", "path"), HEALTH_CHECKS)
+def test_a_health_check_reaches_the_application(sample, path, reading):
+    method, _, version = sample.strip().partition(b"\r\n")[0].decode().split()
+    conn = ServerConnection(origins=["https://a"])
+    request = receive(conn, sample, reading)
+    assert request is conn.request
+    assert (request.path, request.is_upgrade) == (path, False)
+    assert (request.method, f"HTTP/{request.http_version}") == (method, version)
+    conn.reject(200, body=b"fine\n")
+    status, headers, body = parse_response(conn.data_to_send(), method, 5)
+    assert (status, headers["content-type"]) == (200, PLAIN)
+    assert body == (b"" if method == "HEAD" else b"fine\n")
+    assert conn.next_event() == Fail(1006, "handshake was refused with 200")
+
+
+@pytest.mark.parametrize("is_accepted", [True, False])
+@pytest.mark.parametrize(("sample", "path"), HEALTH_CHECKS)
+def test_a_health_check_that_is_accepted_or_not_answered_is_refused(sample, path, is_accepted):
+    conn = ServerConnection()
+    conn.receive_data(sample)
+    method, http_version = conn.next_event().method, conn.request.http_version
+    status, reason = (
+        (405, "method must be GET") if http_version == "1.1" else (505, "HTTP version must be 1.1")
+    )
+    if is_accepted:
+        conn.accept()
+        assert conn.next_event() == Fail(1006, f"handshake was refused with {status}")
+    else:
+        assert conn.next_event() == Fail(1002, reason)
+    found, headers, body = parse_response(conn.data_to_send(), method, len(reason) + 1)
+    assert (found, body) == (status, b"" if method == "HEAD" else reason.encode() + b"\n")
+    assert headers.get("allow") == ("GET" if status == 405 else None)
+    assert (conn.state, conn.should_close) == (State.CLOSED, True)
+
+
+@pytest.mark.parametrize(
+    ("sample", "status"),
+    [
+        (b"HEAD / HTTP/1.1\r\n\r\n", 400),  # no Host
+        (b"HEAD /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"HEAD / HTTP/1.1\r\nHost: a\0", 400),
+        (b"\r\nHEAD / HTTP/1.1\r\nHost: a\n", 400),
+        (b"HEAD / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        (b"HEAD / HTTP/1.1\r\nHost: a\r\n" + b"a: b\r\n" * 100 + b"\r\n", 431),
+        (b"HEAD / HTTP/1.1\r\nHost: a\r\na: " + b"b" * 16384, 431),
+    ],
+)
+def test_a_refusal_of_a_head_has_no_body(sample, status, reading):
+    conn = ServerConnection()
+    event = receive(conn, sample, reading, trailing=b"")
+    found, _, body = parse_response(conn.data_to_send(), "HEAD", len(event.reason) + 1)
+    assert (found, body, conn.request) == (status, b"", None)
+
+
+def test_the_host_of_an_absolute_form_is_that_of_the_request():
+    conn = ServerConnection(origins=["http://example.com"])
+    conn.receive_data(changed(b"/chat", b"ws://other.example:8080/chat"))
+    request = conn.next_event()
+    assert request.headers.get_all("host") == ["other.example:8080"]
+    assert (request.path, request.is_upgrade) == ("/chat", True)
 
 
 @pytest.mark.parametrize("is_accepted", [True, False])

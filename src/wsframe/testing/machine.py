@@ -28,7 +28,7 @@ __all__ = ["TwoEndpoints", "check_grammar", "joined"]
 _CLIENT, _SERVER = Role.CLIENT, Role.SERVER
 _OTHER = {_CLIENT: _SERVER, _SERVER: _CLIENT}
 _FIELDS: dict[type, tuple[Any, ...]] = {
-    Request: (str, tuple, tuple, (str, type(None)), bool),
+    Request: (str, tuple, tuple, (str, type(None)), bool, str, str),
     Response: (int, tuple, bytes, (str, type(None))),
     Text: (str, bool),
     Binary: (bytes, bool),

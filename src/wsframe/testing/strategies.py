@@ -474,7 +474,11 @@ _RESPONSE_DEFLATES = (
 )
 _FIRST_LINES = (
     "GET / HTTP/1.0",
+    "HEAD / HTTP/1.1",
+    "OPTIONS * HTTP/1.0",
+    "\r\nGET / HTTP/1.1",
     "POST / HTTP/1.1",
+    "GET ws://localhost/ HTTP/1.1",
     "GET http://localhost/ HTTP/1.1",
     "GET /#fragment HTTP/1.1",
     "GET  / HTTP/1.1",
