@@ -217,20 +217,12 @@ def decode_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
         HandshakeError: with status 431, when there are more than 100; with 400, when a value has a control
             character.
     """
-    pairs = Headers((name.decode("ascii"), value.decode("latin-1")) for name, value in headers)
-    return _clean(_limited(pairs))
+    return _limited(_read_headers((name.decode("ascii"), value) for name, value in headers))
 
 
 def _limited(headers: Headers) -> Headers:
     if len(headers) > MAX_HEADERS:
         raise HandshakeError(431, f"head has more than {MAX_HEADERS} headers")
-    return headers
-
-
-def _clean(headers: Headers) -> Headers:
-    for _, value in headers:
-        if not _FIELD_VALUE.fullmatch(value):
-            raise HandshakeError(400, "a header value has a control or non-latin-1 character")
     return headers
 
 
@@ -348,11 +340,13 @@ def _is_key(key: str) -> bool:
 
 
 def _read_headers(headers: HeaderList) -> Headers:
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    headers = Headers(
-        (name.lower(), value if isinstance(value, str) else value.decode("latin-1")) for name, value in pairs
-    )
-    return _clean(headers)
+    pairs = []
+    for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+        text = value if isinstance(value, str) else value.decode("latin-1")
+        if not _FIELD_VALUE.fullmatch(text):
+            raise HandshakeError(400, "a header value has a control or non-latin-1 character")
+        pairs.append((name.lower(), text))
+    return Headers(pairs)
 
 
 def _elements(value: str) -> list[str]:
