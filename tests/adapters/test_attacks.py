@@ -121,7 +121,7 @@ WRONG_HANDSHAKES = [
     (request("X: a\nb"), 400),
     (request("X: a\0b"), 400),
     (request("X: a\x0bb"), 400),
-    (request("X: a\x85b"), 400),
+    (request("X: a\x1cb"), 400),
     (request("X: a\x7fb"), 400),
     (request("X: a", " folded"), 400),
     (request("X : a"), 400),
