@@ -20,6 +20,7 @@ from .. import compiled
 from ..aio import WebSocket, broadcast
 from ..aio import serve as aio_serve
 from ..events import Request, Response
+from .standard import Unwritable
 from .terminal import Failure, Printer
 
 __all__ = ["Demo", "serve"]
@@ -125,7 +126,7 @@ def serve(
     wsframe serve --unix /tmp/wsframe.sock
 
     Ctrl-C or SIGTERM ends it: it closes its connections, and exits with 0. It exits with 1 if it cannot
-    listen, and with 2 if an option is wrong.
+    listen, or cannot write to standard output, and with 2 if an option is wrong.
     """
     if key and not certificate:
         raise click.UsageError("--key goes with --certificate")
@@ -147,6 +148,8 @@ def serve(
         address, where = {"unix": str(unix)}, str(unix)
     try:
         asyncio.run(_serve(Demo(everywhere), address, tls))
+    except Unwritable as error:
+        raise Failure(str(error)) from None
     except OSError as error:
         raise Failure(f"cannot listen on {where}: {_explain(error, unix)}") from None
 
