@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 import urllib.error
@@ -172,6 +173,27 @@ def test_it_serves_on_a_unix_socket_and_removes_it(tmp_path: Path) -> None:
 
 
 @full
+def test_its_unix_socket_has_the_mode_and_the_owner_that_it_is_given(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    owner = f"{os.geteuid()}:{os.getegid()}"
+    with serving("--unix", str(path), "--unix-mode", "604", "--unix-owner", owner) as (process, address):
+        assert address == str(path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o604
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+@full
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may give it to anybody")
+def test_an_owner_that_it_may_not_be_given_to_is_told_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    process = run("serve", "--unix", str(path), "--unix-owner", "0")
+    assert process.returncode == 1
+    assert process.stderr == f"wsframe serve: cannot listen on {path}: only root may give it to this owner\n"
+    assert not path.exists()
+
+
+@full
 def test_a_host_that_does_not_exist_is_told_in_one_line() -> None:
     process = run("serve", "--host", "nowhere.invalid", "--port", "0")
     assert process.returncode == 1
@@ -189,6 +211,10 @@ def test_a_host_that_does_not_exist_is_told_in_one_line() -> None:
         (["serve", "--certificate", "/nowhere"], "'/nowhere' does not exist"),
         (["serve", "--key", __file__], "--key goes with --certificate"),
         (["serve", "--unix", "/tmp/x", "--port", "1"], "--unix goes without --host and --port"),
+        (["serve", "--unix-mode", "660"], "--unix-mode and --unix-owner go with --unix"),
+        (["serve", "--unix", "/tmp/x", "--unix-mode", "rw"], "'rw' is not octal, as 660 is"),
+        (["serve", "--unix", "/tmp/x", "--unix-mode", "1660"], "unix_mode must be from 0 to 0o777"),
+        (["serve", "--unix", "/tmp/x", "--unix-owner", "no such"], "there is no user 'no such'"),
     ],
 )
 def test_wrong_arguments_exit_with_2_and_say_what_is_wrong(arguments: list[str], problem: str) -> None:
