@@ -70,8 +70,9 @@ def connect(
         max_redirects: how many redirects to follow; 0: none. They never lead from TLS to none. To another
             scheme, host or port they take no user name, password, Authorization or Cookie along.
         backoff: for ``async for``, the seconds to wait before each attempt to connect again: when they end,
-            so does trying. They begin anew after each connection that was opened.
-        is_fatal: tells which errors end ``async for``.
+            so does trying. They begin anew after each connection that was opened. A server's ``Retry-After``
+            can make a delay longer, up to 90 seconds.
+        is_fatal: tells which errors end ``async for``; by default ``wsframe.aio.is_fatal``.
         open_timeout: how many seconds it may take until it is open, redirects and all; None: no limit.
         close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
         ping_interval: how many seconds there are between Pings that keep the connection alive; None: none.
