@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import re
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from .errors import RemoteProtocolError
@@ -55,7 +57,8 @@ _SMALL_STEP = 1024
 class Deflate:
     """Say how to compress messages: what an endpoint wishes, or what two have agreed on (RFC 7692).
 
-    The defaults keep memory small. Objects are immutable; they compare by value.
+    By default an endpoint asks its peer for nothing, and compresses with a small window without saying so:
+    some peers fail on more than that. Objects are immutable; they compare by value, and can be pickled.
 
     Args:
         level: how hard to compress, by the scale of the zlib module; None: the module's default.
@@ -118,6 +121,13 @@ class Deflate:
         if self.server_no_context_takeover:
             wished += "; server_no_context_takeover"
         if self.server_max_window_bits < 15:
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A module cannot be pickled, nor copied; its name can.
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        if isinstance(self.zlib, ModuleType):
+            values["zlib"] = self.zlib.__name__
+        return _restore, (type(self), values)
+
             wished += f"; server_max_window_bits={self.server_max_window_bits}"
         if self.client_no_context_takeover:
             wished += "; client_no_context_takeover"
@@ -260,6 +270,13 @@ def _parse_parameters(text: str) -> dict[str, int | None] | None:
             # RFC 6455, section 9.1: "the value after quoted-string unescaping MUST conform to the 'token'"
             value = _ESCAPE.sub(r"\1", value[1:-1])
             if not _IS_TOKEN.fullmatch(value):
+def _restore(kind: type[Deflate], values: dict[str, Any]) -> Deflate:
+    """Make a ``Deflate`` again, from what ``__reduce__`` says of it."""
+    if isinstance(values["zlib"], str):
+        values = {**values, "zlib": import_module(values["zlib"])}
+    return kind(**values)
+
+
                 return None
         if name in parameters:
             return None

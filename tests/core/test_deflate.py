@@ -3,9 +3,12 @@ byte that is not part of it."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib
 import itertools
+import pickle
+import types
 import zlib
 from dataclasses import replace
 
@@ -77,6 +80,41 @@ def test_the_defaults():
 
 
 @pytest.mark.parametrize("name", ["server_max_window_bits", "client_max_window_bits"])
+@modules
+def test_a_deflate_survives_pickling_and_copying(module):
+    deflate = Deflate(level=1, server_max_window_bits=9, client_no_context_takeover=True, zlib=module)
+    copies = [
+        pickle.loads(pickle.dumps(deflate, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
+    ]
+    for twin in (*copies, copy.copy(deflate), copy.deepcopy([deflate])[0], replace(deflate)):
+        assert type(twin) is Deflate
+        assert twin == deflate
+        assert hash(twin) == hash(deflate)
+        assert twin.zlib is module
+    assert replace(deflate, level=2) == replace(copies[0], level=2)
+
+
+class ZlibLike:
+    """Do what zlib does, without being a module."""
+
+    compressobj, decompressobj, error = zlib.compressobj, zlib.decompressobj, zlib.error
+    DEFLATED, Z_DEFAULT_COMPRESSION = zlib.DEFLATED, zlib.Z_DEFAULT_COMPRESSION
+    __name__ = "zlib-like"
+
+    def __eq__(self, other):
+        return isinstance(other, ZlibLike)
+
+    def __hash__(self):
+        return 1
+
+
+def test_a_deflate_with_something_like_a_module_is_copied_with_it():
+    deflate = Deflate(zlib=ZlibLike())
+    for twin in (pickle.loads(pickle.dumps(deflate)), copy.copy(deflate), copy.deepcopy(deflate)):
+        assert twin == deflate
+        assert type(twin.zlib) is ZlibLike
+
+
 def test_windows_have_9_to_15_bits(name):
     for bits in [-15, 0, 8, 16]:
         problem = f"^{name} must be 9 to 15, not {bits}$"
