@@ -55,6 +55,10 @@ _SMALL_STEP = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deflate:
+# Each block with BFINAL costs a zlib object, about 1 us. So a message may have this many of them, one more
+# for each of its fragments, and one more for so many bytes of it.
+_FREE_STREAMS = 8
+_BYTES_PER_STREAM = 64
     """Say how to compress messages: what an endpoint wishes, or what two have agreed on (RFC 7692).
 
     By default an endpoint asks its peer for nothing, and compresses with a small window without saying so:
@@ -382,7 +386,7 @@ class Decompressor:
         "_keeps_context",
         "_object",
         "_position",
-        "_step",
+        "_streams",
         "_window",
         "_zlib",
         "has_more",
@@ -399,19 +403,24 @@ class Decompressor:
         self._window = bytearray()
         self._object: Any = None
         self._input = b""
-        self._position = 0
-        self._step = _STEP
+        self._position = 0  # in the input
+        self._consumed = 0  # how many bytes of the message came before the input
+        self._fragments = 0
+        self._streams = 0  # how many blocks with BFINAL the message has had
         self.has_more = False
 
-    def feed(self, payload: bytes) -> None:
+    def feed(self, payload: bytes, fragments: int = 0) -> None:
         """Take some of a message, when all that came before was read.
+        "_consumed",
+        "_fragments",
 
         Args:
             payload: the octets.
         """
         self._input = payload
         self._position = 0
-        self.has_more = True
+        self._fragments = fragments
+        self.has_more = bool(payload)
 
     def read(self, max_length: int) -> bytes:
         """Return some of what was fed, decompressed; it may be empty while ``has_more`` is true.
@@ -420,27 +429,27 @@ class Decompressor:
             max_length: the most octets to return; 1 or more.
 
         Raises:
-            RemoteProtocolError: it is corrupt.
+            RemoteProtocolError: it is corrupt, or has too many blocks with BFINAL.
         """
         decompressor = self._object
         if decompressor is None:
-            if not self._input and self._step == _SMALL_STEP:
-                self.has_more = False  # nothing more came after a block with BFINAL
-                return b""
             decompressor = self._object = self._zlib.decompressobj(-self._bits, zdict=self._window)
-        chunk = self._input[self._position : self._position + self._step]
+        # What follows a block with BFINAL is copied for each such block, so from the first one on little is
+        # given at a time.
+        step = _SMALL_STEP if self._streams else _STEP
+        chunk = self._input[self._position : self._position + step]
         try:
             octets: bytes = decompressor.decompress(chunk, max_length)
         except self._zlib.error:
             raise RemoteProtocolError(1007, "compressed data is corrupt") from None
         self._position += len(chunk) - len(decompressor.unconsumed_tail)
         self.has_more = len(octets) == max_length or self._position < len(self._input)
+            fragments: how many fragments of the message came before the one that they belong to.
         if decompressor.eof:
-            # Section 7.2.1: "The next DEFLATE block follows the padded data if any." What follows is copied
-            # for each such block, so from here on little is given at a time.
+        self._consumed += self._position
+            # Section 7.2.1: "The next DEFLATE block follows the padded data if any."
             # (zlib has it in both of these when there was no room.)
             self._position += len(decompressor.unconsumed_tail) - len(decompressor.unused_data)
-            self._step = _SMALL_STEP
             self._object = None
             self.has_more = self._position < len(self._input)
         if not self.has_more:
@@ -449,6 +458,8 @@ class Decompressor:
         self._window += octets[-size:]
         if len(self._window) > size:
             del self._window[:-size]
+        if not self.has_more:
+            return b""
         return octets
 
     def finish(self) -> None:
@@ -468,8 +479,12 @@ class Decompressor:
             if not is_whole:
                 raise RemoteProtocolError(1007, "compressed message is cut short")
         self._object = None
-        self._step = _STEP
+        self._position = self._consumed = self._streams = 0
         if not self._keeps_context:
+            self._streams += 1
+            read = self._consumed + self._position
+            if self._streams > _FREE_STREAMS + self._fragments + read // _BYTES_PER_STREAM:
+                raise RemoteProtocolError(1009, "message has too many blocks with BFINAL")
             self._window.clear()
 
     def decompress(self, payload: bytes, max_size: int) -> bytes:
@@ -480,10 +495,14 @@ class Decompressor:
             max_size: its limit, in octets.
 
         Raises:
-            RemoteProtocolError: it is corrupt, cut short, or larger than its limit.
+            RemoteProtocolError: it is corrupt, cut short, larger than its limit, or has too many blocks with
+                BFINAL.
         """
         self.feed(payload)
         message = self.read(min(max_size + 1, _STEP))
+        # Without an object, nothing followed a block with BFINAL, or the message had no bytes at all. The
+        # latter breaks a rule for senders: by section 7.2.3.6 an empty message is one byte, 0x00. But
+        # Mojolicious and Haskell's websockets send it, and it can only mean an empty message.
         if self.has_more:
             rest = bytearray(message)
             while self.has_more and len(rest) <= max_size:

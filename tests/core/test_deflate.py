@@ -23,6 +23,7 @@ from wsframe.errors import RemoteProtocolError
 from wsframe.events import Binary, Close, Fail, Ping, Pong, Text
 from wsframe.frames import Frame, Opcode
 from wsframe.server import ServerConnection
+from wsframe.testing import joined
 
 RSV1 = 4
 # A Ping may come after any frame, so its first byte may.
@@ -590,7 +591,7 @@ FINAL = deflated(b"first", end=zlib.Z_FINISH)
         (FINAL + deflated(b"x" * 200_000), b"first" + b"x" * 200_000),
         # Without an empty block at the end, the peer has forgotten the 0x00, but nothing is lost.
         (FINAL, b"first"),
-        (FINAL * 5000 + b"\0", b"first" * 5000),
+        (FINAL * 8 + b"\0", b"first" * 8),
     ],
 )
 def test_blocks_that_follow_one_with_bfinal_are_read(role, payload, message):
@@ -731,8 +732,104 @@ def test_a_message_that_is_cut_short_fails_the_connection(role, level, is_fragme
             octets += said(role, Opcode.CONTINUATION)
         else:
             octets = said(role, Opcode.BINARY, payload[:length], rsv=RSV1)
-        # 0x00 is a message as well: an empty one (7.2.3.6).
-        assert hear(conn, octets) == [Binary(b"") if payload[:length] == b"\0" else CUT_SHORT], length
+        # 0x00 is a message as well: an empty one (7.2.3.6). So is nothing.
+        assert hear(conn, octets) == [Binary(b"") if payload[:length] in (b"", b"\0") else CUT_SHORT], length
+
+# An empty block, one with BFINAL, and what a message with too many of the latter comes to
+EMPTY, LAST = b"\0\0\0\xff\xff", b"\x03\0"
+TOO_MANY_STREAMS = Fail(1009, "message has too many blocks with BFINAL")
+
+
+def message_in_frames(role, *payloads):
+    """Return a binary message, each of whose fragments has one of these payloads."""
+    first, *others = payloads
+    octets = said(role, Opcode.BINARY, first, not others, RSV1)
+    for index, payload in enumerate(others, 2):
+        octets += said(role, Opcode.CONTINUATION, payload, index == len(payloads))
+    return octets
+
+
+@pytest.mark.parametrize("fragments", [False, True])
+@pytest.mark.parametrize(
+    ("payloads", "is_allowed"),
+    [
+        # Eight are free.
+        ([LAST * 8], True),
+        ([LAST * 8 + b"\0"], True),
+        ([LAST * 9], False),
+        # One more is allowed for each 64 bytes of the message, with those of the block itself.
+        ([EMPTY * 9 + LAST * 9], False),
+        ([EMPTY * 10 + LAST * 9], True),
+        ([EMPTY * 10 + LAST * 10], False),
+        ([(EMPTY * 13 + LAST) * 50], True),
+        ([(EMPTY * 6 + LAST) * 50], False),
+        # One more is allowed for each fragment: a peer may finish a stream with each.
+        ([LAST] * 50, True),
+        ([LAST * 2] * 7, True),
+        ([LAST * 2] * 8, False),
+        # Neither counts before it has come.
+        ([LAST * 9 + EMPTY * 100], False),
+        ([LAST * 9, EMPTY * 100], False),
+    ],
+)
+def test_blocks_with_bfinal_are_limited(role, payloads, is_allowed, fragments):
+    for reading in READINGS:
+        with case(reading=reading):
+            conn = Connection(role, deflate=WIDE, fragments=fragments)
+            octets = message_in_frames(role, *payloads) + message_in_frames(role, LAST * 8)
+            events = hear(conn, *reading.chunks(octets, TRAILING))
+            # Each message has its own limit.
+            assert events == ([Binary(b""), Binary(b"")] if is_allowed else [TOO_MANY_STREAMS])
+
+
+def counting(module):
+    """Return a module like this one, and a list of the objects that it makes and the calls of these."""
+    calls = []
+
+    class Counted:
+        def __init__(self, *args, **options):
+            calls.append("object")
+            self._object = module.decompressobj(*args, **options)
+
+        def decompress(self, *args):
+            calls.append("call")
+            return self._object.decompress(*args)
+
+        def __getattr__(self, name):
+            return getattr(self._object, name)
+
+    counted = types.ModuleType(module.__name__)
+    vars(counted).update(vars(module), decompressobj=Counted)
+    return counted, calls
+
+
+@modules
+@pytest.mark.parametrize("fragments", [False, True])
+def test_work_is_bounded_by_the_bytes_that_came_whatever_their_blocks_are(role, module, fragments):
+    size = 2**18
+    payloads = [
+        LAST * (size // 2),
+        b"\x4b\x04\0" * (size // 3),  # one byte, in a block with BFINAL
+        (EMPTY * 13 + LAST) * (size // 67),
+        EMPTY * (size // 5) + b"\0",
+        LAST + EMPTY * (size // 5) + b"\0",
+    ]
+    for payload in payloads:
+        with case(payload=payload[:10]):
+            counted, calls = counting(module)
+            conn = Connection(role, deflate=replace(WIDE, zlib=counted), fragments=fragments)
+            (event,) = hear(conn, said(role, Opcode.BINARY, payload, rsv=RSV1))[-1:]
+            assert event in (Binary(b""), TOO_MANY_STREAMS)
+            assert calls.count("object") <= 10 + size // 64
+            assert calls.count("call") <= 20 + 2 * size // 64
+
+
+def test_fragments_without_bytes_are_not_given_to_zlib(role):
+    counted, calls = counting(zlib)
+    conn = Connection(role, deflate=replace(WIDE, zlib=counted))
+    assert hear(conn, message_in_frames(role, *[b""] * 1000, HELLO, *[b""] * 1000)) == [Binary(b"Hello")]
+    assert calls == ["object", "call", "call"]  # the last one ends it
+
 
 
 def test_a_message_that_ends_inside_an_empty_block_is_cut_short(role):
@@ -750,6 +847,46 @@ def test_a_message_that_ends_inside_an_empty_block_is_cut_short(role):
         *((opcode, RSV1) for opcode in (Opcode.PING, Opcode.PONG, Opcode.CLOSE, Opcode.CONTINUATION)),
     ],
 )
+# Empty messages without bytes (section 7.2.3.6 wants 0x00 in them)
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+@pytest.mark.parametrize("fragments", [False, True])
+@pytest.mark.parametrize("frames", [1, 2, 5])
+@pytest.mark.parametrize("opcode", [Opcode.TEXT, Opcode.BINARY])
+def test_a_compressed_message_without_any_bytes_is_empty(role, opcode, frames, fragments, takeover):
+    """Mojolicious and Haskell's websockets send it, when two flushes of zlib follow each other."""
+    kind, empty = (Text, "") if opcode == Opcode.TEXT else (Binary, b"")
+    nothing = said(role, opcode, b"", frames == 1, RSV1)
+    for number in range(2, frames + 1):
+        nothing += said(role, Opcode.PING) + said(role, Opcode.CONTINUATION, b"", number == frames)
+    pings = [Ping(b"")] * (frames - 1)
+    # The second "Hello" refers to the first, unless each message stands alone.
+    again = AGAIN if takeover else HELLO
+    octets = nothing + said(role, Opcode.TEXT, HELLO, rsv=RSV1) + nothing * 2
+    octets += said(role, Opcode.TEXT, again, rsv=RSV1) + nothing + said(role, Opcode.TEXT, b"plain")
+    for reading in READINGS:
+        with case(reading=reading):
+            conn = Connection(role, deflate=WIDE if takeover else ALONE, fragments=fragments)
+            assert joined(hear(conn, *reading.chunks(octets, TRAILING))) == [
+                *[*pings, kind(empty)],
+                Text("Hello"),
+                *[*pings, kind(empty)] * 2,
+                Text("Hello"),
+                *[*pings, kind(empty)],
+                Text("plain"),
+            ]
+            assert conn.state is State.OPEN
+
+
+def test_a_message_without_any_bytes_takes_no_zlib_object(role):
+    counted, calls = counting(zlib)
+    conn = Connection(role, deflate=replace(WIDE, zlib=counted))
+    assert hear(conn, said(role, Opcode.TEXT, b"", rsv=RSV1)) == [Text("")]
+    assert hear(conn, message_in_frames(role, b"", b"")) == [Binary(b"")]
+    assert calls == []
+
+
 def test_reserved_bits_where_they_may_not_be(role, opcode, rsv):
     for reading in READINGS:
         with case(reading=reading):
