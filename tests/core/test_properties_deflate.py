@@ -1011,11 +1011,9 @@ def inflated(payload):
     """
     message, rest = b"", payload
     try:
-        for streams in itertools.count():
-            if not rest and not streams:
+        for streams in itertools.count(1):
+            if not payload:
                 return b""  # RFC 7692, section 7.2.3.6 forbids it, but some peers send it
-            if streams > 8 + (len(payload) - len(rest)) // 64:
-                return None
             decompressor = zlib.decompressobj(-15, zdict=message[-(2**15) :])
             message += decompressor.decompress(rest)
             rest = decompressor.unused_data
@@ -1023,6 +1021,8 @@ def inflated(payload):
                 # The last block must end here, or in the empty block: one more with BFINAL ends the stream.
                 is_whole = not decompressor.decompress(TAIL + b"\3\0") and decompressor.eof
                 return message if is_whole else None
+            if streams > 8 + (len(payload) - len(rest)) // 64:
+                return None
             if not rest:
                 return message
     except zlib.error:
@@ -1048,6 +1048,10 @@ long_parts = st.sampled_from([65_535, 65_536, 65_537, 200_000]).map(bytes)
     sizes=some_cuts,
 )
 @example(role=CLIENT, payload=BFINAL_AND_MORE, room=0, module=zlib, sizes=[2**20])
+@example(role=CLIENT, payload=b"\3\0" * 8, room=0, module=zlib, sizes=[1])
+@example(role=CLIENT, payload=b"\3\0" * 9, room=0, module=zlib, sizes=[1])
+@example(role=CLIENT, payload=b"\0\0\0\xff\xff" * 10 + b"\3\0" * 9, room=0, module=zlib, sizes=[1])
+@example(role=CLIENT, payload=b"\0\0\0\xff\xff" * 10 + b"\3\0" * 10, room=0, module=zlib, sizes=[1])
 def test_what_is_taken_for_a_message_is_one(role, payload, room, module, sizes):
     """Whole, not corrupt, and not larger than the limit; and every such message is taken."""
     message = inflated(payload)
