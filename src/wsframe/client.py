@@ -44,7 +44,7 @@ class ClientConnection(Connection):
         subprotocols: what the client offers, its favourite first.
         origin: the value of an Origin header, or None.
         headers: more headers for the request.
-        deflate: the compression to offer (RFC 7692); None: none. By default it takes little memory.
+        deflate: the compression to offer (RFC 7692); None: none. By default it is the offer of browsers.
         max_message_size: as for ``Connection``.
         fragments: as for ``Connection``.
 
