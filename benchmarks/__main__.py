@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from wsframe.cli.standard import guarded
+
 from . import codec, footprint, network
 from .machine import build, environment
 from .rows import WSFRAME, Row, Settings, count_instructions, measure, turns_of
@@ -202,4 +204,5 @@ def figure(value: float | None, unit: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with guarded():
+        sys.exit(main())

@@ -2,6 +2,9 @@
 
 A client connects, prints a line, and then reads numbers from stdin: it sends as many messages, each after the
 answer to the last one, and prints a line. Compression and keepalive are off.
+
+With --compressed it reads numbers, opens as many connections, sends the messages of the rows of memory on
+each, and keeps them open.
 """
 
 from __future__ import annotations
@@ -15,37 +18,43 @@ from . import samples
 Send, Receive = Callable[[Any], Any], Callable[[], Any]
 
 
-def wsframe(uri: str) -> tuple[Send, Receive]:
+def wsframe(uri: str, compressed: bool) -> tuple[Send, Receive]:
+    from wsframe.deflate import DEFAULT
     from wsframe.sync import connect
 
-    websocket = connect(uri, deflate=None, ping_interval=None)
+    websocket = connect(uri, deflate=DEFAULT if compressed else None, ping_interval=None)
     return websocket.send, websocket.recv
 
 
-def websockets(uri: str) -> tuple[Send, Receive]:
+def websockets(uri: str, compressed: bool) -> tuple[Send, Receive]:
     from websockets.sync.client import connect
 
-    websocket = connect(uri, compression=None, ping_interval=None)
+    websocket = connect(uri, compression="deflate" if compressed else None, ping_interval=None)
     return websocket.send, websocket.recv
 
 
-def websocket_client(uri: str) -> tuple[Send, Receive]:
+def websocket_client(uri: str, compressed: bool) -> tuple[Send, Receive]:
     from websocket import create_connection
 
+    assert not compressed, "it cannot"
     websocket = create_connection(uri, enable_multithread=False)
     return websocket.send_binary, websocket.recv
 
 
-PEERS: dict[str, Callable[[str], tuple[Send, Receive]]] = {
+PEERS: dict[str, Callable[[str, bool], tuple[Send, Receive]]] = {
     "wsframe.sync": wsframe,
     "websockets.sync": websockets,
     "websocket-client": websocket_client,
 }
 
 
-def main(peer: str, port: str) -> None:
+def main(peer: str, port: str, option: str = "") -> None:
     samples.free_a_large_block()
-    send, receive = PEERS[peer](f"ws://127.0.0.1:{port}/")
+    uri = f"ws://127.0.0.1:{port}/"
+    if option == "--compressed":
+        open_many(lambda: PEERS[peer](uri, True))
+        return
+    send, receive = PEERS[peer](uri, False)
     print("open", flush=True)
     message = samples.binary(64)
     for line in sys.stdin:
@@ -54,6 +63,19 @@ def main(peer: str, port: str) -> None:
             send(message)
             answer = receive()
         print("ok" if answer == bytes(64) else f"answered {answer!r}", flush=True)
+
+
+def open_many(connect: Callable[[], tuple[Send, Receive]]) -> None:
+    opened = []
+    print("ready", flush=True)
+    for line in sys.stdin:
+        for _ in range(int(line)):
+            send, receive = connect()
+            opened.append((send, receive))
+            for message in samples.DOCUMENTS:
+                send(message)
+                assert receive() == message
+        print("ok", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 memory    the resident memory (Rss) of an asyncio echo server for each of 500 connections: idle, and with
           permessage-deflate, after 64 KiB of JSON each way. The client offers what browsers offer, and the
-          rest is each server's own choice. The memory of the first 20 connections is not counted: it has
-          much that is made once
+          rest is each server's own choice. The same of blocking clients; there the server compresses with
+          the largest window, as it may where nobody asked for less. The memory of the first 20 connections
+          is not counted: it has much that is made once
 import    CPU of ``import`` in a fresh interpreter, with its bytecode there
 """
 
@@ -14,17 +15,17 @@ import subprocess
 import sys
 from contextlib import ExitStack
 
-from wsframe import Binary, ClientConnection, Deflate, Response
+from wsframe import Binary, ClientConnection, Deflate, Request, Response, ServerConnection
 
 from . import samples
 from .rows import WSFRAME, Loader, Row, Settings, Target, Turn, targets
-from .subject import HOST, TIMEOUT, Server, failure, running
+from .subject import HOST, TIMEOUT, Client, Server, failure, running
 
 WARM_UP = 20
 CONNECTIONS = 500
-MESSAGES = samples.documents(2048, 32)
 PEERS = (WSFRAME, "websockets", "picows", "picows.websockets", "aiohttp")
-BROWSER = Deflate(server_max_window_bits=15, client_max_window_bits=15)
+LARGEST = Deflate(server_max_window_bits=15, client_max_window_bits=15)
+BROWSER = LARGEST  # with these it makes the offer that browsers make
 IMPORTS = {
     WSFRAME: "wsframe",
     "websockets": "websockets.server",
@@ -53,7 +54,7 @@ class Visitor:
         return event
 
     def talk(self) -> None:
-        for message in MESSAGES:
+        for message in samples.DOCUMENTS:
             self._connection.send_binary(message)
             assert self._exchange() == Binary(message)
 
@@ -77,6 +78,50 @@ def memory(peer: str, deflate: Deflate | None) -> Loader:
         with running(settings.tree, peer, *options) as server, ExitStack() as visitors:
             Visitor(visitors, server, deflate).talk()
         return lambda: measure(settings)
+
+    return loader
+
+
+def echo(stack: ExitStack, listener: socket.socket) -> None:
+    """Accept a client, compress with the largest window, and stay connected after the last message."""
+    sock = stack.enter_context(listener.accept()[0])
+    sock.settimeout(TIMEOUT)
+    connection = ServerConnection(deflate=LARGEST)
+    answered = 0
+    while answered < len(samples.DOCUMENTS):
+        connection.receive_data(sock.recv(65536))
+        while event := connection.next_event():
+            if type(event) is Request:
+                connection.accept()
+                assert connection.deflate is not None, "the client does not compress"
+            else:
+                assert type(event) is Binary, event
+                connection.send_binary(event.data)
+                answered += 1
+        sock.sendall(connection.data_to_send())
+
+
+def client_memory(peer: str) -> Loader:
+    def turn(settings: Settings, count: int) -> float:
+        with ExitStack() as stack:
+            listener = stack.enter_context(socket.create_server((HOST, 0)))
+            listener.settimeout(TIMEOUT)
+            client = Client(stack, settings.tree, peer, listener.getsockname()[1], "--compressed")
+            client.answer()
+
+            def open_more(number: int) -> float:
+                client.tell(str(number))
+                for _ in range(number):
+                    echo(stack, listener)
+                client.answer()
+                return client.memory()
+
+            before = open_more(WARM_UP)
+            return (open_more(count) - before) / count
+
+    def loader(stack: ExitStack, settings: Settings) -> Turn:
+        turn(settings, 1)
+        return lambda: turn(settings, settings.scaled(CONNECTIONS))
 
     return loader
 
@@ -107,9 +152,11 @@ def rows() -> list[Row]:
         peers = {peer: memory(peer, deflate) for peer in PEERS if not deflate or peer != "picows"}
         return Row(f"memory, {name}", "KiB", peers, wanted, turns=3)
 
+    clients = {WSFRAME: client_memory("wsframe.sync"), "websockets.sync": client_memory("websockets.sync")}
     imports = {peer: importing(module) for peer, module in IMPORTS.items()}
     return [
         memory_row("idle", None, targets("", 8, 6.5)),
         memory_row("64 KiB compressed", BROWSER, targets("", 55, 52)),
+        Row("memory of a client, 64 KiB compressed", "KiB", clients, turns=3),
         Row("import", "ms", imports, targets("websockets", 1 / 0.6, 1 / 0.6)),
     ]

@@ -1,6 +1,7 @@
 /* The load that the network rows put on a server: a client that never sleeps while it measures.
 
-       load PORT [--tls] [--bare]       a client; it takes commands on stdin, and prints "ok" after each
+       load PORT [--tls] [--bare] [--deflate]
+                                        a client; it takes commands on stdin, and prints "ok" after each
        load --answer FD SIZE            a server's end of one connection, for blocking clients to be measured by
 
    Commands:
@@ -12,6 +13,11 @@
        check CONNECTIONS IN_FLIGHT SIZE do so once on each connection, and compare the answers byte by byte
        broadcast SIZE ROUNDS            send a message on the last connection, and read it on all; ROUNDS times
        handshakes COUNT AT_ONCE         open and close COUNT new connections, AT_ONCE at a time
+       trips COUNT MESSAGE ANSWER       send the frames of one message from the file MESSAGE, and read the message
+                                        that comes back in any number of frames; COUNT times on the first
+                                        connection. The payload of the first goes to the file ANSWER
+
+   With --deflate the client offers permessage-deflate, as plainly as possible.
 
    A client that sleeps is woken by the server's write(), and the kernel charges that to the server: 1 to 2
    microseconds for each message. So this one polls. Between commands it sleeps in read().
@@ -44,9 +50,12 @@ typedef void SSL;
 #define MAX_EVENTS 1024
 #define CHUNK (1 << 20)
 
-static const char REQUEST[] =
-    "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+#define HEADERS \
+    "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" \
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+
+static const char *request = HEADERS "\r\n";
+static const char *deflate_request = HEADERS "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
 static const unsigned char CLOSE[] = {0x88, 0x82, 1, 2, 3, 4, 1 ^ 0x03, 2 ^ 0xe8};
 
 enum step { CONNECTING, OPENING, CLOSING }; /* of a handshake */
@@ -197,7 +206,7 @@ static void open_connection(void) {
 #ifdef TLS
     if (is_tls) connection->ssl = start_tls(connection->fd);
 #endif
-    if (transmit(connection, REQUEST, sizeof REQUEST - 1) != sizeof REQUEST - 1) fail("the request was not sent");
+    if (transmit(connection, request, strlen(request)) != (ssize_t)strlen(request)) fail("the request was not sent");
     char head[4096];
     size_t size = 0;
     while (size < 4 || memcmp(head + size - 4, "\r\n\r\n", 4)) {
@@ -327,6 +336,92 @@ static void broadcast(size_t size, size_t rounds) {
     free_exchange(&exchange);
 }
 
+/* Round trips of one message, whatever frames the server makes of it */
+
+struct message {
+    unsigned char *bytes;
+    size_t size, room;
+};
+
+static struct message read_file(const char *name) {
+    struct message message = {0};
+    FILE *file = fopen(name, "rb");
+    if (!file) fail("cannot open %s: %s", name, strerror(errno));
+    fseek(file, 0, SEEK_END);
+    message.size = ftell(file);
+    rewind(file);
+    message.bytes = allocate(message.size);
+    if (fread(message.bytes, 1, message.size, file) != message.size) fail("cannot read %s", name);
+    fclose(file);
+    return message;
+}
+
+static void write_file(const char *name, const unsigned char *bytes, size_t size) {
+    FILE *file = fopen(name, "wb");
+    if (!file || fwrite(bytes, 1, size, file) != size || fclose(file)) fail("cannot write %s", name);
+}
+
+/* Take the frame at `start` out of what was received. Returns its first byte, or -1 if it is not there whole.
+   The payload is moved to `payload`, which then stands behind it. */
+static int take_frame(struct message *received, size_t *start, size_t *payload) {
+    const unsigned char *frame = received->bytes + *start;
+    size_t there = received->size - *start, header = 2;
+    if (there < 2) return -1;
+    if (frame[1] > 125) header += frame[1] == 126 ? 2 : 8;
+    if (there < header) return -1;
+    size_t size = header == 2 ? frame[1] : 0;
+    for (size_t i = 2; i < header; i++) size = size << 8 | frame[i];
+    if (there < header + size) return -1;
+    int first = frame[0];
+    memmove(received->bytes + *payload, frame + header, size);
+    *payload += size;
+    *start += header + size;
+    return first;
+}
+
+/* Read one message, and leave its payload in `received`. */
+static void read_message(struct connection *connection, struct exchange *exchange, struct message *received) {
+    struct epoll_event events[MAX_EVENTS];
+    size_t start = 0, payload = 0;
+    received->size = 0;
+    for (;;) {
+        poll_events(events);
+        if (connection->unsent) write_batch(connection, exchange);
+        ssize_t count;
+        do {
+            if (received->room - received->size < CHUNK) {
+                received->room += 4 * CHUNK;
+                received->bytes = realloc(received->bytes, received->room);
+                if (!received->bytes) fail("out of memory");
+            }
+            count = receive(connection, received->bytes + received->size, CHUNK);
+            if (count < 0) fail("the server closed the connection");
+            received->size += count;
+        } while (count);
+        for (int first; (first = take_frame(received, &start, &payload)) >= 0;) {
+            if (first & 8) fail("the server sent a control frame");
+            if (!(first & 0x80)) continue;
+            if (start != received->size) fail("the server sent too much");
+            received->size = payload;
+            return;
+        }
+    }
+}
+
+static void trips(size_t count, const char *message, const char *answer) {
+    if (!opened) fail("no connection is open");
+    struct message sent = read_file(message), received = {0};
+    struct exchange exchange = {.frames = sent.bytes, .frame = sent.size, .in_flight = 1};
+    for (size_t i = 0; i < count; i++) {
+        connections[0]->unsent = sent.size;
+        write_batch(connections[0], &exchange);
+        read_message(connections[0], &exchange, &received);
+        if (!i) write_file(answer, received.bytes, received.size);
+    }
+    free(sent.bytes);
+    free(received.bytes);
+}
+
 /* Opening and closing handshakes */
 
 static void begin_handshake(int poll) {
@@ -343,7 +438,7 @@ static int go_on(int poll, struct connection *connection) {
     if (connection->step == CONNECTING) {
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = connection};
         epoll_ctl(poll, EPOLL_CTL_MOD, connection->fd, &event);
-        if (transmit(connection, REQUEST, sizeof REQUEST - 1) != sizeof REQUEST - 1) fail("the request was not sent");
+        if (transmit(connection, request, strlen(request)) != (ssize_t)strlen(request)) fail("the request was not sent");
         connection->step = OPENING;
         return 0;
     }
@@ -425,10 +520,11 @@ static int answer(int fd, size_t size) {
 int main(int argc, char **argv) {
     scratch = allocate(CHUNK);
     if (argc == 4 && !strcmp(argv[1], "--answer")) return answer(atoi(argv[2]), atoi(argv[3]));
-    if (argc < 2) fail("usage: load PORT [--tls] [--bare]");
+    if (argc < 2) fail("usage: load PORT [--tls] [--bare] [--deflate]");
     for (int i = 2; i < argc; i++) {
         if (!strcmp(argv[i], "--tls")) is_tls = 1;
         else if (!strcmp(argv[i], "--bare")) is_bare = 1;
+        else if (!strcmp(argv[i], "--deflate")) request = deflate_request;
         else fail("unknown option: %s", argv[i]);
     }
 #ifdef TLS
@@ -444,7 +540,7 @@ int main(int argc, char **argv) {
     address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(atoi(argv[1]))};
     inet_pton(AF_INET, "127.0.0.1", &address.sin_addr);
     epoll = epoll_create1(0);
-    char line[256];
+    char line[1024], message[400], reply[400];
     size_t a, b, c, d;
     while (fgets(line, sizeof line, stdin)) {
         last_progress = now();
@@ -453,6 +549,7 @@ int main(int argc, char **argv) {
         else if (sscanf(line, "check %zu %zu %zu", &a, &b, &c) == 3) echo(a, b, c, a, 1);
         else if (sscanf(line, "broadcast %zu %zu", &a, &b) == 2) broadcast(a, b);
         else if (sscanf(line, "handshakes %zu %zu", &a, &b) == 2) handshakes(a, b);
+        else if (sscanf(line, "trips %zu %399s %399s", &a, message, reply) == 3) trips(a, message, reply);
         else fail("unknown command: %s", line);
         puts("ok");
         fflush(stdout);

@@ -7,8 +7,9 @@ waking it. CPU is that of the server's process, in user mode and in the kernel.
     echo         each connection has some messages in flight: they are written at once, then all answers read
     handshakes   connect, open, close, 50 at a time
     broadcast    one of 1000 clients sends a message, which the server sends to all of them
-    blocking     servers of threads; and clients, beside a server in C, where the CPU is that of the client.
-                 A round trip is the time from a message to its answer, with all waiting and waking
+    blocking     servers of threads; and clients, beside a server in C, where the CPU is that of the client
+    round trip   the time from a message to its answer, with all waiting and waking. What a server writes in
+                 two parts shows here if the second part waits for the peer's acknowledgement of the first
 
 Messages are binary.
 """
@@ -17,8 +18,13 @@ from __future__ import annotations
 
 import functools
 import socket
+import tempfile
+import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
+
+from wsframe import Opcode, encode_frame
 
 from . import samples
 from .rows import WSFRAME, CpuTurn, Loader, Row, Settings, Target, Turn, WallTurn, targets
@@ -42,7 +48,9 @@ def start(stack: ExitStack, settings: Settings, server: str, *options: str) -> t
     if not {"--loop"} & set(options):
         options = (*options, "--loop", settings.loop)
     running = Server(stack, settings.tree, server, *options)
-    flags = [flag for flag, is_set in (("--tls", "--tls" in options), ("--bare", server == BARE)) if is_set]
+    flags = [flag for flag in ("--tls", "--deflate") if flag in options]
+    if server == BARE:
+        flags.append("--bare")
     return running, Load(stack, str(running.port), *flags)
 
 
@@ -57,6 +65,37 @@ def echo(
         return CpuTurn(running.cpu, lambda: load.do("echo", connections, in_flight, size, count), count)
 
     return loader
+
+
+def round_trip(server: str, size: int, messages: int, options: tuple[str, ...]) -> Loader:
+    """Measure one message of JSON that goes to the server and back, by the clock on the wall."""
+
+    def loader(stack: ExitStack, settings: Settings) -> Turn:
+        _, load = start(stack, settings, server, *options)
+        load.do("open", 1)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        message, answer = folder / "message", folder / "answer"
+        [payload] = samples.documents(size, 1)
+        is_deflated = "--deflate" in options
+        sent = compress(payload) if is_deflated else payload
+        message.write_bytes(encode_frame(Opcode.BINARY, sent, rsv=4 * is_deflated, mask=b"abcd"))
+        load.do("trips", 1, str(message), str(answer))
+        received = answer.read_bytes()
+        if (decompress(received) if is_deflated else received) != payload:
+            raise RuntimeError("the server sent something else back")
+        count = settings.scaled(messages)
+        return WallTurn(lambda: load.do("trips", count, str(message), str(answer)), count)
+
+    return loader
+
+
+def compress(payload: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=-15)
+    return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def decompress(octets: bytes) -> bytes:
+    return zlib.decompressobj(-15).decompress(octets + b"\0\0\xff\xff")
 
 
 def handshakes(server: str, count: int, at_once: int) -> Loader:
@@ -177,6 +216,22 @@ def blocking() -> list[Row]:
     return found
 
 
+def round_trips() -> list[Row]:
+    """Return the rows of large messages, compressed and not, over TCP and over TLS."""
+    found = []
+    for name, size, messages in (("64 KiB", 2**16, 200), ("256 KiB", 2**18, 80), ("1 MiB", 2**20, 24)):
+        for kind, options in (
+            ("", ()),
+            (", TLS", ("--tls",)),
+            (", compressed", ("--deflate",)),
+            (", compressed, TLS", ("--deflate", "--tls")),
+        ):
+            load = functools.partial(round_trip, size=size, messages=messages, options=options)
+            servers = (WSFRAME, "websockets", "aiohttp")
+            found.append(row(f"round trip, {name}{kind}", "round trip", load, servers, turns=5))
+    return found
+
+
 def rows() -> list[Row]:
     hundred = functools.partial(echo, connections=100, in_flight=1, size=SIZE, messages=20_000)
     burst = functools.partial(echo, connections=1, in_flight=64, size=SIZE, messages=64_000)
@@ -248,5 +303,6 @@ def rows() -> list[Row]:
             ASYNC,
             targets("websockets", 1.2, 1.2) + targets("picows", None, 1),
         ),
+        *round_trips(),
         *blocking(),
     ]

@@ -76,3 +76,6 @@ def documents(size: int, count: int) -> list[bytes]:
 
     octets = json.dumps([entry() for _ in range(count * size // 60)]).encode()
     return [octets[i * size : (i + 1) * size] for i in range(count)]
+
+
+DOCUMENTS = documents(2048, 32)  # 64 KiB, for the rows of memory

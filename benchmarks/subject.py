@@ -102,11 +102,15 @@ class Process:
             raise failure(self._log.read().decode(errors="replace"))
         return line
 
-    def ask(self, line: str) -> str:
-        """Write a line, and wait for the answer."""
+    def tell(self, line: str) -> None:
+        """Write a line."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # if it has ended, its log has the reason
             self._process.stdin.write(line + "\n")
+
+    def ask(self, line: str) -> str:
+        """Write a line, and wait for the answer."""
+        self.tell(line)
         return self.answer()
 
 
@@ -195,8 +199,8 @@ class Server(Program):
 class Client(Program):
     """A blocking client of a peer; see clients.py."""
 
-    def __init__(self, stack: ExitStack, tree: Tree, peer: str, port: int) -> None:
-        command = [sys.executable, "-m", "benchmarks.clients", peer, str(port)]
+    def __init__(self, stack: ExitStack, tree: Tree, peer: str, port: int, *options: str) -> None:
+        command = [sys.executable, "-m", "benchmarks.clients", peer, str(port), *options]
         super().__init__(stack, command, core=CORES[0], tree=tree)
 
 

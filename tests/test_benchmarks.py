@@ -89,8 +89,9 @@ def test_a_row_of_each_kind_in_memory(tmp_path: Path) -> None:
         ["64 in flight", "TLS, 64 KiB", "opening and closing handshake"],
         ["ASGI under uvicorn", "broadcast to 1,000"],
         ["blocking server", "blocking client", "blocking client, round trip"],
+        ["round trip, 64 KiB", "round trip, 64 KiB, compressed, TLS"],
     ],
-    ids=["aio", "many", "blocking"],
+    ids=["aio", "many", "blocking", "large"],
 )
 def test_a_row_of_each_kind_on_the_network(tmp_path: Path, names: list[str]) -> None:
     check_report(tmp_path, names)

@@ -45,7 +45,7 @@ class ClientConnection(Connection):
         origin: the value of an Origin header, or None.
         headers: more headers for the request. A value in ``bytes`` goes out as it is, a ``str`` in
             ISO 8859-1.
-        deflate: the compression to offer (RFC 7692); None: none. By default it takes little memory.
+        deflate: the compression to offer (RFC 7692); None: none. By default it is the offer of browsers.
         max_message_size: as for ``Connection``.
         fragments: as for ``Connection``.
 

@@ -58,7 +58,7 @@ cdef class Connection:
     cpdef next_event(self)
     cdef _receive_eof(self)
     cdef _end_of_stream(self)
-    @cython.locals(decoder=FrameDecoder, first=cython.int, final=cython.bint)
+    @cython.locals(decoder=FrameDecoder, first=cython.int, final=cython.bint, fragments=cython.longlong)
     cdef _receive_piece(self)
     cdef _decompress(self)
     @cython.locals(opcode=cython.int)

@@ -499,6 +499,7 @@ class Connection:
         """Take some of a message that is fragmented, or not there whole (section 5.4)."""
         decoder = self._decoder
         first = decoder.first
+        fragments = self._message_fragments
         if self._message_opcode == 0:
             self._message_opcode = first & 0x0F
             self._is_compressed = first & 0x40 != 0
@@ -519,7 +520,7 @@ class Connection:
                     raise RemoteProtocolError(1009, "message has too many fragments")
                 decoder.legal = WITHIN_MESSAGE
         if self._is_compressed:
-            self._decompressor.feed(decoder.read_payload())
+            self._decompressor.feed(decoder.read_payload(), fragments)
             self._is_last = final
             return self._decompress()
         if self._as_pieces:

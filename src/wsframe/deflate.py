@@ -2,9 +2,9 @@
 
 client                                                                 server
   | Sec-WebSocket-Extensions: permessage-deflate;                  -->   |   Deflate.offer()
-  |     server_max_window_bits=12; client_max_window_bits=12, ...        |   Deflate.accept(offers)
+  |     client_max_window_bits                                           |   Deflate.accept(offers)
   |   <-- Sec-WebSocket-Extensions: permessage-deflate;                  |
-  |     server_max_window_bits=12; client_max_window_bits=12             |   Deflate.check_response(response)
+  |     client_max_window_bits=12                                        |   Deflate.check_response(response)
 
 ``Deflate`` is what an endpoint wishes, and what two endpoints agreed on: negotiation turns one into the
 other. ``Compressor`` and ``Decompressor`` are the two directions of a connection that uses it.
@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import re
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from .errors import RemoteProtocolError
@@ -26,9 +28,13 @@ _NAME = "permessage-deflate"
 
 _FLAGS = ("server_no_context_takeover", "client_no_context_takeover")
 _NUMBERS = ("server_max_window_bits", "client_max_window_bits")
-# Section 7.1.2.1: "a decimal integer value without leading zeroes between 8 to 15, inclusive". Not 8: zlib
-# makes 9 of it.
-_WINDOW_BITS = {str(bits): bits for bits in range(9, 16)}
+# Section 7.1.2.1: "a decimal integer value without leading zeroes between 8 to 15, inclusive"
+_WINDOW_BITS = {str(bits): bits for bits in range(8, 16)}
+# zlib cannot compress with a window of 8 bits. It decompresses what was compressed with a smaller window.
+_MIN_BITS, _MAX_BITS = 9, 15
+# What a compressor uses where its user asked for nothing. A smaller window than the peer expects needs no
+# announcement, and takes less memory: 12 and a mem_level of 5 make 32 KiB, 15 and 8 would make 256.
+_OWN_BITS = 12
 _MAX_THRESHOLD = 2**63 - 1
 
 # RFC 6455, section 9.1: a list of names with parameters, by the token and quoted-string of RFC 7230,
@@ -47,21 +53,30 @@ _TAIL = b"\x00\x00\xff\xff"
 _END = b"\x03\x00"
 _STEP = 65536  # octets that zlib is given at a time
 _SMALL_STEP = 1024
+# Each block with BFINAL costs a zlib object, about 1 us. So a message may have this many of them, one more
+# for each of its fragments, and one more for so many bytes of it.
+_FREE_STREAMS = 8
+_BYTES_PER_STREAM = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deflate:
     """Say how to compress messages: what an endpoint wishes, or what two have agreed on (RFC 7692).
 
-    The defaults keep memory small. Objects are immutable; they compare by value.
+    By default an endpoint asks its peer for nothing, and compresses with a small window without saying so:
+    some peers fail on more than that. Objects are immutable; they compare by value, and can be pickled.
 
     Args:
         level: how hard to compress, by the scale of the zlib module; None: the module's default.
         mem_level: how much memory to compress with: 1 to 9, which is 2**(mem_level + 9) octets.
-        server_max_window_bits: the base 2 logarithm of the window that the server compresses with, 9 to 15
-            (section 7.1.2.1). A client asks the server for it, and takes what it gets.
-        client_max_window_bits: the same for the client (section 7.1.2.2). A server can ask for it only if
-            the client knows this parameter; otherwise it is 15.
+        server_max_window_bits: the base 2 logarithm of the largest window that the server compresses with, 9
+            to 15 (section 7.1.2.1). A client with a number below 15 asks the server for it, and takes what it
+            gets. A server keeps to it, and announces it only where the client's offer has this parameter.
+            None: a server uses 12, and a client asks for nothing; its peer may use 15.
+        client_max_window_bits: the same for the client (section 7.1.2.2). A client keeps to it, and a number
+            below 15 stands in its offer. A server can ask for it only where the client's offer has this
+            parameter; otherwise the client may use 15. None: a client uses 12 and does not say so; a server
+            asks for 12.
         server_no_context_takeover: whether the server compresses each message by itself, which takes less
             memory and more octets (section 7.1.1.1). A client asks the server for it.
         client_no_context_takeover: the same for the client (section 7.1.1.2).
@@ -75,8 +90,8 @@ class Deflate:
 
     level: int | None = None
     mem_level: int = 5
-    server_max_window_bits: int = 12
-    client_max_window_bits: int = 12
+    server_max_window_bits: int | None = None
+    client_max_window_bits: int | None = None
     server_no_context_takeover: bool = False
     client_no_context_takeover: bool = False
     threshold: int = 128
@@ -84,10 +99,11 @@ class Deflate:
 
     def __post_init__(self) -> None:
         _check_int("mem_level", self.mem_level, 1, 9)
-        _check_int("server_max_window_bits", self.server_max_window_bits, 9, 15)
-        _check_int("client_max_window_bits", self.client_max_window_bits, 9, 15)
+        for name in _NUMBERS:
+            if getattr(self, name) is not None:
+                _check_int(name, getattr(self, name), _MIN_BITS, _MAX_BITS)
         _check_int("threshold", self.threshold, 0, _MAX_THRESHOLD)
-        for name in ("server_no_context_takeover", "client_no_context_takeover"):
+        for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be a bool, not {type(getattr(self, name)).__name__}")
         if not all(hasattr(self.zlib, name) for name in ("compressobj", "decompressobj", "error")):
@@ -95,7 +111,7 @@ class Deflate:
         if self.level is not None and (not isinstance(self.level, int) or isinstance(self.level, bool)):
             raise TypeError(f"level must be an int, not {type(self.level).__name__}")
         try:
-            self._compressobj(self.server_max_window_bits)
+            self._compressobj(_OWN_BITS)
         except (ValueError, self.zlib.error):
             raise ValueError(f"{self.zlib.__name__} has no level {self.level}") from None
 
@@ -103,24 +119,35 @@ class Deflate:
         level = self.zlib.Z_DEFAULT_COMPRESSION if self.level is None else self.level
         return self.zlib.compressobj(level, self.zlib.DEFLATED, -bits, self.mem_level)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A module cannot be pickled, nor copied; its name can.
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        if isinstance(self.zlib, ModuleType):
+            values["zlib"] = self.zlib.__name__
+        return _restore, (type(self), values)
+
     # Negotiation (section 5)
 
     def offer(self) -> str:
         """Return what a client offers: the value of its Sec-WebSocket-Extensions (RFC 7692, section 5.1).
 
-        What it wishes stands in the first offer only. The second one, which is what browsers offer, is for
-        servers that cannot do that, as in the examples of section 7.1.3: the client keeps to its own limits
-        all the same.
+        By default it is one offer, that of browsers. Real servers fail on more: libsoup 3.2 accepts each of
+        two offers, nhooyr.io/websocket 1.8 refuses a client that asks for a window, and netty 4.1 agrees to
+        one and then cannot compress.
+
+        A client that wishes for more makes two offers. Its wishes stand in the first one only. The second,
+        which is that of browsers, is for servers that cannot grant them, as in the examples of section
+        7.1.3. The client keeps to its own limits all the same.
         """
         wished = _NAME
         if self.server_no_context_takeover:
             wished += "; server_no_context_takeover"
-        if self.server_max_window_bits < 15:
+        if (self.server_max_window_bits or _MAX_BITS) < _MAX_BITS:
             wished += f"; server_max_window_bits={self.server_max_window_bits}"
         if self.client_no_context_takeover:
             wished += "; client_no_context_takeover"
         wished += "; client_max_window_bits"
-        if self.client_max_window_bits < 15:
+        if (self.client_max_window_bits or _MAX_BITS) < _MAX_BITS:
             wished += f"={self.client_max_window_bits}"
         plain = f"{_NAME}; client_max_window_bits"
         return plain if wished == plain else f"{wished}, {plain}"
@@ -129,7 +156,7 @@ class Deflate:
         """Choose from a client's offers, for a server (RFC 7692, sections 5.1 and 7.1).
 
         The first offer that can be honoured is taken. Others are declined: of unknown extensions, with
-        unknown, repeated or wrong parameters, or with windows of 8 bits.
+        unknown, repeated or wrong parameters, or with a window of 8 bits for the server.
 
         Args:
             offers: the value of the client's Sec-WebSocket-Extensions; of several, joined by commas.
@@ -146,19 +173,22 @@ class Deflate:
                 continue
             parameters = _parse_parameters(extension[1])
             # Section 7.1.2.1: in an offer as well, server_max_window_bits has a value.
-            if parameters is None or parameters.get("server_max_window_bits", 15) is None:
+            if parameters is None or parameters.get("server_max_window_bits", _MAX_BITS) is None:
                 continue
-            offered = parameters.get("server_max_window_bits") or 15
+            if parameters.get("server_max_window_bits") == 8:  # zlib cannot compress with that
+                continue
+            offered = parameters.get("server_max_window_bits") or _MAX_BITS
             # "A server accepts an extension negotiation offer with this parameter by including the
             # "server_max_window_bits" extension parameter in the extension negotiation response [...] with
             # the same or smaller value as the offer."
-            server_bits = min(self.server_max_window_bits, offered)
+            server_bits = min(self.server_max_window_bits or _OWN_BITS, offered)
             # "If a received extension negotiation offer doesn't have the "client_max_window_bits"
             # extension parameter, the corresponding extension negotiation response to the offer MUST NOT
             # include the "client_max_window_bits" extension parameter."
-            client_bits = 15
+            client_bits = _MAX_BITS
             if "client_max_window_bits" in parameters:
-                client_bits = min(self.client_max_window_bits, parameters["client_max_window_bits"] or 15)
+                offered = parameters["client_max_window_bits"] or _MAX_BITS
+                client_bits = min(self.client_max_window_bits or _OWN_BITS, offered)
             server_alone = self.server_no_context_takeover or "server_no_context_takeover" in parameters
             client_alone = self.client_no_context_takeover or "client_no_context_takeover" in parameters
             response = _NAME
@@ -166,10 +196,15 @@ class Deflate:
                 response += "; server_no_context_takeover"
             if client_alone:
                 response += "; client_no_context_takeover"
-            if "server_max_window_bits" in parameters or server_bits < 15:
+            # Section 7.1.2.1 lets a server announce its window "even if the extension negotiation offer [...]
+            # didn't include" this parameter. But the clients of websocket-sharp, nhooyr.io/websocket 1.8 and
+            # netty 4.1 fail on that, and a smaller window needs no announcement.
+            if "server_max_window_bits" in parameters:
                 response += f"; server_max_window_bits={server_bits}"
             if "client_max_window_bits" in parameters:
                 response += f"; client_max_window_bits={client_bits}"
+            # What was compressed with 8 bits is decompressed with 9.
+            client_bits = max(client_bits, _MIN_BITS)
             return response, self._agree(server_bits, client_bits, server_alone, client_alone)
         return None
 
@@ -197,10 +232,16 @@ class Deflate:
         if parameters is None or None in parameters.values():
             raise RemoteProtocolError(1002, f"parameters of {_NAME} are wrong")
         # Section 7.1.2.1: where the server was not asked to limit its window, as in the second offer, it may.
-        server_bits = parameters.get("server_max_window_bits") or 15
+        # It may limit it to 8 bits, too: what was compressed so is decompressed with 9.
+        server_bits = max(parameters.get("server_max_window_bits") or _MAX_BITS, _MIN_BITS)
         # A larger window than the client offered is an answer that some servers give to its name alone. It
         # does no harm: it is the client that keeps to the smaller one.
-        client_bits = min(parameters.get("client_max_window_bits") or 15, self.client_max_window_bits)
+        asked = parameters.get("client_max_window_bits") or _MAX_BITS
+        if asked < _MIN_BITS:
+            raise RemoteProtocolError(
+                1002, "client_max_window_bits=8 is too small: zlib compresses with 9 or more"
+            )
+        client_bits = min(asked, self.client_max_window_bits or _OWN_BITS)
         return self._agree(
             server_bits,
             client_bits,
@@ -225,6 +266,13 @@ def _agreement(
         server_no_context_takeover=server_alone,
         client_no_context_takeover=client_alone,
     )
+
+
+def _restore(kind: type[Deflate], values: dict[str, Any]) -> Deflate:
+    """Make a ``Deflate`` again, from what ``__reduce__`` says of it."""
+    if isinstance(values["zlib"], str):
+        values = {**values, "zlib": import_module(values["zlib"])}
+    return kind(**values)
 
 
 def _check_int(name: str, value: object, least: int, most: int) -> None:
@@ -301,10 +349,10 @@ class Compressor:
     def __init__(self, deflate: Deflate, *, is_server: bool) -> None:
         self._deflate = deflate
         if is_server:
-            self._bits = deflate.server_max_window_bits
+            self._bits = deflate.server_max_window_bits or _OWN_BITS
             self._keeps_context = not deflate.server_no_context_takeover
         else:
-            self._bits = deflate.client_max_window_bits
+            self._bits = deflate.client_max_window_bits or _OWN_BITS
             self._keeps_context = not deflate.client_no_context_takeover
         self._object: Any = None
 
@@ -372,11 +420,13 @@ class Decompressor:
 
     __slots__ = (
         "_bits",
+        "_consumed",
+        "_fragments",
         "_input",
         "_keeps_context",
         "_object",
         "_position",
-        "_step",
+        "_streams",
         "_window",
         "_zlib",
         "has_more",
@@ -385,27 +435,32 @@ class Decompressor:
     def __init__(self, deflate: Deflate, *, is_server: bool) -> None:
         self._zlib = deflate.zlib
         if is_server:
-            self._bits = deflate.client_max_window_bits
+            self._bits = deflate.client_max_window_bits or _MAX_BITS
             self._keeps_context = not deflate.client_no_context_takeover
         else:
-            self._bits = deflate.server_max_window_bits
+            self._bits = deflate.server_max_window_bits or _MAX_BITS
             self._keeps_context = not deflate.server_no_context_takeover
         self._window = bytearray()
         self._object: Any = None
         self._input = b""
-        self._position = 0
-        self._step = _STEP
+        self._position = 0  # in the input
+        self._consumed = 0  # how many bytes of the message came before the input
+        self._fragments = 0
+        self._streams = 0  # how many blocks with BFINAL the message has had
         self.has_more = False
 
-    def feed(self, payload: bytes) -> None:
+    def feed(self, payload: bytes, fragments: int = 0) -> None:
         """Take some of a message, when all that came before was read.
 
         Args:
             payload: the octets.
+            fragments: how many fragments of the message came before the one that they belong to.
         """
+        self._consumed += self._position
         self._input = payload
         self._position = 0
-        self.has_more = True
+        self._fragments = fragments
+        self.has_more = bool(payload)
 
     def read(self, max_length: int) -> bytes:
         """Return some of what was fed, decompressed; it may be empty while ``has_more`` is true.
@@ -414,15 +469,17 @@ class Decompressor:
             max_length: the most octets to return; 1 or more.
 
         Raises:
-            RemoteProtocolError: it is corrupt.
+            RemoteProtocolError: it is corrupt, or has too many blocks with BFINAL.
         """
+        if not self.has_more:
+            return b""
         decompressor = self._object
         if decompressor is None:
-            if not self._input and self._step == _SMALL_STEP:
-                self.has_more = False  # nothing more came after a block with BFINAL
-                return b""
             decompressor = self._object = self._zlib.decompressobj(-self._bits, zdict=self._window)
-        chunk = self._input[self._position : self._position + self._step]
+        # What follows a block with BFINAL is copied for each such block, so from the first one on little is
+        # given at a time.
+        step = _SMALL_STEP if self._streams else _STEP
+        chunk = self._input[self._position : self._position + step]
         try:
             octets: bytes = decompressor.decompress(chunk, max_length)
         except self._zlib.error:
@@ -430,13 +487,15 @@ class Decompressor:
         self._position += len(chunk) - len(decompressor.unconsumed_tail)
         self.has_more = len(octets) == max_length or self._position < len(self._input)
         if decompressor.eof:
-            # Section 7.2.1: "The next DEFLATE block follows the padded data if any." What follows is copied
-            # for each such block, so from here on little is given at a time.
+            # Section 7.2.1: "The next DEFLATE block follows the padded data if any."
             # (zlib has it in both of these when there was no room.)
             self._position += len(decompressor.unconsumed_tail) - len(decompressor.unused_data)
-            self._step = _SMALL_STEP
             self._object = None
             self.has_more = self._position < len(self._input)
+            self._streams += 1
+            read = self._consumed + self._position
+            if self._streams > _FREE_STREAMS + self._fragments + read // _BYTES_PER_STREAM:
+                raise RemoteProtocolError(1009, "message has too many blocks with BFINAL")
         if not self.has_more:
             self._input = b""
         size = 1 << self._bits
@@ -451,6 +510,9 @@ class Decompressor:
         Raises:
             RemoteProtocolError: it is cut short.
         """
+        # Without an object, nothing followed a block with BFINAL, or the message had no bytes at all. The
+        # latter breaks a rule for senders: by section 7.2.3.6 an empty message is one byte, 0x00. But
+        # Mojolicious and Haskell's websockets send it, and it can only mean an empty message.
         decompressor = self._object
         if decompressor is not None:
             # "Append 4 octets of 0x00 0x00 0xff 0xff to the tail end of the payload". If the payload ends
@@ -462,7 +524,7 @@ class Decompressor:
             if not is_whole:
                 raise RemoteProtocolError(1007, "compressed message is cut short")
         self._object = None
-        self._step = _STEP
+        self._position = self._consumed = self._streams = 0
         if not self._keeps_context:
             self._window.clear()
 
@@ -474,7 +536,8 @@ class Decompressor:
             max_size: its limit, in octets.
 
         Raises:
-            RemoteProtocolError: it is corrupt, cut short, or larger than its limit.
+            RemoteProtocolError: it is corrupt, cut short, larger than its limit, or has too many blocks with
+                BFINAL.
         """
         self.feed(payload)
         message = self.read(min(max_size + 1, _STEP))

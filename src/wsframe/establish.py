@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import socket
 import ssl
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, zip_longest
@@ -33,7 +33,8 @@ __all__ = ["Backoff", "Route", "interleave", "is_fatal", "rejection", "retry_aft
 # RFC 8305, section 5: "One recommended value for a default delay is 250 milliseconds."
 ATTEMPT_DELAY = 0.25  # seconds
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_TEMPORARY = frozenset({500, 502, 503, 504})
+_TEMPORARY = frozenset({408, 425, 429, *range(500, 600)})
+_SAYS_WHEN = frozenset({429, 503})  # RFC 6585, section 4; RFC 9110, section 15.6.4
 _CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization"})
 _LONGEST_DELAY = 90.0  # seconds
 
@@ -267,8 +268,8 @@ def is_fatal(error: Exception) -> bool:
     """Tell whether trying again would be of no use.
 
     It may be of use when the network failed, when the connection was lost before the server answered, and
-    when it answered with status 500, 502, 503 or 504. All else is fatal: other responses, a server's
-    certificate that is not valid, an address that is not one.
+    when the server, or a proxy, answered with status 408, 425, 429 or 500 to 599. All else is fatal: other
+    responses, a server's certificate that is not valid, an address that is not one.
 
     Args:
         error: what ``connect`` raised.
@@ -283,14 +284,31 @@ def is_fatal(error: Exception) -> bool:
 def retry_after(error: Exception) -> float:
     """Return how many seconds the server wants us to wait (RFC 9110, section 10.2.3), at most 90.
 
+    A server, or a proxy, says it with status 429 or 503, in seconds or as a date. What is neither is ignored.
+
     Args:
         error: what ``connect`` raised.
     """
-    if isinstance(error, HandshakeRejected) and error.response is not None and error.response.status == 503:
-        value = error.response.headers.get("retry-after").strip(" \t")
-        if re.fullmatch("[0-9]{1,9}", value):
-            return min(float(value), _LONGEST_DELAY)
-    return 0.0
+    response = error.response if isinstance(error, HandshakeRejected) else None
+    if response is None or response.status not in _SAYS_WHEN:
+        return 0.0
+    value = response.headers.get("retry-after", "").strip(" \t")
+    is_number = value.isascii() and value.isdecimal()
+    delay = float(value) if is_number else _read_date(value) - time.time()
+    return max(0.0, min(delay, _LONGEST_DELAY))
+
+
+def _read_date(value: str) -> float:
+    """Return the time that an HTTP-date means (RFC 9110, section 5.6.7); 0: it is not one."""
+    from datetime import UTC  # few clients need these
+    from email.utils import parsedate_to_datetime
+
+    try:
+        date = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return 0.0
+    # "interpret the date as UTC": in the obsolete format of asctime() there is no zone.
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
 class Backoff:

@@ -9,14 +9,15 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
 __all__ = ["Address", "Listeners"]
 
 Found: TypeAlias = Iterable[tuple[int, int, int, str, Any]]  # what getaddrinfo returns
 
+_NO_NUMBER = 2**32 - 1  # of a user or group: chown() takes it for "unchanged"
 _ATTEMPTS = 16  # at a port that is free on every address
 
 
@@ -30,9 +31,13 @@ class Address:
             namespace.
         sock: one or more bound sockets, which may listen already.
         reuse_port: whether other processes may listen on the same port, and share its clients.
+        unix_mode: the permission bits of the Unix sockets, such as 0o660; None: what the umask leaves.
+        unix_owner: their owner: ``"user"``, ``"user:group"`` or ``":group"``, by name or number; None: the
+            user and group of this process.
 
     Raises:
-        ValueError: the arguments exclude each other, or a socket is no stream.
+        ValueError: the arguments exclude each other, a socket is no stream, or there is no such owner.
+        TypeError: an argument has a wrong type.
     """
 
     def __init__(
@@ -43,6 +48,8 @@ class Address:
         sock: socket.socket | Sequence[socket.socket] | None = None,
         *,
         reuse_port: bool = False,
+        unix_mode: int | None = None,
+        unix_owner: str | None = None,
     ) -> None:
         if [host is not None or port is not None, unix is not None, sock is not None].count(True) != 1:
             raise ValueError("give one of: host and port, unix, sock")
@@ -51,6 +58,8 @@ class Address:
         self._paths: list[str] = []
         self._sockets: list[socket.socket] = []
         self._reuse_port = reuse_port
+        self._mode = None if unix_mode is None else _check_mode(unix_mode)
+        self._owner = None if unix_owner is None else _find_owner(unix_owner)
         if unix is not None:
             self._paths = [unix] if isinstance(unix, (str, os.PathLike)) else list(unix)
         elif sock is not None:
@@ -62,6 +71,11 @@ class Address:
             self.hosts = [host or None] if host is None or isinstance(host, str) else list(host)
         if not (self.hosts or self._paths or self._sockets):
             raise ValueError("there is nothing to listen on: the list is empty")
+        if not (unix_mode is None and unix_owner is None):
+            if not self._paths:
+                raise ValueError("unix_mode and unix_owner go with unix")
+            if any(os.fspath(path).startswith("\0") for path in self._paths):
+                raise ValueError("an abstract Unix socket has neither unix_mode nor unix_owner")
         if reuse_port and not self.hosts:
             raise ValueError("reuse_port goes with host and port")
         if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
@@ -89,7 +103,7 @@ class Address:
                     sock.listen()  # else it keeps the backlog that it has
                 listeners.sockets.append(sock)
             for path in self._paths:
-                listeners.add_unix(os.fspath(path))
+                listeners.add_unix(os.fspath(path), self._mode, self._owner)
             if self.hosts:
                 places = dict.fromkeys(
                     (family, address) for each in found for family, _, _, _, address in each
@@ -149,23 +163,36 @@ class Listeners:
                     raise
                 self.close()
 
-    def add_unix(self, path: str) -> None:
+    def add_unix(self, path: str, mode: int | None = None, owner: tuple[int, int] | None = None) -> None:
         """Listen on a Unix socket, in the place of one that nobody listens on any more.
 
         Args:
             path: its path.
+            mode: its permission bits; None: what the umask leaves.
+            owner: the numbers of its user and group, -1 for the one that it has; None: both.
 
         Raises:
-            OSError: it cannot be listened on; somebody else may listen there.
+            OSError: it cannot be listened on, because somebody else may listen there; or it cannot be given
+                to this owner.
         """
         is_file = not path.startswith("\0")
         if is_file:
             _remove_stale(path)
         sock = socket.socket(socket.AF_UNIX)
-        _listen(sock, path)
         self.sockets.append(sock)
+        with _explained(f"listen on {path!r}"):
+            sock.bind(path)
         if is_file:
             self._files[path] = _identity(path)
+        # Nobody can connect before listen(), whatever the mode is until then.
+        if owner is not None:
+            with _explained(f"set the owner of {path!r}"):
+                os.chown(path, *owner, follow_symlinks=False)
+        if mode is not None:
+            with _explained(f"set the mode of {path!r}"):
+                os.chmod(path, mode)
+        with _explained(f"listen on {path!r}"):
+            sock.listen()
 
     def close(self) -> None:
         """Close the sockets, and remove the files of those that were made here."""
@@ -191,24 +218,62 @@ def _listen_on(family: int, address: Any, reuse_port: bool) -> socket.socket | N
     if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     try:
-        _listen(sock, address)
+        with _explained(f"listen on {address!r}"):
+            sock.bind(address)
+            sock.listen()
     except OSError as error:
+        sock.close()
         if family == socket.AF_INET6 and error.errno == errno.EADDRNOTAVAIL:
             return None
+        raise
+    except BaseException:
+        sock.close()
         raise
     return sock
 
 
-def _listen(sock: socket.socket, address: Any) -> None:
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
     try:
-        sock.bind(address)
-        sock.listen()
+        yield
     except OSError as error:
-        sock.close()
-        raise OSError(error.errno, f"cannot listen on {address!r}: {error.strerror or error}") from None
-    except BaseException:
-        sock.close()
-        raise
+        raise OSError(error.errno, f"cannot {what}: {error.strerror or error}") from None
+
+
+def _check_mode(mode: int) -> int:
+    if not isinstance(mode, int) or isinstance(mode, bool):
+        raise TypeError(f"unix_mode must be an int such as 0o660, not {type(mode).__name__}")
+    if not 0 <= mode <= 0o777:
+        raise ValueError(f"unix_mode must be from 0 to 0o777, such as 0o660, not {mode} ({mode:#o})")
+    return mode
+
+
+def _find_owner(owner: str) -> tuple[int, int]:
+    """Return the numbers of a user and a group; -1: it is left as it is."""
+    if not isinstance(owner, str):
+        raise TypeError(f'unix_owner must be a str such as "www-data", not {type(owner).__name__}')
+    user, colon, group = owner.partition(":")
+    if not (group if colon else user):
+        raise ValueError(f'unix_owner must be "user", "user:group" or ":group", not {owner!r}')
+    import grp  # which Windows has not
+    import pwd
+
+    return (
+        _find(user, "user", lambda name: pwd.getpwnam(name).pw_uid),
+        _find(group, "group", lambda name: grp.getgrnam(name).gr_gid),
+    )
+
+
+def _find(name: str, kind: str, look_up: Callable[[str], int]) -> int:
+    if not name:
+        return -1
+    try:
+        return look_up(name)
+    except (KeyError, ValueError):  # ValueError: it has a NUL, or a lone surrogate
+        # chown(1) takes numbers, too: a container may have no names.
+        if name.isascii() and name.isdecimal() and len(name) <= 10 and int(name) < _NO_NUMBER:
+            return int(name)
+        raise ValueError(f"unix_owner: there is no {kind} {name!r}") from None
 
 
 def _identity(path: str) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -27,6 +27,9 @@ _MAX_BODY_SIZE = 65536  # octets of a refusal that are kept
 _PORTS = {"http": 80, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
 # RFC 1928, section 6: what may be better next time. SOCKS 4 does not say more than that it failed, 91.
 _TEMPORARY = frozenset({1, 3, 4, 5, 6, 91})
+
+# Around an IPv6 address in no_proxy, but not with a port behind it
+_BRACKETS = re.compile(r"\A\[([0-9A-Fa-f:.]*)\](?!:)")
 
 
 class Proxy(NamedTuple):
@@ -70,7 +73,8 @@ def parse_proxy(proxy: str) -> Proxy:
 
     Args:
         proxy: an address such as ``http://user:password@localhost:3128`` or ``socks5h://localhost``. Without
-            a scheme it is an HTTP proxy; without a port, the port is 80 for HTTP and 1080 for SOCKS.
+            a scheme it is an HTTP proxy; without a port, the port is 80 for HTTP and 1080 for SOCKS. A path,
+            query or fragment is ignored, as curl does.
 
     Raises:
         ValueError: it is not such an address.
@@ -81,18 +85,25 @@ def parse_proxy(proxy: str) -> Proxy:
     try:
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         host, port = parts.hostname, parts.port
-        is_right = parts.scheme in _PORTS and parts.path in ("", "/") and not (parts.query or parts.fragment)
+        # An "@" there ends a password with a "/", "?" or "#": what looks like the host is the user name.
+        is_right = parts.scheme in _PORTS and "@" not in parts.path + parts.query + parts.fragment
     except ValueError:
         host, is_right = None, False
     if not host or not is_right:
-        shown = re.sub(r"(//)?.*@", r"\1...@", proxy)
         schemes = ", ".join(f"{scheme}://" for scheme in _PORTS)
-        raise ValueError(f"proxy must be one of {schemes}, with host and port, not {shown!r}")
+        raise ValueError(f"proxy must be one of {schemes}, with host and port, not {_shown(proxy)!r}")
     username = None if parts.username is None else unquote(parts.username)
     password = None if parts.password is None else unquote(parts.password)
     if username is not None and ":" in username and parts.scheme == "http":
         raise ValueError("user name for a proxy must not contain a colon")  # RFC 7617, section 2
     return Proxy(parts.scheme, host, port or _PORTS[parts.scheme], username, password)
+
+
+def _shown(proxy: str) -> str:
+    """Return what an error says of an address: it may go into a log, and so has no password."""
+    userinfo, at, rest = proxy.rpartition("@")
+    scheme, slashes, _ = userinfo.partition("://")
+    return f"{scheme}://...@{rest}" if slashes and scheme.isalnum() else f"...@{rest}" if at else proxy
 
 
 def environment_proxy(uri: URI) -> Proxy | None:
@@ -101,7 +112,7 @@ def environment_proxy(uri: URI) -> Proxy | None:
     Args:
         uri: the address. For ``ws://`` the first is taken of ``ws_proxy``, ``socks_proxy``, ``http_proxy``
             and ``all_proxy``; for ``wss://``, of ``wss_proxy``, ``socks_proxy``, ``https_proxy`` and
-            ``all_proxy``. ``no_proxy`` lists the hosts that need none.
+            ``all_proxy``. ``no_proxy`` lists the hosts, domains, addresses and networks that need none.
 
     Raises:
         ValueError: what it has is not a proxy's address.
@@ -111,7 +122,7 @@ def environment_proxy(uri: URI) -> Proxy | None:
     proxies = getproxies()
     own = ("wss", "socks", "https", "all") if uri.secure else ("ws", "socks", "http", "all")
     name = next((name for name in own if proxies.get(name)), None)
-    if name is None or proxy_bypass(uri.authority):
+    if name is None or proxy_bypass(uri.authority) or _is_within(uri.host, proxies.get("no", "")):
         return None
     proxy = proxies[name]
     scheme, _, rest = proxy.rpartition("://")
@@ -122,6 +133,24 @@ def environment_proxy(uri: URI) -> Proxy | None:
         return parse_proxy(proxy)
     except ValueError as error:
         raise ValueError(f"in the environment, {name}_proxy is wrong: {error}") from None
+
+
+def _is_within(host: str, networks: str) -> bool:
+    """Tell whether a host is an address, and ``no_proxy`` has it or a network that it is in.
+
+    urllib compares texts. So it knows neither networks nor the other spellings of an IPv6 address.
+    """
+    from ipaddress import ip_address, ip_network
+
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    for network in networks.split(","):
+        with suppress(ValueError):  # it is a name, or has a port
+            if address in ip_network(_BRACKETS.sub(r"\1", network.strip()), strict=False):
+                return True
+    return False
 
 
 class Tunnel:

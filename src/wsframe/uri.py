@@ -20,8 +20,6 @@ _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]")
 _AUTHORITY = re.compile(r"(?:[^\\\[\]]*@)?(?:\[[^\[\]]*:[^\[\]]*\]|[^\\\[\]:@]*)(?::[0-9]*)?")
 # Section 3.2.2, reg-name or IPv6address, with the zone of RFC 6874.
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+|[0-9A-Fa-f:.]+(?:%25[A-Za-z0-9._~-]+)?")
-# Up to the last "@": a password that should have been encoded may hold anything.
-_USERINFO = re.compile(r"//.*@")
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 _LONGEST = 8192  # RFC 7230, section 3.1.1, asks for request lines of at least 8000 octets
 
@@ -69,8 +67,12 @@ def authority(host: str, port: int) -> str:
 
 
 def _invalid(problem: str, uri: str) -> InvalidURI:
-    # A user name and password are nobody's business who reads the log.
-    return InvalidURI(f"{problem}: {_USERINFO.sub('//...@', uri)!r}")
+    # The error may go into a log, and so has no user name and no password. They end with the last "@": a
+    # password that should have been encoded may hold anything, also line ends.
+    userinfo, at, rest = uri.rpartition("@")
+    scheme, slashes, _ = userinfo.partition("//")
+    shown = f"{scheme}//...@{rest}" if slashes else f"...@{rest}" if at else uri
+    return InvalidURI(f"{problem}: {shown!r}")
 
 
 def parse_uri(uri: str) -> URI:

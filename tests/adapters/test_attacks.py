@@ -133,7 +133,8 @@ WRONG_HANDSHAKES = [
     (request(path="relative"), 400),
     (request(path="/a b"), 400),
     (request().replace(b"GET", b"POST"), 405),
-    (request().replace(b"GET", b"HEAD"), 405),
+    (request().replace(b"GET", b"OPTIONS"), 405),
+    (request('Sec-WebSocket-Extensions: permessage-deflate; x="'), 400),
     (request().replace(b"HTTP/1.1", b"HTTP/1.0"), 505),
     (request().replace(b"Version: 13", b"Version: 8"), 426),
     (request().replace(b"Host: localhost\r\n", b""), 400),
@@ -163,6 +164,9 @@ UNUSUAL_HANDSHAKES = [
     request().replace(b"Sec-WebSocket-Version: 13", b"SEC-WEBSOCKET-VERSION:13 \t"),
     request("Content-Length: 0"),
     request("X: caf\u00e9"),
+    request("X: a\x85b"),
+    b"\r\n" + request(),
+    request(path="ws://localhost/"),
 ]
 
 

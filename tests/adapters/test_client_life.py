@@ -884,15 +884,36 @@ async def test_a_connection_that_ended_is_followed_after_a_delay():
 
 @asynchronous
 async def test_what_may_pass_is_tried_again():
-    unavailable = Response(503, [("Retry-After", "0")])
-    async with Server(Response(500), Response(502), unavailable, Response(504), None, unavailable) as server:
+    at_once = [("Retry-After", "0")]
+    # 520 to 530 are Cloudflare's, for a server that does not answer it.
+    statuses = (408, 425, 429, 500, 501, 502, 503, 504, 520, 521, 522, 530, 599)
+    refusals = [Response(status, at_once) for status in statuses]
+    async with Server(*refusals, None, refusals[0]) as server:
         delays, heard = Delays(), []
         async for websocket in connect(server.uri, backoff=delays):
             heard.append(await websocket.recv())
             if len(heard) == 2:
                 break
         assert heard == ["1", "2"]
-        assert delays.taken == [0, 1, 2, 3, 0]
+        assert delays.taken == [*range(len(statuses)), 0]
+
+
+@asynchronous
+async def test_a_proxy_that_may_let_us_through_later_is_tried_again():
+    statuses = iter((503, 429, 502, 407))
+
+    async def refuse(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 %d \r\nContent-Length: 0\r\n\r\n" % next(statuses))
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        proxy = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        delays = Delays()
+        with pytest.raises(HandshakeRejected, match="407"):
+            async for _ in connect("ws://localhost/", proxy=proxy, backoff=delays):
+                pass
+        assert delays.taken == [0, 1, 2]
 
 
 @asynchronous
@@ -919,27 +940,35 @@ async def test_a_server_that_comes_up_is_connected_to(spawn):
         answering[0].result(TIMEOUT)
 
 
+@pytest.mark.parametrize("status", [429, 503])
 @asynchronous
-async def test_a_server_says_when_to_come_back(caplog):
+async def test_a_server_says_when_to_come_back(caplog, status):
     async def connect_again() -> None:
         async for _ in connect(server.uri, backoff=Delays()):
             pass
 
-    async with Server(Response(503, [("Retry-After", "20")])) as server:
-        with caplog.at_level("INFO", "wsframe.aio"):
-            connecting = asyncio.create_task(connect_again())
-            while not caplog.records:
-                await asyncio.sleep(0)
-            connecting.cancel()
-            with suppress(asyncio.CancelledError):
-                await connecting
-    assert "status 503 Service Unavailable; connecting again in 20.0 s" in caplog.text
-    caplog.clear()
+    # The last two would stop a client for years.
+    for value, delay in (
+        ("20", "20.0"),
+        ("999999999999999", "90.0"),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", "90.0"),
+    ):
+        async with Server(Response(status, [("Retry-After", value)])) as server:
+            with case(value=value), caplog.at_level("INFO", "wsframe.aio"):
+                connecting = asyncio.create_task(connect_again())
+                while not caplog.records:
+                    await asyncio.sleep(0)
+                connecting.cancel()
+                with suppress(asyncio.CancelledError):
+                    await connecting
+                assert f"status {status} " in caplog.text
+                assert f"; connecting again in {delay} s" in caplog.text
+        caplog.clear()
 
 
 @asynchronous
 async def test_what_does_not_pass_is_raised():
-    for status in (401, 404, 429, 501):
+    for status in (401, 404, 407, 499):
         async with Server(Response(status)) as server:
             with pytest.raises(HandshakeRejected, match=str(status)):
                 async for _ in connect(server.uri, backoff=Delays()):

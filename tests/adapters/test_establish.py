@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import errno
 import ssl
+import time
 from itertools import islice
 
 import pytest
 
-from wsframe import ConnectionClosed, Fail, HandshakeRejected, InvalidURI, LocalProtocolError, Response
+from tests.support.cases import case
+from wsframe import (
+    ConnectionClosed,
+    Fail,
+    HandshakeRejected,
+    InvalidURI,
+    LocalProtocolError,
+    Response,
+    parse_uri,
+)
 from wsframe.establish import Backoff, Route, interleave, is_fatal, rejection, retry_after, unreachable
+from wsframe.proxy import Tunnel, parse_proxy
 
 
 def caused(error: Exception, cause: Exception) -> Exception:
@@ -23,8 +34,11 @@ FATAL = [
     (TimeoutError("late"), False),
     (ssl.SSLError(1, "handshake failure"), False),
     (ssl.SSLCertVerificationError(1, "expired"), True),
-    *((HandshakeRejected("no", Response(status)), False) for status in (500, 502, 503, 504)),
-    *((HandshakeRejected("no", Response(status)), True) for status in (101, 200, 302, 401, 404, 429, 501)),
+    *((HandshakeRejected("no", Response(status)), False) for status in (408, 425, 429, *range(500, 600))),
+    *(
+        (HandshakeRejected("no", Response(status)), True)
+        for status in (101, 200, 302, 401, 404, 407, 499, 600)
+    ),
     (HandshakeRejected("malformed"), True),
     (caused(HandshakeRejected("lost"), EOFError()), False),
     (caused(HandshakeRejected("lost"), ConnectionResetError()), False),
@@ -42,26 +56,67 @@ def test_what_is_fatal():
         assert is_fatal(error) is fatal, repr(error)
 
 
+NOW = 784111777.0  # Sun, 06 Nov 1994 08:49:37 GMT, the example of RFC 9110, section 5.6.7
 RETRY_AFTER = [
-    (503, "7", 7),
-    (503, "0", 0),
-    (503, "090", 90),
-    (503, "91", 90),
-    (503, "9" * 9, 90),
-    (503, "9" * 99, 0),
-    (503, "-1", 0),
-    (503, "1.5", 0),
-    (503, "\u0663", 0),
-    (503, "Fri, 31 Dec 1999 23:59:59 GMT", 0),
-    (503, "", 0),
-    (502, "7", 0),
+    ("7", 7),
+    ("0", 0),
+    (" 7\t", 7),
+    ("090", 90),
+    ("91", 90),
+    ("Sun, 06 Nov 1994 08:49:57 GMT", 20),
+    ("Sunday, 06-Nov-94 08:49:57 GMT", 20),
+    ("Sun Nov  6 08:49:57 1994", 20),
+    ("Sun, 06 Nov 1994 08:49:57 -0000", 20),
+    ("Sun, 06 Nov 1994 09:49:57 +0100", 20),
+    ("Sun, 06 Nov 1994 08:49:37 GMT", 0),
+    ("Sun, 06 Nov 1994 08:49:36 GMT", 0),
+    ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+]
+HOSTILE_RETRY_AFTER = [
+    ("999999999999999", 90),
+    ("9" * 10_000, 90),
+    ("Fri, 31 Dec 9999 23:59:59 GMT", 90),
+    ("Fri, 31 Dec 9999 23:59:59 -9999", 0),
+    ("Fri, 31 Dec 10000 23:59:59 GMT", 0),
+    (f"Fri, 31 Dec {10**30} 23:59:59 GMT", 0),
+    (f"Sun, 06 Nov 1994 08:49:57 +{10**30}", 0),
+    ("Sun, 31 Feb 2094 08:49:57 GMT", 0),
+    ("-1", 0),
+    ("1.5", 0),
+    ("1e9", 0),
+    ("inf", 0),
+    ("nan", 0),
+    ("7, 8", 0),
+    ("\u0663", 0),
+    ("\xb2", 0),
+    ("(" * 10_000, 0),
+    ("", 0),
 ]
 
 
-def test_the_server_says_when_rfc9110_10_2_3():
-    for status, value, seconds in RETRY_AFTER:
-        rejected = HandshakeRejected("no", Response(status, [("Retry-After", value)]))
-        assert retry_after(rejected) == seconds, (status, value)
+def test_a_server_says_when_to_try_again_rfc9110_10_2_3(monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: NOW)
+    for status in (429, 503):
+        for value, seconds in RETRY_AFTER + HOSTILE_RETRY_AFTER:
+            with case(status=status, value=value):
+                rejected = HandshakeRejected("no", Response(status, [("Retry-After", value)]))
+                assert retry_after(rejected) == seconds
+
+
+def test_with_another_status_it_says_nothing():
+    for status in (101, 302, 404, 408, 425, 500, 502, 504, 521):
+        assert retry_after(HandshakeRejected("no", Response(status, [("Retry-After", "7")]))) == 0, status
+
+
+def test_a_proxy_is_tried_again_like_a_server():
+    """What refuses the tunnel is the response of the error, whoever it comes from."""
+    for status, is_temporary in ((407, False), (403, False), (429, True), (502, True), (503, True)):
+        tunnel = Tunnel(parse_proxy("http://proxy:3128"), parse_uri("ws://h/"))
+        with case(status=status):
+            with pytest.raises(HandshakeRejected) as caught:
+                tunnel.receive(b"HTTP/1.1 %d \r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n" % status)
+            assert is_fatal(caught.value) is not is_temporary
+            assert retry_after(caught.value) == (7 if status in (429, 503) else 0)
 
 
 def test_nobody_says_when():

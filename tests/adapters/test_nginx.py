@@ -11,14 +11,16 @@ import shutil
 import socket
 import ssl
 import subprocess
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support.adapters import MIB, TIMEOUT, new_authority
+from tests.support.cases import case
 from tests.support.tiers import full
-from wsframe import ConnectionClosed, Response
+from wsframe import ConnectionClosed, HandshakeRejected, Response
 from wsframe.sync import connect
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
@@ -32,8 +34,15 @@ DOCS = Path(__file__).parents[2] / "docs/server.md"
 CONFIGURATION = re.search(r"```nginx\n(.*?)```", DOCS.read_text(), re.DOTALL)[1]
 
 
-def configure(folder: Path, port: int, upstream: str) -> str:
-    """Return the configuration of the page, with what differs on this machine."""
+def configure(folder: Path, port: int, upstream: str, workers: tuple[int, int] | None = None) -> str:
+    """Return the configuration of the page, with what differs on this machine.
+
+    Args:
+        folder: where its files are.
+        port: where it listens.
+        upstream: the server behind it.
+        workers: the user and group of its workers; None: who we are, so that they may use the sockets here.
+    """
     text = CONFIGURATION
     for old, new in {
         "server unix:/run/echo.sock;": f"server {upstream};",
@@ -50,8 +59,10 @@ def configure(folder: Path, port: int, upstream: str) -> str:
         for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     text = text.replace("http {\n", f"http {{\n    access_log off;\n{places}", 1)
-    # Its workers are who we are, so that they may use the sockets here.
-    user = f"user {pwd.getpwuid(0).pw_name} {grp.getgrgid(0).gr_name};\n" if os.geteuid() == 0 else ""
+    user = ""
+    if os.geteuid() == 0:
+        uid, gid = workers or (0, 0)
+        user = f"user {pwd.getpwuid(uid).pw_name} {grp.getgrgid(gid).gr_name};\n"
     return f"daemon off;\nworker_processes 1;\n{user}pid {folder}/nginx.pid;\nerror_log stderr warn;\n{text}"
 
 
@@ -71,7 +82,7 @@ class Proxy:
 
 
 @contextmanager
-def nginx(upstream: str, folder: Path):
+def nginx(upstream: str, folder: Path, workers: tuple[int, int] | None = None):
     authority = new_authority()
     certificate = authority.issue_cert("localhost")
     for number, blob in enumerate(certificate.cert_chain_pems):
@@ -83,7 +94,7 @@ def nginx(upstream: str, folder: Path):
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port, fd = sock.getsockname()[1], sock.fileno()
         file = folder / "nginx.conf"
-        file.write_text(configure(folder, port, upstream))
+        file.write_text(configure(folder, port, upstream, workers))
         arguments = [NGINX, "-p", str(folder), "-e", "stderr", "-c", str(file)]
         options = {"env": {**os.environ, "NGINX": f"{fd};"}, "pass_fds": [fd]}
         check = subprocess.run([*arguments, "-t"], capture_output=True, text=True, timeout=TIMEOUT, **options)
@@ -179,3 +190,39 @@ def test_a_websocket_through_nginx(proxied, spawn):
         assert (websocket.close_code, websocket.close_reason) == (1001, "restart")
         websocket.close()
         ending.result(TIMEOUT)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can have workers of another user")
+def test_workers_of_another_user_open_the_unix_socket_that_is_for_them(adapter):
+    """A server that runs as root, and nginx as distributions have it: its workers are www-data or nobody."""
+    nobody = pwd.getpwnam("nobody")
+    group = grp.getgrgid(nobody.pw_gid).gr_name
+    workers = nobody.pw_uid, nobody.pw_gid
+    for options, opens in (
+        ({}, False),  # the umask leaves 0755, and nobody but root may write
+        ({"unix_mode": 0o660, "unix_owner": "nobody"}, True),
+        ({"unix_mode": 0o660, "unix_owner": f":{group}"}, True),
+        ({"unix_mode": 0o660, "unix_owner": "root:root"}, False),
+        ({"unix_mode": 0o666}, True),
+    ):
+        # Not tmp_path, whose parents are for root alone
+        with case(options=options), tempfile.TemporaryDirectory() as name:
+            folder, path = Path(name), f"{name}/backend.sock"
+            folder.chmod(0o755)
+            with (
+                adapter.serve(unix=path, **options) as running,
+                nginx(f"unix:{path}", folder, workers) as proxy,
+            ):
+                assert talks_to(connect("ws://localhost/", unix=path))
+                if opens:
+                    assert talks_to(proxy.connect())
+                else:
+                    with pytest.raises(HandshakeRejected, match="status 502 Bad Gateway"):
+                        proxy.connect()
+                running.close()
+
+
+def talks_to(connecting) -> bool:
+    with connecting as websocket:
+        websocket.send("hello")
+        return websocket.recv(TIMEOUT) == "hello"

@@ -18,6 +18,11 @@ ADDRESSES = [
     ("socks4a://user@h", Proxy("socks4a", "h", 1080, "user")),
     ("socks5://a%3Ab:@h:1", Proxy("socks5", "h", 1, "a:b", "")),
     ("socks5h://a:b@c@h:1", Proxy("socks5h", "h", 1, "a", "b@c")),
+    # As curl and Go read http_proxy, there is nothing behind the port.
+    ("http://h:3128/path", Proxy("http", "h", 3128)),
+    ("h:3128/proxy.pac?a=b#c", Proxy("http", "h", 3128)),
+    ("http://u:p@h?query", Proxy("http", "h", 80, "u", "p")),
+    ("socks5://[::1]:9#fragment", Proxy("socks5", "::1", 9)),
 ]
 
 
@@ -36,12 +41,17 @@ WRONG_ADDRESSES = [
     "http://u:secret@h:x",
     "http://u:secret@h:65536",
     "http://u:secret@[::1",
-    "http://u:secret@h/path",
-    "http://u:secret@h?query",
-    "http://u:secret@h#fragment",
     "http://u:sec#secret@h",
     "http://u:sec/secret@h:1",
     "u:sec?secret@h:1",
+    # What looks like host and port is a user name and the beginning of its password.
+    "http://u:123/secret@h:1",
+    "http://u:123?secret@h:1",
+    "http://u:123#secret@h:1",
+    "u:1/secret@h/path",
+    "https://u:123\nsecret@h:1",
+    "http://u:secret\n/secret@h:1",
+    "u:secret://secret@h:1",
     "http://a%3Ab:secret@h",
 ]
 
@@ -52,6 +62,13 @@ def test_what_is_not_an_address_is_refused_without_its_password():
             with pytest.raises(ValueError, match=r"proxy must") as caught:
                 parse_proxy(address)
             assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("junk", ["a", "@", "/", "//", "://", "[", "]:", "?", "#", "%", "a@", "\n"])
+def test_what_is_not_an_address_is_refused_in_linear_time(junk):
+    for scheme in ("", "http://", "ftp://"):
+        with pytest.raises(ValueError, match=r"proxy must be"):
+            parse_proxy(f"{scheme}{junk * 500_000}:x")
 
 
 @pytest.mark.parametrize("address", [b"http://h", 3128])
@@ -83,6 +100,34 @@ ENVIRONMENTS = [
     ("ws://a.b.example/", {"http_proxy": "http://p", "no_proxy": "x, .b.example"}, None),
     ("ws://h/", {"http_proxy": "http://p", "no_proxy": "*"}, None),
     ("ws://h/", {"http_proxy": ""}, None),
+    ("ws://h/", {"http_proxy": "http://p:3128/path?query"}, "p"),
+]
+
+# no_proxy, addresses that it has, and others
+NETWORKS = [
+    ("127.0.0.0/8", ["127.0.0.1", "127.255.0.1:8001"], ["128.0.0.1", "localhost", "[::1]"]),
+    ("x, 10.0.0.0/8 ,192.168.1.0/24", ["10.1.2.3", "192.168.1.9"], ["192.168.2.9", "110.0.0.0"]),
+    ("10.1.2.3/8", ["10.9.9.9"], ["11.1.2.3"]),
+    ("10.1.2.3", ["10.1.2.3", "10.1.2.3:8001"], ["10.1.2.4"]),
+    ("10.1.2.3:8001", ["10.1.2.3:8001"], ["10.1.2.3:8002"]),
+    ("0.0.0.0/0", ["192.0.2.1"], ["[2001:db8::1]", "example.com"]),
+    ("::/0", ["[2001:db8::1]"], ["192.0.2.1"]),
+    ("[fd00::]/8", ["[fd00::1]", "[fdff::1]:8001"], ["[fe00::1]"]),
+    ("fd00::/8", ["[fd00::1]"], ["[fe00::1]"]),
+    ("fe80::/10", ["[fe80::1]", "[fe80::1%25eth0]"], ["[::1]"]),
+    ("::1/128", ["[::1]", "[0:0:0:0:0:0:0:1]:8001"], ["[::2]"]),
+    ("::1", ["[::1]", "[::1]:8001"], ["[::2]"]),
+    ("[0::1]", ["[::1]", "[::1]:8001"], ["[::2]"]),
+    ("[::1]:9", ["[::1]:9"], ["[::1]:8", "[::1]", "[::1:9]"]),
+    # None of these is a network.
+    (
+        "10.0.0.0/33,10/8,10.0.0.0/,/8,[10.0.0.0/8,fd00::/129,[fd00::]:/8,10.0.0.0/8/8",
+        [],
+        ["10.0.0.1", "[fd00::1]"],
+    ),
+    (",,/,[],[,]", [], ["10.0.0.1", "[::1]", "h"]),
+    ("9" * 100_000 + "/" + "9" * 100_000, [], ["10.0.0.1", "[::1]"]),
+    ("10.0.0.0/33," * 20_000 + "10.0.0.0/8", ["10.0.0.1"], ["11.0.0.1"]),
 ]
 
 
@@ -96,6 +141,16 @@ def test_the_proxy_of_the_environment(monkeypatch):
                 patch.setenv(name, value)
             proxy = environment_proxy(parse_uri(uri))
             assert (proxy and proxy.host) == expected, (uri, environment)
+
+
+def test_no_proxy_has_addresses_and_networks(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://p")
+    for networks, direct, others in NETWORKS:
+        monkeypatch.setenv("no_proxy", networks)
+        for host in direct + others:
+            with case(no_proxy=networks, host=host):
+                proxy = environment_proxy(parse_uri(f"ws://{host}/"))
+                assert (proxy is None) == (host in direct)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
+import grp
 import os
+import pwd
 import queue
 import re
 import select
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -42,6 +46,7 @@ from wsframe import (
     aio,
     basic_auth,
     encode_frame,
+    listeners,
     redirect,
     sync,
 )
@@ -155,6 +160,28 @@ SENSELESS_OPTIONS = [
     ({"unix": []}, ValueError, "nothing to listen on"),
     ({"sock": []}, ValueError, "nothing to listen on"),
     ({"unix": "x", "reuse_port": True}, ValueError, "reuse_port goes with host and port"),
+    ({"unix": "x", "unix_mode": "660"}, TypeError, "must be an int such as 0o660, not str"),
+    ({"unix": "x", "unix_mode": True}, TypeError, "must be an int such as 0o660, not bool"),
+    ({"unix": "x", "unix_mode": 660}, ValueError, r"such as 0o660, not 660 \(0o1224\)"),
+    ({"unix": "x", "unix_mode": -1}, ValueError, "from 0 to 0o777"),
+    ({"unix": "x", "unix_owner": (0, 0)}, TypeError, 'must be a str such as "www-data", not tuple'),
+    ({"unix": "x", "unix_owner": 0}, TypeError, 'must be a str such as "www-data", not int'),
+    *(
+        ({"unix": "x", "unix_owner": owner}, ValueError, 'must be "user", "user:group" or ":group"')
+        for owner in ("", ":", "0:")
+    ),
+    ({"unix": "x", "unix_owner": "no such user"}, ValueError, "there is no user 'no such user'"),
+    ({"unix": "x", "unix_owner": "a\0b"}, ValueError, "there is no user"),
+    ({"unix": "x", "unix_owner": "\udc80"}, ValueError, "there is no user"),
+    ({"unix": "x", "unix_owner": ":no such group"}, ValueError, "there is no group 'no such group'"),
+    ({"unix": "x", "unix_owner": "0:0:0"}, ValueError, "there is no group '0:0'"),
+    # chown() takes this for "unchanged".
+    ({"unix": "x", "unix_owner": "4294967295"}, ValueError, "there is no user '4294967295'"),
+    ({"unix": "x", "unix_owner": ":" + "9" * 5000}, ValueError, "there is no group"),
+    ({"port": 0, "unix_mode": 0o660}, ValueError, "unix_mode and unix_owner go with unix"),
+    ({"port": 0, "unix_owner": "0"}, ValueError, "unix_mode and unix_owner go with unix"),
+    ({"unix": ["x", "\0x"], "unix_mode": 0o660}, ValueError, "an abstract Unix socket has neither"),
+    ({"unix": "\0x", "unix_owner": "0"}, ValueError, "an abstract Unix socket has neither"),
 ]
 
 
@@ -718,6 +745,131 @@ def test_an_abstract_unix_socket(adapter):
         sock = socket.socket(socket.AF_UNIX)  # uvloop's clients know no such names
         sock.connect(path)
         assert talks(adapter, "ws://localhost/", sock=sock)
+
+
+def test_a_unix_socket_has_the_mode_and_the_owner_that_it_is_given(adapter, tmp_path):
+    paths = [tmp_path / "a", tmp_path / "b"]
+    unix = [str(path) for path in paths]
+    user, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
+    umask = os.umask(0o027)
+    try:
+        for mode, bits in ((None, 0o750), (0o600, 0o600), (0o660, 0o660), (0o666, 0o666)):
+            with case(mode=mode), adapter.serve(unix=unix, unix_mode=mode):
+                assert [stat.S_IMODE(path.stat().st_mode) for path in paths] == [bits, bits]
+                assert talks(adapter, "ws://localhost/", unix=unix[1])
+        for owner in (user, f"{user}:{group}", f":{group}", f"{os.geteuid()}:{os.getegid()}"):
+            with case(owner=owner), adapter.serve(unix=unix, unix_owner=owner):
+                for path in paths:
+                    assert (path.stat().st_uid, path.stat().st_gid) == (os.geteuid(), os.getegid())
+                    assert stat.S_IMODE(path.stat().st_mode) == 0o750
+                assert talks(adapter, "ws://localhost/", unix=unix[1])
+    finally:
+        os.umask(umask)
+
+
+def test_nobody_can_connect_before_mode_and_owner_are_set(adapter, tmp_path, monkeypatch):
+    path = str(tmp_path / "socket")
+    steps = []
+
+    def watch(step):
+        with socket.socket(socket.AF_UNIX) as early:
+            steps.append((step, stat.S_IMODE(os.stat(path).st_mode), early.connect_ex(path)))
+
+    class Watched(socket.socket):
+        def listen(self, *backlog):
+            if not any(step == "listen" for step, _, _ in steps):  # an event loop listens once more
+                watch("listen")
+            super().listen(*backlog)
+
+    def chown(*arguments, _chown=os.chown, **options):
+        watch("chown")
+        _chown(*arguments, **options)
+
+    def chmod(*arguments, _chmod=os.chmod, **options):
+        watch("chmod")
+        _chmod(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(listeners.socket, "socket", Watched)
+        patch.setattr(os, "chown", chown)
+        patch.setattr(os, "chmod", chmod)
+        with adapter.serve(unix=path, unix_mode=0o600, unix_owner=str(os.geteuid())):
+            assert talks(adapter, "ws://localhost/", unix=path)
+    assert [(step, error) for step, _, error in steps] == [
+        (step, errno.ECONNREFUSED) for step in ("chown", "chmod", "listen")
+    ]
+    assert steps[-1][1] == 0o600
+
+
+@pytest.mark.parametrize(("function", "what"), [("chown", "owner"), ("chmod", "mode")])
+def test_a_mode_or_owner_that_cannot_be_set_leaves_no_file(adapter, tmp_path, monkeypatch, function, what):
+    function_of_os = getattr(os, function)
+
+    def refuse(path, *arguments, **options):
+        if path.endswith("b"):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        function_of_os(path, *arguments, **options)
+
+    options = {
+        "unix": [str(tmp_path / "a"), str(tmp_path / "b")],
+        "unix_mode": 0o600,
+        "unix_owner": str(os.geteuid()),
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(os, function, refuse)
+        with pytest.raises(
+            PermissionError, match=rf"cannot set the {what} of '.*/b': Operation not permitted"
+        ):
+            adapter.serve(**options).__enter__()
+    assert os.listdir(tmp_path) == []
+
+
+# It begins after what it needs is imported: another user may not read it. The folder is the current one,
+# because another user may not pass through those above it.
+AS_NOBODY = """
+import grp, os, pwd, socket, sys
+import wsframe.sync
+os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[1]))
+try:
+    {}
+except OSError as error:
+    print(type(error).__name__)
+else:
+    print("done")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can become another user")
+def test_who_may_connect_to_a_unix_socket_and_who_may_give_it_away(adapter, tmp_path):
+    user, group = 65533, 65534
+
+    def as_nobody(statement):
+        arguments = [sys.executable, "-c", AS_NOBODY.format(statement), str(user), str(group)]
+        process = subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT, cwd=tmp_path)
+        assert process.returncode == 0, process.stderr
+        return process.stdout.strip()
+
+    tmp_path.chmod(0o777)
+    connecting = "socket.socket(socket.AF_UNIX).connect('socket')"
+    for mode, owner, expected in (
+        (0o755, None, "PermissionError"),  # as the umask of most systems has it
+        (0o660, None, "PermissionError"),
+        (0o600, f"{user}", "done"),
+        (0o660, f":{group}", "done"),
+        (0o640, f":{group}", "PermissionError"),
+        (0o660, f"{user + 1}:{group + 1}", "PermissionError"),
+        (0o666, None, "done"),
+    ):
+        with (
+            case(mode=mode, owner=owner),
+            adapter.serve(unix=str(tmp_path / "socket"), unix_mode=mode, unix_owner=owner),
+        ):
+            assert talks(adapter, "ws://localhost/", unix=str(tmp_path / "socket"))
+            assert as_nobody(connecting) == expected
+    serving = "wsframe.sync.serve(print, unix='mine', unix_owner='{}').shutdown()"
+    assert as_nobody(serving.format("0")) == "PermissionError"
+    assert as_nobody(serving.format(f"{user}:{group}")) == "done"
+    assert os.listdir(tmp_path) == []
 
 
 def test_the_file_of_a_dead_server_is_replaced(adapter, tmp_path):

@@ -15,7 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.adapters import MIB, TIMEOUT, Blocking, asynchronous, each_role, fill, opened
+from tests.support.adapters import (
+    MIB,
+    TIMEOUT,
+    Blocking,
+    asynchronous,
+    each_role,
+    fill,
+    key_of,
+    opened,
+    response,
+)
 from tests.support.tiers import full
 from wsframe import (
     ConnectionClosed,
@@ -105,6 +115,14 @@ class Inflate:
 def deflated(payload, end=b"\0\0\xff\xff"):
     compressor = zlib.compressobj(wbits=-12)
     return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)).removesuffix(end)
+
+
+def next_message(peer):
+    """Read the frames of a message, with no control frames between them."""
+    frames = [peer.next_frame()]
+    while not frames[-1].fin:
+        frames.append(peer.next_frame())
+    return frames
 
 
 def compressed(peer, opcode, payload, fin=True):
@@ -667,9 +685,7 @@ def test_a_prepared_message_is_right_for_every_peer(adapter, opcode, compress):
                 bits = 9 if "=9" in str(offer) else 12
                 inflate = Inflate(bits)
                 for i in range(5):
-                    frames = [peer.next_frame()]
-                    while not frames[-1].fin:
-                        frames.append(peer.next_frame())
+                    frames = next_message(peer)
                     is_compressed = offer is not None and (compress is not False or i % 2 == 0)
                     assert frames[0].rsv == (RSV1 if is_compressed else 0)
                     assert frames[0].opcode == opcode
@@ -690,6 +706,126 @@ def test_a_client_masks_a_prepared_message(adapter):
             websocket.send(JSON[:1000])
             assert inflate(peer.next_frame()) == JSON.encode()
             assert inflate(peer.next_frame()) == JSON[:1000].encode()
+
+
+# Peers that agree on compression in a way of their own, each as it was seen on the wire
+
+
+def offers_in(head):
+    [line] = re.findall(r"^Sec-WebSocket-Extensions: (.*)\r?$", head.decode(), re.MULTILINE)
+    return [offer.strip() for offer in line.split(",")]
+
+
+def libsoup(offers):
+    """Accept each offer, as libsoup 3.2.3 does."""
+    return ", ".join(offer.replace("client_max_window_bits", "client_max_window_bits=15") for offer in offers)
+
+
+def nhooyr(offers):
+    """Refuse a client that asks for a window, as nhooyr.io/websocket 1.8.7 does."""
+    return None if "server_max_window_bits" in offers[0] else "permessage-deflate"
+
+
+def netty(offers):
+    """Take the window that is asked for, as netty 4.1.48 does, which then cannot compress with it."""
+    window = "; server_max_window_bits=12" if "server_max_window_bits" in offers[0] else ""
+    return f"permessage-deflate{window}"
+
+
+@pytest.mark.parametrize("server", [libsoup, nhooyr, netty])
+def test_the_offer_of_our_clients_works_with_servers_that_fail_on_more(adapter, listener, spawn, server):
+    connecting = spawn(adapter.connect, listener.uri)
+    with listener.accept() as peer:
+        offers = offers_in(peer.read_head())
+        assert offers == ["permessage-deflate; client_max_window_bits"]
+        answer = server(offers)
+        peer.send(response(f"Sec-WebSocket-Extensions: {answer}", key=key_of(peer.head)))
+        websocket = connecting.result(TIMEOUT)
+        # Such a server compresses with 15 bits, and may refer to what is as far back as that.
+        compressor = zlib.compressobj(9, wbits=-15)
+        for message in (JSON[:1000], JSON[1000:33_000], JSON[:1000]):
+            payload = compressor.compress(message.encode()) + compressor.flush(zlib.Z_SYNC_FLUSH)
+            peer.send(compressed(peer, TEXT, payload[:-4]))
+            assert websocket.recv(TIMEOUT) == message
+        peer._decoder = FrameDecoder(masked=True, rsv1=True)
+        inflate = Inflate(12)  # it compresses with 12 bits, and need not say so
+        for message in (JSON[:1000], JSON, JSON[:1000]):
+            websocket.send(message)
+            assert inflate(*next_message(peer)) == message.encode()
+        peer.send(peer.close())
+        peer.end()
+        websocket.close()
+
+
+@pytest.mark.parametrize(
+    ("offer", "answer"),
+    [
+        # nhooyr.io/websocket 1.8.7
+        (
+            "; client_no_context_takeover; server_no_context_takeover",
+            "; server_no_context_takeover; client_no_context_takeover",
+        ),
+        # websocket-sharp
+        (
+            "; server_no_context_takeover; client_no_context_takeover",
+            "; server_no_context_takeover; client_no_context_takeover",
+        ),
+        # netty 4.1.48, and browsers
+        ("; client_max_window_bits", "; client_max_window_bits=12"),
+        # Mojolicious and Tomcat
+        ("", ""),
+    ],
+)
+def test_our_servers_answer_with_nothing_that_a_client_did_not_offer(adapter, offer, answer):
+    headers = (f"Sec-WebSocket-Extensions: permessage-deflate{offer}",)
+    with adapter.serve() as running, running.open(headers=headers) as peer:
+        assert offers_in(peer.head) == [f"permessage-deflate{answer}"]
+        peer._decoder = FrameDecoder(masked=False, rsv1=True)
+        bits = 12 if "client_max_window_bits" in answer else 15
+        is_alone = "no_context" in answer
+        compressor, inflate = zlib.compressobj(9, wbits=-bits), Inflate(12)
+        for message in (JSON[:1000], JSON, JSON[:1000]):
+            if is_alone:
+                compressor, inflate = zlib.compressobj(9, wbits=-bits), Inflate(12)
+            payload = compressor.compress(message.encode()) + compressor.flush(zlib.Z_SYNC_FLUSH)
+            peer.send(compressed(peer, TEXT, payload[:-4]))
+            assert inflate(*next_message(peer)) == message.encode()
+        peer.send(peer.close())
+        assert peer.next_frame().opcode == CLOSE
+
+
+def test_a_server_that_says_8_bits_for_its_window_is_understood(adapter):
+    headers = ("Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=8",)
+    with opened(adapter, "client", headers=headers) as (websocket, peer):
+        peer.send(compressed(peer, TEXT, bytes.fromhex("f248cdc9c90700")))  # RFC 7692, section 7.2.3.1
+        assert websocket.recv(TIMEOUT) == "Hello"
+        peer.send(peer.close())
+        peer.end()
+
+
+@each_role
+def test_a_compressed_message_without_any_bytes_is_empty(adapter, role):
+    with compressing(adapter, role) as (websocket, peer):
+        hello = compressed(peer, TEXT, bytes.fromhex("f248cdc9c90700"))
+        again = compressed(peer, TEXT, bytes.fromhex("f200110000"))  # it refers to the one before it
+        nothing = (
+            compressed(peer, TEXT, b"") + compressed(peer, BINARY, b"", False) + peer.encode(CONTINUATION)
+        )
+        peer.send(nothing, hello, nothing, again)
+        received = [websocket.recv(TIMEOUT) for _ in range(6)]
+        assert received == ["", b"", "Hello", "", b"", "Hello"]
+        peer.send(peer.close())
+        peer.end()
+
+
+@each_role
+def test_a_message_full_of_blocks_with_bfinal_closes_with_1009(adapter, role):
+    with compressing(adapter, role) as (websocket, peer):
+        peer.send(compressed(peer, BINARY, b"\x03\0" * 2**17))
+        with pytest.raises(ConnectionClosed) as closed:
+            websocket.recv(TIMEOUT)
+        assert (closed.value.code, closed.value.reason) == (1009, "message has too many blocks with BFINAL")
+        assert peer.next_frame().payload == b"\x03\xf1message has too many blocks with BFINAL"
 
 
 # Memory

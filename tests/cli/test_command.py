@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 import urllib.error
@@ -23,6 +24,7 @@ import trustme
 
 import wsframe
 from tests.support.adapters import TIMEOUT
+from tests.support.cases import case
 from tests.support.paths import ROOT
 from tests.support.tiers import full
 from wsframe import HandshakeRejected
@@ -171,6 +173,27 @@ def test_it_serves_on_a_unix_socket_and_removes_it(tmp_path: Path) -> None:
 
 
 @full
+def test_its_unix_socket_has_the_mode_and_the_owner_that_it_is_given(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    owner = f"{os.geteuid()}:{os.getegid()}"
+    with serving("--unix", str(path), "--unix-mode", "604", "--unix-owner", owner) as (process, address):
+        assert address == str(path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o604
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+@full
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may give it to anybody")
+def test_an_owner_that_it_may_not_be_given_to_is_told_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    process = run("serve", "--unix", str(path), "--unix-owner", "0")
+    assert process.returncode == 1
+    assert process.stderr == f"wsframe serve: cannot listen on {path}: only root may give it to this owner\n"
+    assert not path.exists()
+
+
+@full
 def test_a_host_that_does_not_exist_is_told_in_one_line() -> None:
     process = run("serve", "--host", "nowhere.invalid", "--port", "0")
     assert process.returncode == 1
@@ -188,6 +211,10 @@ def test_a_host_that_does_not_exist_is_told_in_one_line() -> None:
         (["serve", "--certificate", "/nowhere"], "'/nowhere' does not exist"),
         (["serve", "--key", __file__], "--key goes with --certificate"),
         (["serve", "--unix", "/tmp/x", "--port", "1"], "--unix goes without --host and --port"),
+        (["serve", "--unix-mode", "660"], "--unix-mode and --unix-owner go with --unix"),
+        (["serve", "--unix", "/tmp/x", "--unix-mode", "rw"], "'rw' is not octal, as 660 is"),
+        (["serve", "--unix", "/tmp/x", "--unix-mode", "1660"], "unix_mode must be from 0 to 0o777"),
+        (["serve", "--unix", "/tmp/x", "--unix-owner", "no such"], "there is no user 'no such'"),
     ],
 )
 def test_wrong_arguments_exit_with_2_and_say_what_is_wrong(arguments: list[str], problem: str) -> None:
@@ -253,3 +280,98 @@ def test_without_the_benchmarks_it_says_how_to_get_them(tmp_path: Path) -> None:
     assert (process.returncode, process.stdout) == (1, "")
     assert "run this in a copy of the repository" in process.stderr
     assert process.stderr.count("\n") == 1
+
+
+# Standard output and standard error that cannot be written to
+
+
+FULL = Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
+
+
+def run_with(*arguments: str, **streams: Any) -> tuple[int, str]:
+    """Run the command, and return its exit status and what it says on the stream that is not given."""
+    pipe = subprocess.PIPE
+    streams = {"stdout": pipe, "stderr": pipe} | streams
+    process = subprocess.run(
+        command(*arguments), stdin=subprocess.DEVNULL, text=True, timeout=TIMEOUT, **streams
+    )
+    return process.returncode, (process.stdout or "") + (process.stderr or "")
+
+
+@needs_full
+def test_a_full_disk_is_blamed_for_what_cannot_be_written(tmp_path: Path, size: Any) -> None:
+    frame, many = tmp_path / "frame", tmp_path / "many"
+    frame.write_bytes(bytes.fromhex("8100"))
+    many.write_bytes(bytes.fromhex("8100") * 1000)  # more than a buffer holds
+    cases = [
+        ("wsframe", 1, ["--version"]),
+        ("wsframe decode", 2, ["decode", str(frame)]),
+        ("wsframe decode", 2, ["decode", str(many)]),
+        ("wsframe decode", 2, ["decode", "--json", str(many)]),
+        ("wsframe serve", 1, ["serve", "--port", "0"]),
+    ]
+    more = [
+        ("wsframe", 1, ["--help"]),
+        ("wsframe", 1, ["connect", "--help"]),
+        ("wsframe", 1, ["asgi", "--", "--help"]),
+    ]
+    for name, status, arguments in cases + size([], more):
+        with FULL.open("w") as full_disk, case(arguments=arguments):
+            told = f"{name}: cannot write to standard output: No space left on device\n"
+            assert run_with(*arguments, stdout=full_disk) == (status, told)
+            if size(False, True):
+                assert run_with(*arguments, stdout=full_disk, stderr=full_disk) == (status, "")
+
+
+def test_a_reader_that_has_gone_is_blamed_or_ends_it_silently(tmp_path: Path) -> None:
+    (tmp_path / "frame").write_bytes(bytes.fromhex("8100"))
+    for status, told, arguments in (
+        (1, "", ["--help"]),
+        (-signal.SIGPIPE, "", ["decode", str(tmp_path / "frame")]),
+        (1, "wsframe serve: cannot write to standard output: Broken pipe\n", ["serve", "--port", "0"]),
+    ):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with open(writer, "w") as pipe, case(arguments=arguments):
+            assert run_with(*arguments, stdout=pipe) == (status, told)
+
+
+@needs_full
+def test_what_cannot_be_told_on_standard_error_is_told_by_the_exit_status(tmp_path: Path) -> None:
+    (tmp_path / "frame").write_bytes(bytes.fromhex("8100"))
+    for status, said, arguments in (
+        (2, "", ["dance"]),
+        (2, "", ["decode", str(tmp_path / "nothing")]),
+        (1, "", ["connect", "ws://localhost:1/", "--unix", str(tmp_path / "nothing")]),
+        (
+            0,
+            '       0  server  F---  TEXT          -              0  ""\n',
+            ["decode", str(tmp_path / "frame")],
+        ),
+    ):
+        with FULL.open("w") as full_disk, case(arguments=arguments):
+            assert run_with(*arguments, stderr=full_disk) == (status, said)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="it needs a shell that closes its streams")
+def test_nothing_goes_to_another_stream_than_the_one_that_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "frame").write_bytes(bytes.fromhex("8100"))
+    decode = ["decode", str(tmp_path / "frame")]
+    connecting = ["connect", "ws://localhost:1/", "--unix", str(tmp_path / "nothing")]
+    for closed, status, said, arguments in (
+        (">&-", 2, "wsframe decode: standard output must be open\n", decode),
+        (">&- 2>&-", 2, "", decode),
+        ("2>&-", 1, "", connecting),
+    ):
+        shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command(*arguments)]
+        process = subprocess.run(shell, capture_output=True, text=True, timeout=TIMEOUT)
+        assert (process.returncode, process.stdout + process.stderr) == (status, said), (closed, arguments)
+
+
+@full
+@needs_full
+def test_the_benchmarks_blame_a_full_disk_too() -> None:
+    with FULL.open("w") as full_disk:
+        status, told = run_with("bench", "--list", stdout=full_disk, cwd=ROOT)
+    assert (status, told) == (1, "wsframe: cannot write to standard output: No space left on device\n")

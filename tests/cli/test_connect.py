@@ -184,6 +184,14 @@ def test_what_cannot_be_written_is_told(echo: str) -> None:
     ]
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_messages_are_written_though_nothing_else_can_be_told(echo: str) -> None:
+    for closed in ("2>/dev/full", "2>&-"):
+        shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command(echo)]
+        process = subprocess.run(shell, input=b"hello\n", stdout=subprocess.PIPE, timeout=TIMEOUT)
+        assert (process.returncode, process.stdout) == (0, b"hello\n"), closed
+
+
 @pytest.mark.parametrize(
     ("close", "code", "told"),
     [

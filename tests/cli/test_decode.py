@@ -441,6 +441,14 @@ def test_hexadecimal_may_be_long_and_without_lines(size: Callable[[int, int], in
         assert decode(text.encode()) == expected
 
 
+def test_text_beside_hexadecimal_is_looked_for_in_linear_time(size: Callable[[int, int], int]) -> None:
+    for junk in (" |", " >", " <", "|", "  ", " \t", ">  <", "| "):
+        for end in ("", "|", "<", "x"):
+            line = f"00000000: 8100 {junk * 30_000}{end}\n"
+            code, _ = decode((line * size(20, 100)).encode(), "--format", "hex")
+            assert code in (0, 2), (junk, end)
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

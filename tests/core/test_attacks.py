@@ -9,6 +9,7 @@ import base64
 import functools
 import hashlib
 import itertools
+import zlib
 
 import pytest
 
@@ -17,8 +18,9 @@ from tests.support.core import CLIENT, KEY, SERVER, TOO_BIG, TOO_MANY, Memory, h
 from tests.support.tiers import full
 from wsframe.client import ClientConnection
 from wsframe.connection import Connection, State
+from wsframe.deflate import Deflate
 from wsframe.errors import LocalProtocolError
-from wsframe.events import Binary, Close, Fail, Ping, Request, Response, Text
+from wsframe.events import Binary, Close, Fail, Ping, Request, Response, Text, size_in_memory
 from wsframe.server import ServerConnection
 
 MEGABYTE = 2**20
@@ -231,6 +233,39 @@ def test_what_a_message_holds_is_bounded_by_its_limit(role, pieces):
                     pass
     # Twice the message: what came in, and the event made of it.
     assert memory.peak < CONSTANT + (0 if pieces else 2.5 * 2**20)
+
+
+WIDE_TEXTS = {
+    "one wide character": "\N{GRINNING FACE}" + "a" * (2**20 - 4),
+    # The string is made anew each time that a wider character comes.
+    "wider and wider": "é" + "a" * 2**19 + "\N{SNOWMAN}" + "a" * (2**19 - 10) + "\N{GRINNING FACE}a",
+}
+
+
+@pytest.mark.parametrize("is_compressed", [False, True])
+@pytest.mark.parametrize("kind", WIDE_TEXTS)
+def test_what_a_text_holds_is_bounded_whatever_its_characters_are(role, kind, is_compressed):
+    """docs/security.md has these numbers."""
+    limit, text = 2**20, WIDE_TEXTS[kind]
+    payload = text.encode()
+    assert len(payload) == limit
+    if is_compressed:
+        compressor = zlib.compressobj(wbits=-12)
+        payload = (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    octets = said(role, 1, payload, rsv=4 if is_compressed else 0)
+    packets = [octets[i : i + 4096] for i in range(0, len(octets) - 1, 4096)]
+    conn = Connection(role, deflate=Deflate())
+    with Memory() as memory:
+        for packet in packets[:-1]:
+            assert hear(conn, packet) == []
+    assert memory.peak < 2.4 * limit  # while it grows
+    assert memory.held < 1.3 * limit + CONSTANT
+    with Memory() as memory:
+        conn.receive_data(octets[4096 * (len(packets) - 1) :])
+        event = conn.next_event()
+    assert event == Text(text)
+    assert memory.held < size_in_memory(text) + CONSTANT
+    assert memory.peak < (8.3 - 1) * limit + CONSTANT  # besides what came before
 
 
 # Control frames

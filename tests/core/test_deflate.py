@@ -3,9 +3,12 @@ byte that is not part of it."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib
 import itertools
+import pickle
+import types
 import zlib
 from dataclasses import replace
 
@@ -20,6 +23,7 @@ from wsframe.errors import RemoteProtocolError
 from wsframe.events import Binary, Close, Fail, Ping, Pong, Text
 from wsframe.frames import Frame, Opcode
 from wsframe.server import ServerConnection
+from wsframe.testing import joined
 
 RSV1 = 4
 # A Ping may come after any frame, so its first byte may.
@@ -60,20 +64,55 @@ def test_the_defaults():
     assert Deflate() == Deflate(
         level=None,
         mem_level=5,
-        server_max_window_bits=12,
-        client_max_window_bits=12,
+        server_max_window_bits=None,
+        client_max_window_bits=None,
         server_no_context_takeover=False,
         client_no_context_takeover=False,
         threshold=128,
         zlib=zlib,
     )
     assert repr(Deflate(level=1)) == (
-        "Deflate(level=1, mem_level=5, server_max_window_bits=12, client_max_window_bits=12, "
+        "Deflate(level=1, mem_level=5, server_max_window_bits=None, client_max_window_bits=None, "
         "server_no_context_takeover=False, client_no_context_takeover=False, threshold=128)"
     )
     assert hash(Deflate()) == hash(Deflate())
     with pytest.raises(dataclasses.FrozenInstanceError):
         Deflate().level = 3
+
+
+@modules
+def test_a_deflate_survives_pickling_and_copying(module):
+    deflate = Deflate(level=1, server_max_window_bits=9, client_no_context_takeover=True, zlib=module)
+    copies = [
+        pickle.loads(pickle.dumps(deflate, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
+    ]
+    for twin in (*copies, copy.copy(deflate), copy.deepcopy([deflate])[0], replace(deflate)):
+        assert type(twin) is Deflate
+        assert twin == deflate
+        assert hash(twin) == hash(deflate)
+        assert twin.zlib is module
+    assert replace(deflate, level=2) == replace(copies[0], level=2)
+
+
+class ZlibLike:
+    """Do what zlib does, without being a module."""
+
+    compressobj, decompressobj, error = zlib.compressobj, zlib.decompressobj, zlib.error
+    DEFLATED, Z_DEFAULT_COMPRESSION = zlib.DEFLATED, zlib.Z_DEFAULT_COMPRESSION
+    __name__ = "zlib-like"
+
+    def __eq__(self, other):
+        return isinstance(other, ZlibLike)
+
+    def __hash__(self):
+        return 1
+
+
+def test_a_deflate_with_something_like_a_module_is_copied_with_it():
+    deflate = Deflate(zlib=ZlibLike())
+    for twin in (pickle.loads(pickle.dumps(deflate)), copy.copy(deflate), copy.deepcopy(deflate)):
+        assert twin == deflate
+        assert type(twin.zlib) is ZlibLike
 
 
 @pytest.mark.parametrize("name", ["server_max_window_bits", "client_max_window_bits"])
@@ -134,8 +173,17 @@ def test_a_connection_wants_a_deflate_or_none(make, deflate):
     ("deflate", "offer"),
     [
         (WIDE, f"{NAME}; client_max_window_bits"),
+        (Deflate(), f"{NAME}; client_max_window_bits"),
         (
-            Deflate(),
+            Deflate(server_max_window_bits=12),
+            f"{NAME}; server_max_window_bits=12; client_max_window_bits, {NAME}; client_max_window_bits",
+        ),
+        (
+            Deflate(client_max_window_bits=12),
+            f"{NAME}; client_max_window_bits=12, {NAME}; client_max_window_bits",
+        ),
+        (
+            Deflate(server_max_window_bits=12, client_max_window_bits=12),
             f"{NAME}; server_max_window_bits=12; client_max_window_bits=12, {NAME}; client_max_window_bits",
         ),
         (
@@ -189,6 +237,8 @@ def four(deflate):
         ("; server_max_window_bits=15", "; server_max_window_bits=15", PLAIN),
         ("; server_max_window_bits=9", "; server_max_window_bits=9", (9, 15, False, False)),
         ("; client_max_window_bits=9", "; client_max_window_bits=9", (15, 9, False, False)),
+        # A server decompresses with 9 bits what a client compresses with 8.
+        ("; client_max_window_bits=8", "; client_max_window_bits=8", (15, 9, False, False)),
         # RFC 6455, section 9.1: a value may be quoted, and what is quoted escaped
         ('; server_max_window_bits="10"', "; server_max_window_bits=10", (10, 15, False, False)),
         ('; server_max_window_bits="\\1\\0"', "; server_max_window_bits=10", (10, 15, False, False)),
@@ -212,8 +262,10 @@ DECLINED = [
     *(
         f"{NAME}; {parameter}={value}"
         for parameter in ("server_max_window_bits", "client_max_window_bits")
-        for value in ("16", "7", "8", "0", "010", "+10", "1_0", "-1", "10.0", "0x0a", "x", '"16"')
+        for value in ("16", "7", "0", "010", "+10", "1_0", "-1", "10.0", "0x0a", "x", '"16"')
     ),
+    f"{NAME}; server_max_window_bits=8",  # zlib cannot compress with that
+    f"{NAME}; server_max_window_bits=8; client_max_window_bits=8",
     f"{NAME}; server_max_window_bits",
     # With a value that does not belong there
     f"{NAME}; server_no_context_takeover=1",
@@ -329,9 +381,11 @@ def test_a_server_wishes_as_well():
     )
     alone = f"{NAME}; server_no_context_takeover; client_no_context_takeover"
     # Section 7.1.2.2: without the client's parameter, no window can be asked of it.
-    assert deflate.accept(NAME) == (
-        f"{alone}; server_max_window_bits=11",
-        dataclasses.replace(deflate, client_max_window_bits=15),
+    assert deflate.accept(NAME) == (alone, dataclasses.replace(deflate, client_max_window_bits=15))
+    # Section 7.1.2.1 lets the server announce its window unasked, but real clients fail on that.
+    assert deflate.accept(f"{NAME}; client_max_window_bits") == (
+        f"{alone}; client_max_window_bits=10",
+        deflate,
     )
     assert deflate.accept(f"{NAME}; client_max_window_bits; server_max_window_bits=15") == (
         f"{alone}; server_max_window_bits=11; client_max_window_bits=10",
@@ -341,6 +395,52 @@ def test_a_server_wishes_as_well():
         f"{alone}; server_max_window_bits=9; client_max_window_bits=9",
         dataclasses.replace(deflate, server_max_window_bits=9, client_max_window_bits=9),
     )
+
+
+@pytest.mark.parametrize(
+    ("offers", "response", "agreed"),
+    [
+        # Browsers
+        ("; client_max_window_bits", "; client_max_window_bits=12", (12, 12, False, False)),
+        # nhooyr.io/websocket 1.8, websocket-sharp, and Mojolicious
+        (
+            "; client_no_context_takeover; server_no_context_takeover",
+            "; server_no_context_takeover; client_no_context_takeover",
+            (12, 15, True, True),
+        ),
+        ("", "", (12, 15, False, False)),
+        # What the offer has is answered.
+        ("; server_max_window_bits=15", "; server_max_window_bits=12", (12, 15, False, False)),
+        ("; server_max_window_bits=10", "; server_max_window_bits=10", (10, 15, False, False)),
+        ("; client_max_window_bits=10", "; client_max_window_bits=10", (12, 10, False, False)),
+        ("; client_max_window_bits=15", "; client_max_window_bits=12", (12, 12, False, False)),
+    ],
+)
+def test_a_server_by_default_compresses_with_12_bits_and_announces_nothing_that_was_not_asked(
+    offers, response, agreed
+):
+    accepted, deflate = Deflate().accept(NAME + offers)
+    assert accepted == NAME + response
+    assert four(deflate) == agreed
+
+
+@pytest.mark.parametrize("deflate", [Deflate(), Deflate(server_max_window_bits=9), WIDE])
+@pytest.mark.parametrize(
+    "offer",
+    [
+        "",
+        "; client_no_context_takeover; server_no_context_takeover",
+        "; server_no_context_takeover; client_no_context_takeover",
+        "; client_max_window_bits",
+    ],
+)
+def test_no_response_has_a_server_window_that_the_offer_lacks(deflate, offer):
+    server, (client, _) = ServerConnection(deflate=deflate), head_of_a_client(NAME + offer)
+    server.receive_data(client)
+    assert server.next_event() is server.request
+    server.accept()
+    assert b"permessage-deflate" in (head := server.data_to_send())
+    assert b"server_max_window_bits" not in head
 
 
 # What a client takes for an answer
@@ -362,6 +462,10 @@ def test_a_server_wishes_as_well():
         (Deflate(), "", (15, 12, False, False)),
         (Deflate(), "; server_max_window_bits=9; client_max_window_bits=15", (9, 12, False, False)),
         (Deflate(), "; server_max_window_bits=12; client_max_window_bits=10", (12, 10, False, False)),
+        (Deflate(client_max_window_bits=14), "; client_max_window_bits=15", (15, 14, False, False)),
+        # "the same or smaller value as the offer": what was compressed with 8 bits is decompressed with 9.
+        (Deflate(), "; server_max_window_bits=8", (9, 12, False, False)),
+        (Deflate(server_max_window_bits=12), "; server_max_window_bits=8", (9, 12, False, False)),
     ],
 )
 def test_a_client_agrees(wish, response, agreed):
@@ -374,7 +478,11 @@ def test_a_client_agrees(wish, response, agreed):
         *(
             (f"{NAME}; {parameter}={value}", f"parameters of {NAME} are wrong")
             for parameter in ("server_max_window_bits", "client_max_window_bits")
-            for value in ("16", "7", "8", "010", "+10", "1_0", '"16"')
+            for value in ("16", "7", "010", "+10", "1_0", '"16"')
+        ),
+        (
+            f"{NAME}; client_max_window_bits=8",
+            "client_max_window_bits=8 is too small: zlib compresses with 9 or more",
         ),
         (f"{NAME}; server_max_window_bits", f"parameters of {NAME} are wrong"),
         (f"{NAME}; client_max_window_bits", f"parameters of {NAME} are wrong"),
@@ -409,6 +517,28 @@ def test_a_client_fails_what_a_server_must_not_answer(response, reason):
     assert hear(conn, answer_to(conn.data_to_send(), response)) == [Fail(1002, reason)]
     assert conn.state is State.CLOSED
     assert conn.should_close
+
+
+def test_a_server_that_compresses_with_8_bits_is_understood():
+    conn = ClientConnection("ws://localhost/")
+    answer = answer_to(conn.data_to_send(), f"{NAME}; server_max_window_bits=8")
+    # Each refers to the one before it, which such a window holds.
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -9)
+    messages = [bytes(range(200))] * 3
+    payloads = [compressor.compress(each) + compressor.flush(zlib.Z_SYNC_FLUSH)[:-4] for each in messages]
+    assert len(payloads[1]) < 20
+    response, *events = hear(
+        conn, answer, *[said(conn.role, Opcode.BINARY, payload, rsv=RSV1) for payload in payloads]
+    )
+    assert response is conn.response
+    assert events == [Binary(message) for message in messages]
+
+
+def head_of_a_client(extensions):
+    """Return a request with these offers, and the connection that made the rest of it."""
+    client = ClientConnection("ws://localhost/", deflate=None)
+    head = client.data_to_send().removesuffix(b"\r\n")
+    return head + f"Sec-WebSocket-Extensions: {extensions}\r\n\r\n".encode("latin-1"), client
 
 
 def answer_to(request, extensions):
@@ -452,7 +582,11 @@ def test_two_ends_agree_and_talk():
             if client is None or server is None:
                 assert [end.deflate for end in ends] == [None, None]
             else:
-                assert four(ends[0].deflate) == four(ends[1].deflate)
+                at_client, at_server = four(ends[0].deflate), four(ends[1].deflate)
+                # Each may use a smaller window than the other is ready for.
+                assert at_server[0] <= at_client[0]
+                assert at_client[1] <= at_server[1]
+                assert at_server[2:] == at_client[2:]
             for sender, receiver in (ends, ends[::-1]):
                 for message in ("Hello " * 100, "Hello " * 100, "", "x" * 100_000):
                     sender.send_text(message)
@@ -461,9 +595,37 @@ def test_two_ends_agree_and_talk():
 
 
 def test_two_ends_that_wish_the_same_share_it():
-    deflate = Deflate(level=3)
+    deflate = Deflate(level=3, server_max_window_bits=12, client_max_window_bits=12)
     assert [end.deflate for end in shake_hands(deflate, deflate)] == [deflate, deflate]
     assert shake_hands(deflate, deflate)[1].deflate is deflate
+
+
+def test_the_connections_of_a_server_share_what_they_agreed_on():
+    deflate = Deflate(level=3)
+    agreed = shake_hands(Deflate(), deflate)[1].deflate
+    assert four(agreed) == (12, 12, False, False)
+    assert shake_hands(Deflate(), deflate)[1].deflate is agreed
+
+
+@pytest.mark.parametrize("message", [bytes(range(256)) * 400, b"a"])
+def test_a_client_is_ready_for_the_window_that_it_did_not_limit(message):
+    conn = ClientConnection("ws://localhost/")
+    hear(conn, answer_to(conn.data_to_send(), NAME))
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    apart = bytes(index * index % 251 for index in range(1, 65_000, 2))[: 2**15 - 300]
+    for each in (message[:256], apart, message[:256], message):
+        payload = compressor.compress(each) + compressor.flush(zlib.Z_SYNC_FLUSH)[:-4]
+        assert hear(conn, said(conn.role, Opcode.BINARY, payload, rsv=RSV1)) == [Binary(each)]
+
+
+def test_each_end_compresses_by_default_with_12_bits(role):
+    conn = Connection(role, deflate=Deflate(level=9))
+    decompressor = zlib.decompressobj(-12)
+    noise = bytes(index * index % 251 for index in range(1, 70_000, 7))
+    for message in (noise[:300], noise, noise[:300], b"", noise[::-1]):
+        conn.send_binary(message, compress=True)
+        (frame,) = sent(conn)
+        assert decompressor.decompress(frame.payload + b"\0\0\xff\xff") == message
 
 
 def test_an_end_keeps_its_own_level_and_threshold():
@@ -596,7 +758,7 @@ FINAL = deflated(b"first", end=zlib.Z_FINISH)
         (FINAL + deflated(b"x" * 200_000), b"first" + b"x" * 200_000),
         # Without an empty block at the end, the peer has forgotten the 0x00, but nothing is lost.
         (FINAL, b"first"),
-        (FINAL * 5000 + b"\0", b"first" * 5000),
+        (FINAL * 8 + b"\0", b"first" * 8),
     ],
 )
 def test_blocks_that_follow_one_with_bfinal_are_read(role, payload, message):
@@ -618,6 +780,102 @@ def test_what_follows_bfinal_is_read_once_also_when_there_was_no_room_for_all_be
     assert b"".join(piece.data for piece in pieces) == whole[0].data
 
 
+# An empty block, one with BFINAL, and what a message with too many of the latter comes to
+EMPTY, LAST = b"\0\0\0\xff\xff", b"\x03\0"
+TOO_MANY_STREAMS = Fail(1009, "message has too many blocks with BFINAL")
+
+
+def message_in_frames(role, *payloads):
+    """Return a binary message, each of whose fragments has one of these payloads."""
+    first, *others = payloads
+    octets = said(role, Opcode.BINARY, first, not others, RSV1)
+    for index, payload in enumerate(others, 2):
+        octets += said(role, Opcode.CONTINUATION, payload, index == len(payloads))
+    return octets
+
+
+@pytest.mark.parametrize("fragments", [False, True])
+@pytest.mark.parametrize(
+    ("payloads", "is_allowed"),
+    [
+        # Eight are free.
+        ([LAST * 8], True),
+        ([LAST * 8 + b"\0"], True),
+        ([LAST * 9], False),
+        # One more is allowed for each 64 bytes of the message, with those of the block itself.
+        ([EMPTY * 9 + LAST * 9], False),
+        ([EMPTY * 10 + LAST * 9], True),
+        ([EMPTY * 10 + LAST * 10], False),
+        ([(EMPTY * 13 + LAST) * 50], True),
+        ([(EMPTY * 6 + LAST) * 50], False),
+        # One more is allowed for each fragment: a peer may finish a stream with each.
+        ([LAST] * 50, True),
+        ([LAST * 2] * 7, True),
+        ([LAST * 2] * 8, False),
+        # Neither counts before it has come.
+        ([LAST * 9 + EMPTY * 100], False),
+        ([LAST * 9, EMPTY * 100], False),
+    ],
+)
+def test_blocks_with_bfinal_are_limited(role, payloads, is_allowed, fragments):
+    for reading in READINGS:
+        with case(reading=reading):
+            conn = Connection(role, deflate=WIDE, fragments=fragments)
+            octets = message_in_frames(role, *payloads) + message_in_frames(role, LAST * 8)
+            events = hear(conn, *reading.chunks(octets, TRAILING))
+            # Each message has its own limit.
+            assert events == ([Binary(b""), Binary(b"")] if is_allowed else [TOO_MANY_STREAMS])
+
+
+def counting(module):
+    """Return a module like this one, and a list of the objects that it makes and the calls of these."""
+    calls = []
+
+    class Counted:
+        def __init__(self, *args, **options):
+            calls.append("object")
+            self._object = module.decompressobj(*args, **options)
+
+        def decompress(self, *args):
+            calls.append("call")
+            return self._object.decompress(*args)
+
+        def __getattr__(self, name):
+            return getattr(self._object, name)
+
+    counted = types.ModuleType(module.__name__)
+    vars(counted).update(vars(module), decompressobj=Counted)
+    return counted, calls
+
+
+@modules
+@pytest.mark.parametrize("fragments", [False, True])
+def test_work_is_bounded_by_the_bytes_that_came_whatever_their_blocks_are(role, module, fragments):
+    size = 2**18
+    payloads = [
+        LAST * (size // 2),
+        b"\x4b\x04\0" * (size // 3),  # one byte, in a block with BFINAL
+        (EMPTY * 13 + LAST) * (size // 67),
+        EMPTY * (size // 5) + b"\0",
+        LAST + EMPTY * (size // 5) + b"\0",
+    ]
+    for payload in payloads:
+        with case(payload=payload[:10]):
+            counted, calls = counting(module)
+            conn = Connection(role, deflate=replace(WIDE, zlib=counted), fragments=fragments)
+            (event,) = hear(conn, said(role, Opcode.BINARY, payload, rsv=RSV1))[-1:]
+            assert event in (Binary(b""), TOO_MANY_STREAMS)
+            assert calls.count("object") <= 10 + size // 64
+            assert calls.count("call") <= 20 + 2 * size // 64
+
+
+def test_fragments_without_bytes_are_not_given_to_zlib(role):
+    counted, calls = counting(zlib)
+    conn = Connection(role, deflate=replace(WIDE, zlib=counted))
+    assert hear(conn, message_in_frames(role, *[b""] * 1000, HELLO, *[b""] * 1000)) == [Binary(b"Hello")]
+    assert calls == ["object", "call", "call"]  # the last one ends it
+
+
 def test_a_peer_that_forgets_the_0x00_after_bfinal_may_end_its_message_with_an_empty_fragment(role):
     conn = Connection(role, deflate=WIDE)
     octets = [said(role, Opcode.BINARY, FINAL, False, RSV1), said(role, Opcode.CONTINUATION)]
@@ -632,6 +890,46 @@ def test_a_message_refers_to_what_came_before_bfinal(role):
     assert len(second) < 30
     octets = said(role, Opcode.BINARY, deflated(first, end=zlib.Z_FINISH) + b"\0", rsv=RSV1)
     assert hear(conn, octets, said(role, Opcode.BINARY, second, rsv=RSV1)) == [Binary(first)] * 2
+
+
+# Empty messages without bytes (section 7.2.3.6 wants 0x00 in them)
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+@pytest.mark.parametrize("fragments", [False, True])
+@pytest.mark.parametrize("frames", [1, 2, 5])
+@pytest.mark.parametrize("opcode", [Opcode.TEXT, Opcode.BINARY])
+def test_a_compressed_message_without_any_bytes_is_empty(role, opcode, frames, fragments, takeover):
+    """Mojolicious and Haskell's websockets send it, when two flushes of zlib follow each other."""
+    kind, empty = (Text, "") if opcode == Opcode.TEXT else (Binary, b"")
+    nothing = said(role, opcode, b"", frames == 1, RSV1)
+    for number in range(2, frames + 1):
+        nothing += said(role, Opcode.PING) + said(role, Opcode.CONTINUATION, b"", number == frames)
+    pings = [Ping(b"")] * (frames - 1)
+    # The second "Hello" refers to the first, unless each message stands alone.
+    again = AGAIN if takeover else HELLO
+    octets = nothing + said(role, Opcode.TEXT, HELLO, rsv=RSV1) + nothing * 2
+    octets += said(role, Opcode.TEXT, again, rsv=RSV1) + nothing + said(role, Opcode.TEXT, b"plain")
+    for reading in READINGS:
+        with case(reading=reading):
+            conn = Connection(role, deflate=WIDE if takeover else ALONE, fragments=fragments)
+            assert joined(hear(conn, *reading.chunks(octets, TRAILING))) == [
+                *[*pings, kind(empty)],
+                Text("Hello"),
+                *[*pings, kind(empty)] * 2,
+                Text("Hello"),
+                *[*pings, kind(empty)],
+                Text("plain"),
+            ]
+            assert conn.state is State.OPEN
+
+
+def test_a_message_without_any_bytes_takes_no_zlib_object(role):
+    counted, calls = counting(zlib)
+    conn = Connection(role, deflate=replace(WIDE, zlib=counted))
+    assert hear(conn, said(role, Opcode.TEXT, b"", rsv=RSV1)) == [Text("")]
+    assert hear(conn, message_in_frames(role, b"", b"")) == [Binary(b"")]
+    assert calls == []
 
 
 # Context takeover (section 7.1.1)
@@ -737,8 +1035,8 @@ def test_a_message_that_is_cut_short_fails_the_connection(role, level, is_fragme
             octets += said(role, Opcode.CONTINUATION)
         else:
             octets = said(role, Opcode.BINARY, payload[:length], rsv=RSV1)
-        # 0x00 is a message as well: an empty one (7.2.3.6).
-        assert hear(conn, octets) == [Binary(b"") if payload[:length] == b"\0" else CUT_SHORT], length
+        # 0x00 is a message as well: an empty one (7.2.3.6). So is nothing.
+        assert hear(conn, octets) == [Binary(b"") if payload[:length] in (b"", b"\0") else CUT_SHORT], length
 
 
 def test_a_message_that_ends_inside_an_empty_block_is_cut_short(role):

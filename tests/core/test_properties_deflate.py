@@ -78,12 +78,14 @@ def four(deflate):
 
 
 agreements = st.tuples(window_bits, window_bits, st.booleans(), st.booleans())
+some_bits = st.one_of(st.none(), window_bits)
+wishes = st.tuples(some_bits, some_bits, st.booleans(), st.booleans())
 
 
 @st.composite
 def deflates(draw, agreement=None, module=None):
     """What one end wishes, or how it does what is agreed on."""
-    agreement = agreement or draw(agreements)
+    agreement = agreement or draw(wishes)
     module = module or draw(modules)
     most = 3 if module.__name__ == "isal.isal_zlib" else 9
     return Deflate(
@@ -450,7 +452,7 @@ def meaning(parameters):
         if name.endswith("_takeover"):
             if value is not None:
                 return None
-        elif value is not None and (value not in {"9", "10", "11", "12", "13", "14", "15"}):
+        elif value is not None and (value not in {"8", "9", "10", "11", "12", "13", "14", "15"}):
             return None
         values[name] = True if value is None else int(value)
     return values
@@ -464,13 +466,15 @@ def the_server_should(wish, offers):
         if extension[0] != NAME:
             continue
         offer = meaning(extension[1])
-        if offer is None or offer.get("server_max_window_bits") is True:
+        # zlib does not compress with a window of 8 bits.
+        if offer is None or offer.get("server_max_window_bits") in (True, 8):
             continue
         answer = {}
         server_bits, client_bits, server_alone, client_alone = four(wish)
+        server_bits, client_bits = server_bits or 12, client_bits or 12
+        # Nothing is announced that the offer does not have.
         if "server_max_window_bits" in offer:
             server_bits = min(server_bits, offer["server_max_window_bits"])
-        if "server_max_window_bits" in offer or server_bits < 15:
             answer["server_max_window_bits"] = server_bits
         if "client_max_window_bits" in offer:
             asked = offer["client_max_window_bits"]
@@ -484,7 +488,8 @@ def the_server_should(wish, offers):
             answer["server_no_context_takeover"] = True
         if client_alone:
             answer["client_no_context_takeover"] = True
-        return answer, (server_bits, client_bits, server_alone, client_alone)
+        # It decompresses with 9 bits what was compressed with 8.
+        return answer, (server_bits, max(client_bits, 9), server_alone, client_alone)
     return None
 
 
@@ -500,12 +505,12 @@ def the_client_should(wish, extensions):
     server_bits, client_bits = (
         answer.get(name, 15) for name in ("server_max_window_bits", "client_max_window_bits")
     )
-    if server_bits is True or client_bits is True:
+    if server_bits is True or client_bits in (True, 8):
         return 1002
     # A window that is larger than what was wished for is an answer to the offer that does not ask for any.
     return (
-        server_bits,
-        min(client_bits, wish.client_max_window_bits),
+        max(server_bits, 9),
+        min(client_bits, wish.client_max_window_bits or 12),
         "server_no_context_takeover" in answer,
         wish.client_no_context_takeover or "client_no_context_takeover" in answer,
     )
@@ -639,18 +644,25 @@ def texts(draw):
 
 @given(client=deflates(), server=deflates())
 def test_two_wishes_become_one_agreement(client, server):
-    """Each end gets what it asked for, or better; and they agree on what that is."""
+    """Each end gets what it asked for, or better; and is ready for what the other does."""
     response, at_server = server.accept(client.offer())
     at_client = client.check_response(response)
-    assert four(at_server) == four(at_client)
-    server_bits, client_bits, server_alone, client_alone = four(at_client)
+    server_bits, ready_for, server_alone, client_alone = four(at_server)
+    assert four(at_client)[2:] == (server_alone, client_alone)
+    assert four(at_client)[0] >= server_bits
+    client_bits = four(at_client)[1]
+    assert ready_for >= client_bits
+    # Each compresses with 12 bits unless its user says another number, or its peer a smaller one.
+    assert server_bits <= (server.server_max_window_bits or 12)
+    assert client_bits <= (client.client_max_window_bits or 12)
+    assert server_bits <= (client.server_max_window_bits or 15)
+    assert ready_for <= (server.client_max_window_bits or 12)
     for wish in (client, server):
-        assert server_bits <= wish.server_max_window_bits
-        assert client_bits <= wish.client_max_window_bits
         assert server_alone >= wish.server_no_context_takeover
         assert client_alone >= wish.client_no_context_takeover
     assert server_alone <= (client.server_no_context_takeover or server.server_no_context_takeover)
     assert client_alone <= (client.client_no_context_takeover or server.client_no_context_takeover)
+    assert ("server_max_window_bits" in response) <= ("server_max_window_bits" in client.offer())
     for wish, agreed in ((client, at_client), (server, at_server)):
         kept = (wish.level, wish.mem_level, wish.threshold, wish.zlib)
         assert (agreed.level, agreed.mem_level, agreed.threshold, agreed.zlib) == kept
@@ -667,10 +679,10 @@ def test_what_is_said_is_of_the_grammar(client, server, data):
     response, agreed = server.accept(data.draw(as_text(offers)))
     assert (response, agreed) == server.accept(client.offer())
     ((name, parameters),) = parsed(response)
-    assert (name, four(agreed)) == (NAME, four(client.check_response(response)))
-    data.draw(st.permutations(parameters))
+    heard = client.check_response(response)
+    assert (name, four(agreed)[2:]) == (NAME, four(heard)[2:])
     again = data.draw(as_text([(name, data.draw(st.permutations(parameters)))]))
-    assert four(client.check_response(again)) == four(agreed)
+    assert four(client.check_response(again)) == four(heard)
 
 
 @given(offered=st.lists(extensions, max_size=4), data=st.data())
@@ -730,7 +742,7 @@ def test_any_text_is_an_offer_that_may_be_declined_and_a_response_that_may_be_fa
     match response_outcome(wish, text):
         case (server_bits, client_bits, _, _):
             assert server_bits in range(9, 16)
-            assert client_bits in range(9, wish.client_max_window_bits + 1)
+            assert client_bits in range(9, (wish.client_max_window_bits or 12) + 1)
         case other:
             assert other in (None, 1002)
 
@@ -1027,10 +1039,15 @@ def test_whatever_claims_to_be_compressed_fits_the_grammar(
 
 
 def inflated(payload):
-    """Return what zlib makes of a message, or None if it is corrupt or cut short."""
+    """Return what zlib makes of a message.
+
+    None: it is corrupt, cut short, or has too many blocks with BFINAL: eight, and one for each 64 bytes.
+    """
     message, rest = b"", payload
     try:
-        while True:
+        for streams in itertools.count(1):
+            if not payload:
+                return b""  # RFC 7692, section 7.2.3.6 forbids it, but some peers send it
             decompressor = zlib.decompressobj(-15, zdict=message[-(2**15) :])
             message += decompressor.decompress(rest)
             rest = decompressor.unused_data
@@ -1038,6 +1055,8 @@ def inflated(payload):
                 # The last block must end here, or in the empty block: one more with BFINAL ends the stream.
                 is_whole = not decompressor.decompress(TAIL + b"\3\0") and decompressor.eof
                 return message if is_whole else None
+            if streams > 8 + (len(payload) - len(rest)) // 64:
+                return None
             if not rest:
                 return message
     except zlib.error:
@@ -1063,6 +1082,10 @@ long_parts = st.sampled_from([65_535, 65_536, 65_537, 200_000]).map(bytes)
     sizes=some_cuts,
 )
 @example(role=CLIENT, payload=BFINAL_AND_MORE, room=0, module=zlib, sizes=[2**20])
+@example(role=CLIENT, payload=b"\3\0" * 8, room=0, module=zlib, sizes=[1])
+@example(role=CLIENT, payload=b"\3\0" * 9, room=0, module=zlib, sizes=[1])
+@example(role=CLIENT, payload=b"\0\0\0\xff\xff" * 10 + b"\3\0" * 9, room=0, module=zlib, sizes=[1])
+@example(role=CLIENT, payload=b"\0\0\0\xff\xff" * 10 + b"\3\0" * 10, room=0, module=zlib, sizes=[1])
 def test_what_is_taken_for_a_message_is_one(role, payload, room, module, sizes):
     """Whole, not corrupt, and not larger than the limit; and every such message is taken."""
     message = inflated(payload)
@@ -1088,6 +1111,7 @@ EITHER_FAULT = {
     (1007, "compressed data is corrupt"),
     (1007, "compressed message is cut short"),
     (1009, "message is too big"),
+    (1009, "message has too many blocks with BFINAL"),
 }
 
 

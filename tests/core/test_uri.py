@@ -131,12 +131,28 @@ def test_an_error_does_not_tell_the_password(uri):
 
 
 @pytest.mark.parametrize(
-    "secret", ["ws://user:sec#ret@h/", "ws://user:sec/ret@h:x/", "http://a:sec?ret@b@h/"]
+    "secret",
+    [
+        "ws://user:sec#ret@h/",
+        "ws://user:sec/ret@h:x/",
+        "http://a:sec?ret@b@h/",
+        "ws://user:sec\nret@h/",
+        "ws://user:a\nsec@h/",
+        "user:sec@h",
+    ],
 )
 def test_a_password_is_not_shown_even_when_it_should_have_been_encoded(secret):
     with pytest.raises(InvalidURI) as caught:
         parse_uri(secret)
     assert "sec" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["", "ws:", "http:", "ws://["])
+def test_a_malformed_location_is_refused_in_linear_time(scheme):
+    """A server chooses what stands in it."""
+    for junk in ("/", "//", "@", "/@", "[", "?", "\n", "://"):
+        with case(junk=junk), pytest.raises(InvalidURI):
+            join_uri("ws://user:password@h/", scheme + junk * 500_000)
 
 
 @pytest.mark.parametrize(

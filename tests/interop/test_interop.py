@@ -1014,6 +1014,8 @@ def sides(flags: Iterable[bool | None], windows: Iterable[int | None]) -> list[S
 
 
 OURS = sides(FLAGS, (15, 12, 9))
+OUR_DEFAULT = Terms(False, False, None, None)  # asks for nothing, and compresses with a window of OUR_BITS
+OUR_BITS = 12
 # What the peers' clients can offer, and what the peers' servers can be told to wish: for the server, and for
 # the client. Where this is little, it is there as often as it takes to meet all of ours.
 OFFERS: dict[str, tuple[list[Side], list[Side]]] = {
@@ -1036,14 +1038,18 @@ WISHES: dict[str, tuple[list[Side], list[Side]]] = {
 def pairs(server_sides: list[Side], client_sides: list[Side]) -> Iterator[tuple[Terms, Terms]]:
     """Return all that a peer can say, each with some of ours: so that in each direction all meet all.
 
-    The first pair is the one that has the longest conversation.
+    The first pair is the one that has the longest conversation, and the second has our default.
     """
+    server, client = server_sides[0], client_sides[0]
+    yield Terms(server[0], client[0], server[1], client[1]), Terms(False, False, 15, 15)
+    yield Terms(server[0], client[0], server[1], client[1]), OUR_DEFAULT
     for (i, server), (j, client) in itertools.product(enumerate(server_sides), enumerate(client_sides)):
         theirs, ours = (
             Terms(server[0], client[0], server[1], client[1])
             for server, client in ((server, client), (OURS[j % len(OURS)], OURS[i % len(OURS)]))
         )
-        yield theirs, ours
+        if (i, j) != (0, 0):
+            yield theirs, ours
 
 
 def wish(terms: Terms) -> Deflate:
@@ -1055,7 +1061,7 @@ def offered(terms: Terms) -> Terms:
     server_bits, client_bits = terms[2:]
     return terms._replace(
         server_max_window_bits=None if server_bits == 15 else server_bits,
-        client_max_window_bits=True if client_bits == 15 else client_bits,
+        client_max_window_bits=True if client_bits in (None, 15) else client_bits,
     )
 
 
@@ -1132,7 +1138,7 @@ Size = Callable[[int | None, int | None], int | None]
 def test_our_clients_compress_with_their_servers(
     ours: str, peer: str, loop: Loop, more: dict[str, Any], size: Size
 ) -> None:
-    for theirs, wished in itertools.islice(pairs(*WISHES[peer]), size(1, None)):
+    for theirs, wished in itertools.islice(pairs(*WISHES[peer]), size(2, None)):
         with case(theirs=theirs, ours=wished):
             compress_with_their_server(OUR_CLIENTS[ours], peer, theirs, wished, loop, more)
 
@@ -1163,6 +1169,8 @@ def compress_with_their_server(
     )
     for wire in wires:
         check_extensions(wire, client, expected)
+    window = min(expected.client_max_window_bits, wished.client_max_window_bits or OUR_BITS)
+    expected = expected._replace(client_max_window_bits=window)
     if peer in SILENT_WINDOWS:
         window = SILENT_WINDOWS[peer](client, theirs)
         assert window <= expected.server_max_window_bits
@@ -1175,7 +1183,7 @@ def compress_with_their_server(
 def test_their_clients_compress_with_our_servers(
     ours: str, peer: str, loop: Loop, more: dict[str, Any], size: Size
 ) -> None:
-    for theirs, wished in itertools.islice(pairs(*OFFERS[peer]), size(1, None)):
+    for theirs, wished in itertools.islice(pairs(*OFFERS[peer]), size(2, None)):
         with case(theirs=theirs, ours=wished):
             compress_with_their_client(OUR_SERVERS[ours], peer, theirs, wished, loop, more)
 
@@ -1193,9 +1201,15 @@ def compress_with_their_client(
             client=peer,
             conversation=conversation,
         )
-    expected = agree_on(theirs, wished)
+    kept = wished._replace(
+        server_max_window_bits=wished.server_max_window_bits or OUR_BITS,
+        client_max_window_bits=wished.client_max_window_bits or OUR_BITS,
+    )
+    expected = agree_on(theirs, kept)
+    # Our server says nothing of its own window unless it was asked.
+    said = expected if theirs.server_max_window_bits else expected._replace(server_max_window_bits=15)
     for wire in wires:
-        check_extensions(wire, theirs, expected)
+        check_extensions(wire, theirs, said)
     check_wire(wires[0], expected, conversation, client_can_fragment=peer != "aiohttp")
 
 
@@ -1288,35 +1302,39 @@ class BrowserClient:
         return int.from_bytes(frame.payload[:2], "big"), bytes(frame.payload[2:]).decode()
 
 
-# What our server is told to wish, and what it answers to the offer of a browser
+# What our server is told to wish, what it answers to the offer of a browser, and the window that it uses
 BROWSERS = [
-    (DEFAULT, "server_max_window_bits=12; client_max_window_bits=12"),
-    (Deflate(server_max_window_bits=15, client_max_window_bits=15), "client_max_window_bits=15"),
-    (Deflate(server_max_window_bits=15, client_max_window_bits=9), "client_max_window_bits=9"),
+    (DEFAULT, "client_max_window_bits=12", 12),
+    (Deflate(server_max_window_bits=15, client_max_window_bits=15), "client_max_window_bits=15", 15),
+    (Deflate(server_max_window_bits=15, client_max_window_bits=9), "client_max_window_bits=9", 15),
     (
         Deflate(server_max_window_bits=9, client_max_window_bits=15, server_no_context_takeover=True),
-        "server_no_context_takeover; server_max_window_bits=9; client_max_window_bits=15",
+        "server_no_context_takeover; client_max_window_bits=15",
+        9,
     ),
     (
         Deflate(client_no_context_takeover=True),
-        "client_no_context_takeover; server_max_window_bits=12; client_max_window_bits=12",
+        "client_no_context_takeover; client_max_window_bits=12",
+        12,
     ),
     (
         Deflate(server_no_context_takeover=True, client_no_context_takeover=True),
-        "server_no_context_takeover; client_no_context_takeover; "
-        "server_max_window_bits=12; client_max_window_bits=12",
+        "server_no_context_takeover; client_no_context_takeover; client_max_window_bits=12",
+        12,
     ),
 ]
 
 
 @pytest.mark.parametrize("ours", OUR_SERVERS)
 def test_browsers_compress_with_our_servers(ours: str, loop: Loop, size: Size) -> None:
-    for deflate, answer in BROWSERS[: size(1, None)]:
+    for deflate, answer, window in BROWSERS[: size(1, None)]:
         with case(ours=deflate):
-            compress_with_a_browser(OUR_SERVERS[ours], deflate, answer, loop)
+            compress_with_a_browser(OUR_SERVERS[ours], deflate, answer, window, loop)
 
 
-def compress_with_a_browser(serve: Callable[..., Any], deflate: Deflate, answer: str, loop: Loop) -> None:
+def compress_with_a_browser(
+    serve: Callable[..., Any], deflate: Deflate, answer: str, window: int, loop: Loop
+) -> None:
     ends: Ends = queue.SimpleQueue()
     wires: list[Wire] = []
     conversation = Conversation((*COMPRESSED, LARGE))
@@ -1327,7 +1345,7 @@ def compress_with_a_browser(serve: Callable[..., Any], deflate: Deflate, answer:
         assert wire.extensions() == (BrowserClient.OFFER, f"permessage-deflate; {answer}")
     said = read_terms(f"permessage-deflate; {answer}")
     terms = said._replace(
-        server_max_window_bits=bits(said.server_max_window_bits),
+        server_max_window_bits=window,
         client_max_window_bits=bits(said.client_max_window_bits),
     )
     check_wire(wires[0], terms, conversation)

@@ -59,7 +59,7 @@ def connect(
         subprotocols: what to offer, the favourite first.
         origin: the value of an Origin header.
         additional_headers: more headers for the request; a value is a ``str`` in ISO 8859-1, or ``bytes``.
-        deflate: the compression to offer; None: none. By default it takes little memory.
+        deflate: the compression to offer; None: none. By default it is the offer of browsers.
         ssl: the TLS context for ``wss://``; by default one that verifies the server.
         server_hostname: the name that the server's certificate must have; by default the host.
         unix: connect to the Unix socket at this path.
@@ -70,8 +70,9 @@ def connect(
         max_redirects: how many redirects to follow; 0: none. They never lead from TLS to none. To another
             scheme, host or port they take no user name, password, Authorization or Cookie along.
         backoff: for ``async for``, the seconds to wait before each attempt to connect again: when they end,
-            so does trying. They begin anew after each connection that was opened.
-        is_fatal: tells which errors end ``async for``.
+            so does trying. They begin anew after each connection that was opened. A server's ``Retry-After``
+            can make a delay longer, up to 90 seconds.
+        is_fatal: tells which errors end ``async for``; by default ``wsframe.aio.is_fatal``.
         open_timeout: how many seconds it may take until it is open, redirects and all; None: no limit.
         close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
         ping_interval: how many seconds there are between Pings that keep the connection alive; None: none.

@@ -1,13 +1,16 @@
 """The ``wsframe`` command, which the extra ``cli`` is for: ``pip install 'wsframe[cli]'``.
 
 Each subcommand is a chapter of its own: ``serve``, ``connect``, ``decode``, ``asgi`` and ``bench``.
-``command`` binds them together, and ``terminal`` has how they all speak to a user.
+``command`` binds them together, ``terminal`` has how they all speak to a user, and ``standard`` what happens
+when the user cannot be spoken to.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+
+from .standard import guarded
 
 __all__ = ["main"]
 
@@ -23,14 +26,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         2, if what the command needs is not installed; else it exits with what the subcommand says.
     """
-    try:
-        from .command import wsframe
+    with guarded():
+        try:
+            from .command import wsframe
 
-        return int(wsframe.main(arguments, prog_name="wsframe"))
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in _EXTRA:
-            raise
-        problem = f"wsframe: this command needs {missing}, which is not installed"
-        print(f"{problem}: pip install 'wsframe[cli]'", file=sys.stderr)
-        return 2
+            return int(wsframe.main(arguments, prog_name="wsframe"))
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").partition(".")[0]
+            if missing not in _EXTRA:
+                raise
+            problem = f"wsframe: this command needs {missing}, which is not installed"
+            print(f"{problem}: pip install 'wsframe[cli]'", file=sys.stderr)
+            return 2

@@ -20,7 +20,9 @@ from .. import compiled
 from ..aio import WebSocket, broadcast
 from ..aio import serve as aio_serve
 from ..events import Request, Response
-from .terminal import Failure, Printer
+from ..listeners import Address
+from .standard import Unwritable
+from .terminal import Failure, Printer, Unusable
 
 __all__ = ["Demo", "serve"]
 
@@ -72,6 +74,16 @@ class Demo:
             self._chatters.discard(websocket)
 
 
+class _Mode(click.ParamType):  # type: ignore[type-arg]
+    name = "MODE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return int(value, 8)
+        except ValueError:
+            self.fail(f"{value!r} is not octal, as 660 is", param, ctx)
+
+
 @click.command
 @click.option("--echo", "everywhere", flag_value="/echo", help="Every path echoes.")
 @click.option("--chat", "everywhere", flag_value="/chat", help="Every path is the chat.")
@@ -101,6 +113,12 @@ class Demo:
     help="The certificate's key, if it stands in another PEM file.",
 )
 @click.option("--unix", type=click.Path(path_type=Path), help="Listen on a Unix socket at this path instead.")
+@click.option(
+    "--unix-mode",
+    type=_Mode(),
+    help="The permissions of the Unix socket, such as 660; by default what the umask leaves.",
+)
+@click.option("--unix-owner", metavar="USER[:GROUP]", help="The owner of the Unix socket.")
 @click.pass_context
 def serve(
     context: click.Context,
@@ -110,6 +128,8 @@ def serve(
     certificate: str | None,
     key: str | None,
     unix: Path | None,
+    unix_mode: int | None,
+    unix_owner: str | None,
 ) -> None:
     """Run an echo and a chat, with a page to try them.
 
@@ -123,9 +143,10 @@ def serve(
     wsframe serve --echo --port 9000
     wsframe serve --host 0.0.0.0 --certificate cert.pem --key key.pem
     wsframe serve --unix /tmp/wsframe.sock
+    wsframe serve --unix /run/wsframe.sock --unix-mode 660 --unix-owner :www-data
 
     Ctrl-C or SIGTERM ends it: it closes its connections, and exits with 0. It exits with 1 if it cannot
-    listen, and with 2 if an option is wrong.
+    listen, or cannot write to standard output, and with 2 if an option is wrong.
     """
     if key and not certificate:
         raise click.UsageError("--key goes with --certificate")
@@ -133,6 +154,8 @@ def serve(
         context.get_parameter_source(name) is not ParameterSource.DEFAULT for name in ("host", "port")
     ):
         raise click.UsageError("--unix goes without --host and --port")
+    if not unix and (unix_mode is not None or unix_owner is not None):
+        raise click.UsageError("--unix-mode and --unix-owner go with --unix")
     tls = None
     if certificate:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -144,9 +167,16 @@ def serve(
     address: dict[str, Any] = {"host": host, "port": port}
     where = f"{host} port {port}"
     if unix:
-        address, where = {"unix": str(unix)}, str(unix)
+        address = {"unix": str(unix), "unix_mode": unix_mode, "unix_owner": unix_owner}
+        where = str(unix)
+    try:
+        Address(**address)
+    except ValueError as error:
+        raise Unusable(str(error)) from None
     try:
         asyncio.run(_serve(Demo(everywhere), address, tls))
+    except Unwritable as error:
+        raise Failure(str(error)) from None
     except OSError as error:
         raise Failure(f"cannot listen on {where}: {_explain(error, unix)}") from None
 
@@ -156,6 +186,8 @@ def _explain(error: OSError, unix: Path | None) -> str:
         if unix:
             return "another process does" if unix.is_socket() else "there is a file that is no socket"
         return "the port is in use; --port chooses another"
+    if unix and error.errno == errno.EPERM:
+        return "only root may give it to this owner"
     if isinstance(error, socket.gaierror) or error.errno is None:
         return str(error.strerror or error)
     return os.strerror(error.errno)

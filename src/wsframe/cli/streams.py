@@ -233,7 +233,7 @@ class Pipe:
 
     def __init__(self, encoding: str) -> None:
         self._encode = ENCODINGS[encoding]
-        self._printer = Printer(sys.stderr)
+        self._printer = None if sys.stderr is None else Printer(sys.stderr)
 
     async def message(self, message: str | bytes) -> None:
         """Write a message.
@@ -246,4 +246,5 @@ class Pipe:
 
     def say(self, *parts: str | tuple[str, str]) -> None:
         """Tell the user something, which is not a message."""
-        self._printer.print(*parts)
+        if self._printer is not None:  # else it is closed
+            self._printer.print(*parts)

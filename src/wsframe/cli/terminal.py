@@ -27,7 +27,7 @@ class Failure(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:  # noqa: ARG002
         """Print it (called by click)."""
-        print(f"{self._command}: {self.message}", file=sys.stderr)
+        click.echo(f"{self._command}: {self.message}", err=True)
 
 
 class Unusable(Failure):
@@ -84,7 +84,8 @@ class Printer:
     def __init__(self, file: IO[str] | None = None) -> None:
         # Characters that the terminal's encoding has not are escaped, too.
         for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            if stream is not None:  # it is closed
+                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         self._console = Console(file=file)
         self.is_terminal = self._console.is_terminal
 

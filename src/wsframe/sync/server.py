@@ -49,6 +49,8 @@ def serve(
     deflate: Deflate | None = DEFAULT,
     ssl: tls.SSLContext | None = None,
     unix: str | Sequence[str] | None = None,
+    unix_mode: int | None = None,
+    unix_owner: str | None = None,
     sock: socket.socket | Sequence[socket.socket] | None = None,
     reuse_port: bool = False,
     open_timeout: float | None = 10,
@@ -82,6 +84,10 @@ def serve(
         ssl: the TLS context, for ``wss://``.
         unix: listen on a Unix socket at this path, or at each of several. A file that a dead server has left
             there is replaced, and ours is removed at the end.
+        unix_mode: the permissions of the Unix socket, such as 0o660; None: what the umask leaves. A client
+            that may not write to it cannot connect.
+        unix_owner: the owner of the Unix socket, ``"user"``, ``"user:group"`` or ``":group"``, by name or
+            number; None: the user and group of this process. To give it to somebody else takes root.
         sock: listen on this bound socket, or on each of several. Those that listen already, because systemd
             or a parent has made them, are taken as they are.
         reuse_port: share the port with other processes that say so too.
@@ -96,11 +102,14 @@ def serve(
     Raises:
         OSError: the address cannot be listened on.
         LocalProtocolError: a subprotocol is not a token, or comes twice.
-        ValueError: arguments that exclude each other, or an origin that is none.
+        ValueError: arguments that exclude each other, an origin that is none, or an owner that does not
+            exist.
         TypeError: an argument has a wrong type; ``process_request`` is a coroutine function.
     """
     check_keepalive(ping_interval, ping_timeout)
-    address = Address(host, port, unix, sock, reuse_port=reuse_port)
+    address = Address(
+        host, port, unix, sock, reuse_port=reuse_port, unix_mode=unix_mode, unix_owner=unix_owner
+    )
     if inspect.iscoroutinefunction(process_request):
         raise TypeError(
             "process_request must be a function, not a coroutine function: wsframe.aio takes those"

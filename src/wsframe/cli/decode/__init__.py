@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import signal
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import IO
@@ -14,6 +15,7 @@ from typing import IO
 import click
 
 from ...deflate import Deflate
+from ..standard import Unwritable
 from ..terminal import Unusable
 from .capture import Capture, Chunk, Endpoint, is_capture
 from .conversation import Conversation
@@ -90,7 +92,7 @@ def decode(
     Exit codes
       0  all is as it must be
       1  violations were found
-      2  wrong usage, or FILE cannot be read
+      2  wrong usage, or FILE cannot be read, or standard output cannot be written
     """
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # | head ends it, as it ends cat
@@ -104,29 +106,44 @@ def decode(
             server_no_context_takeover=no_context_takeover,
             client_no_context_takeover=no_context_takeover,
         )
+    if sys.stdout is None:
+        raise Unusable("standard output must be open")
     report: Report = (JSON if as_json else Text)(messages)
-    source = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)  # type: ignore[type-var]
     try:
-        beginning = source.peek(_BEGINNING)[:_BEGINNING]
-        if kind == "auto":
-            kind = "pcap" if is_capture(beginning) else "hex" if is_hexadecimal(beginning) else "raw"
-        if kind == "pcap":
-            if not is_capture(beginning):
-                raise ValueError("it is neither pcap nor pcapng")
-            _Captured(report, agreed, show, port).read(Capture(source, beginning))
-        else:
-            pieces = (
-                read_hexadecimal(_lines(source))
-                if kind == "hex"
-                else iter(lambda: source.read1(_READ_SIZE), b"")
-            )
-            _decode_octets(pieces, report, masked, agreed, show)
+        try:
+            _decode(file, kind, report, masked, port, agreed, show)
+        finally:
+            report.end()
+    except Unwritable as error:
+        raise Unusable(str(error)) from None
     except (OSError, ValueError) as error:
-        report.end()
         name = getattr(file, "name", "<stdin>")
         raise Unusable(f"cannot read {'standard input' if name == '<stdin>' else name}: {error}") from None
-    report.end()
     raise SystemExit(1 if report.violations else 0)
+
+
+def _decode(
+    file: IO[bytes],
+    kind: str,
+    report: Report,
+    masked: bool | None,
+    port: int | None,
+    deflate: Deflate | None,
+    show: int,
+) -> None:
+    source = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)  # type: ignore[type-var]
+    beginning = source.peek(_BEGINNING)[:_BEGINNING]
+    if kind == "auto":
+        kind = "pcap" if is_capture(beginning) else "hex" if is_hexadecimal(beginning) else "raw"
+    if kind == "pcap":
+        if not is_capture(beginning):
+            raise ValueError("it is neither pcap nor pcapng")
+        _Captured(report, deflate, show, port).read(Capture(source, beginning))
+    else:
+        pieces = (
+            read_hexadecimal(_lines(source)) if kind == "hex" else iter(lambda: source.read1(_READ_SIZE), b"")
+        )
+        _decode_octets(pieces, report, masked, deflate, show)
 
 
 def _lines(source: IO[bytes]) -> Iterator[str]:

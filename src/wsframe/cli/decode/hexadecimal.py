@@ -21,7 +21,8 @@ _SEPARATORS = " \t\r\n,:;{}[]()'\"-"
 _ONE_DIGIT = re.compile(r"0x([0-9A-F])(?![0-9A-F])", re.IGNORECASE)
 _PLAIN = re.compile(r"(?:0x|\\x|[0-9A-F\s,:;{}\[\]()'\"-])+", re.IGNORECASE)
 _OFFSET = re.compile(r"\s*(?:0x)?([0-9A-Fa-f]{4,16})(:?)(?:[ \t]+(.*)|)", re.DOTALL)
-_ASIDE = re.compile(r"[ \t]+(?:\|.*\||>.*<)\s*$", re.DOTALL)  # octets as text
+# Octets as text begin with this and end with that. A run of blanks is tried at its beginning only.
+_ASIDES = {"|": re.compile(r"(?<![ \t])[ \t]+\|"), "<": re.compile(r"(?<![ \t])[ \t]+>")}
 
 
 def is_hexadecimal(beginning: bytes) -> bool:
@@ -39,10 +40,18 @@ def is_hexadecimal(beginning: bytes) -> bool:
 
 def _has_offset(line: str) -> bool:
     """Tell whether a first line has an offset: by its colon, by the text beside it, or because it is 0."""
-    match = _OFFSET.fullmatch(line.rstrip())
+    line = line.rstrip()
+    match = _OFFSET.fullmatch(line)
     if match is None or not match[3]:
         return False
-    return bool(match[2] or _ASIDE.search(line) or int(match[1], 16) == 0)
+    return bool(match[2] or _without_aside(line) != line or int(match[1], 16) == 0)
+
+
+def _without_aside(line: str) -> str:
+    """Leave out the octets as text, which stand between two marks at the end of a line."""
+    aside = _ASIDES.get(line[-1:])
+    match = aside and aside.search(line, 0, len(line) - 1)
+    return line[: match.start()] if match else line
 
 
 def read_hexadecimal(pieces: Iterable[str]) -> Iterator[bytes]:
@@ -81,7 +90,7 @@ def _read_dump(pieces: Iterable[str]) -> Iterator[bytes]:
             continue
         if line.strip() == "*":
             raise ValueError(f"line {number} stands for lines that were left out; hexdump -v leaves out none")
-        match = _OFFSET.fullmatch(_ASIDE.sub("", line.rstrip()))
+        match = _OFFSET.fullmatch(_without_aside(line.rstrip()))
         if match is None:
             raise ValueError(
                 f"line {number} does not begin with an offset in hexadecimal, as the first one does"

@@ -308,7 +308,7 @@ class Inspector:
         frame.size = frame.size or 0
         _keep(self._compressed, piece, self._show)
         try:
-            decompressor.feed(piece)
+            decompressor.feed(piece, message.frames - 1)
             while decompressor.has_more:
                 octets = decompressor.read(_STEP)
                 frame.size += len(octets)
