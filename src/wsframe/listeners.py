@@ -13,10 +13,12 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-__all__ = ["Address", "Listeners"]
+__all__ = ["BACKLOG", "Address", "Listeners"]
 
 Found: TypeAlias = Iterable[tuple[int, int, int, str, Any]]  # what getaddrinfo returns
 
+# How many clients may wait to be accepted, where the system allows it: as many as Python's own listen() lets.
+BACKLOG = 128
 _ATTEMPTS = 16  # at a port that is free on every address
 
 
@@ -86,7 +88,7 @@ class Address:
         try:
             for sock in self._sockets:
                 if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                    sock.listen()  # else it keeps the backlog that it has
+                    sock.listen(BACKLOG)  # else it keeps the backlog that it has
                 listeners.sockets.append(sock)
             for path in self._paths:
                 listeners.add_unix(os.fspath(path))
@@ -202,7 +204,7 @@ def _listen_on(family: int, address: Any, reuse_port: bool) -> socket.socket | N
 def _listen(sock: socket.socket, address: Any) -> None:
     try:
         sock.bind(address)
-        sock.listen()
+        sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         raise OSError(error.errno, f"cannot listen on {address!r}: {error.strerror or error}") from None

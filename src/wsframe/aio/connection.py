@@ -15,7 +15,7 @@ from ..events import Binary, Request, Response, Text
 from ..frames import TEXT, as_octets
 from ..keepalive import Pings
 from ..prepared import Prepared, prepare
-from .protocol import BURST, CONNECTING, OPEN, Protocol, logger
+from .protocol import BURST, CONNECTING, HIGH_WATER, OPEN, Protocol, logger
 
 __all__ = ["CLEAN_CODES", "CONNECTING", "OPEN", "WebSocket"]
 
@@ -291,8 +291,9 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
 
     async def _send_slices(self, message: Prepared, compress: bool | None) -> None:
         """Send a message in fragments that each take little time to compress."""
-        is_text = message.opcode == TEXT
-        send = self._connection.send_text if is_text else self._connection.send_binary
+        connection = self._connection
+        send = connection.send_text if message.opcode == TEXT else connection.send_binary
+        compressed = connection.compressed
         octets = memoryview(message.payload)
         self._start_sending()
         self._messages_sent += 1
@@ -301,7 +302,13 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
                 self._check_open()
                 send(octets[:COMPRESSED_SLICE], len(octets) <= COMPRESSED_SLICE, compress=compress)
                 octets = octets[COMPRESSED_SLICE:]
-                self._cork(COMPRESSED_SLICE)
+                # Not a write for each slice: they are small now, and none waits for the others.
+                self._corked += connection.compressed - compressed
+                compressed = connection.compressed
+                if not octets:
+                    self._cork(0)
+                elif self._corked >= HIGH_WATER:
+                    self._flush()
                 await self._yield()
         except asyncio.CancelledError:
             # The message is not lost by that.

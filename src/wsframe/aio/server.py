@@ -18,7 +18,7 @@ from ..deflate import DEFAULT, Deflate
 from ..errors import ConnectionClosed
 from ..events import Fail, Request, Response
 from ..keepalive import check_keepalive
-from ..listeners import Address, Listeners
+from ..listeners import BACKLOG, Address, Listeners
 from ..server import Origins, ProcessRequest, ServerConnection
 from .connection import CONNECTING, OPEN, WebSocket
 
@@ -321,7 +321,7 @@ class Server:
                 return
             except NotImplementedError:
                 pass  # Windows
-        options: dict[str, Any] = {"ssl": self._ssl, **self._tls_timeouts()}
+        options: dict[str, Any] = {"ssl": self._ssl, "backlog": BACKLOG, **self._tls_timeouts()}
         create: Any = loop.create_server
         if sock.family == socket.AF_UNIX and not isinstance(loop, asyncio.BaseEventLoop):
             create = loop.create_unix_server  # which asyncio does not need
