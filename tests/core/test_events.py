@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from itertools import combinations
 
 import pytest
 
 from tests.support.cases import case
-from wsframe.events import Binary, Close, Fail, Headers, Ping, Pong, Request, Response, Text
+from wsframe.events import Binary, Close, Fail, Headers, Ping, Pong, Request, Response, Text, size_in_memory
 
 HEADERS = [("host", "x"), ("cookie", "a=1")]
 
@@ -166,3 +167,28 @@ def test_text_is_str_and_binary_is_bytes():
         Text(b"a")
     with pytest.raises(TypeError, match="data must be bytes, not str"):
         Binary("a")
+
+
+@pytest.mark.parametrize(
+    ("data", "size"),
+    [
+        (b"", 0),
+        (b"a" * 1000, 1000),
+        (b"\xff" * 1000, 1000),
+        ("", 0),
+        ("a" * 1000, 1000),
+        ("a" * 999 + "é", 4000),
+        ("a" * 999 + "\N{SNOWMAN}", 4000),
+        ("a" * 999 + "\N{GRINNING FACE}", 4000),
+    ],
+)
+def test_the_size_in_memory_of_a_text_counts_its_widest_character(data, size):
+    assert size_in_memory(data) == size
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="PyPy has no sys.getsizeof")
+def test_the_size_in_memory_is_not_exceeded_by_what_the_interpreter_takes():
+    for character in ("a", "é", "\N{SNOWMAN}", "\N{GRINNING FACE}"):
+        with case(character=character):
+            text = "a" * 10_000 + character
+            assert sys.getsizeof(text) <= size_in_memory(text) + 100  # its header
