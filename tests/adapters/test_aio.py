@@ -218,6 +218,22 @@ async def test_small_messages_beside_a_large_one_go_out_in_one_write():
         assert sizes == [1] * 1000 + [MIB] + [1] * 1000
 
 
+# The receive queue
+
+
+@asynchronous
+async def test_the_receive_queue_counts_what_a_text_takes_in_memory():
+    """One character beyond U+FFFF makes each of the others take four bytes."""
+    for text, held in ("a" * 200_000, 6), ("é" * 100_000, 3), ("\U0001f600" + "a" * 199_999, 2):
+        with case(character=text[0]):
+            async with opened() as (websocket, peer):
+                receive(websocket, peer.text(text) * 8)
+                for _ in range(10):  # turns, in one of which it looks ahead
+                    await asyncio.sleep(0)
+                assert websocket.counters.messages_received == held
+                assert [await websocket.recv() == text for _ in range(8)] == [True] * 8
+
+
 # Tasks
 
 

@@ -36,7 +36,7 @@ from typing import Any, cast
 from ..connection import Connection, Role, State
 from ..counters import Counters
 from ..errors import ConnectionClosed
-from ..events import Binary, Close, Fail, Ping, Pong, Text
+from ..events import Binary, Close, Fail, Ping, Pong, Text, size_in_memory
 from ..keepalive import Pings
 from ..log import ConnectionLogger, FrameLog
 from ..prepared import Prepared
@@ -47,7 +47,7 @@ logger = logging.getLogger("wsframe.aio")
 
 OPEN, CONNECTING = State.OPEN, State.CONNECTING
 MAX_QUEUED_MESSAGES = 16
-MAX_QUEUED_SIZE = 2**20  # octets
+MAX_QUEUED_SIZE = 2**20  # bytes of memory
 # Measured with messages of 64 KiB and 1 MiB: a system call costs more than a copy of what it writes or reads,
 # up to these sizes, in octets.
 LARGE = 262144
@@ -352,7 +352,7 @@ class Protocol:
         self._burst = 0
         if self._messages:
             message = self._messages.pop(0)
-            self._queued -= len(message.data)
+            self._queued -= size_in_memory(message.data)
             if self._is_reading_paused:
                 self._schedule_look_ahead()  # there is room again
             return message
@@ -364,7 +364,7 @@ class Protocol:
 
     def _put_back(self, message: Text | Binary) -> None:
         self._messages.insert(0, message)
-        self._queued += len(message.data)
+        self._queued += size_in_memory(message.data)
 
     def _wait(self) -> Wakeup:
         """Wait for octets, or for the end: await what this returns."""
@@ -427,7 +427,7 @@ class Protocol:
                 self._drop(message)
             else:
                 self._messages.append(message)
-                self._queued += len(message.data)
+                self._queued += size_in_memory(message.data)
         else:
             self._pause_reading()
         self._flush()
