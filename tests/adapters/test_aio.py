@@ -238,6 +238,31 @@ async def test_the_receive_queue_counts_what_a_text_takes_in_memory():
 
 
 @asynchronous
+async def test_the_task_group_of_a_handler_meets_the_end():
+    """The usual handler, whose reader and writer raise when a client leaves: nothing is logged."""
+
+    async def handler(websocket):
+        async def read():
+            while True:
+                await websocket.recv()
+
+        async def write():
+            while True:
+                await websocket.send("tick")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(read())
+            group.create_task(write())
+
+    async with serve(handler, "127.0.0.1", 0) as server:
+        for code in 1000, 4000:
+            async with connect(f"ws://127.0.0.1:{server.port}/") as websocket:
+                assert await websocket.recv() == "tick"
+                await websocket.close(code)
+                assert websocket.close_code == code
+
+
+@asynchronous
 async def test_one_task_at_a_time_receives():
     async with serve(echo, "127.0.0.1", 0) as server, connect(f"ws://localhost:{server.port}/") as websocket:
         receiving = asyncio.create_task(websocket.recv())
