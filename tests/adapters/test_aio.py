@@ -205,7 +205,7 @@ async def test_small_messages_beside_a_large_one_go_out_in_one_write():
         assert await websocket.recv() == "go"
         for size in [1] * 1000 + [MIB] + [1] * 1000:
             websocket._connection.send_binary(bytes(size))
-        websocket._flush()
+        websocket._flush_now()
         assert spies[0].writes == 3
         await websocket.wait_closed()
 

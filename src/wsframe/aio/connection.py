@@ -24,7 +24,7 @@ from ..events import Binary, Request, Response, Text
 from ..frames import TEXT
 from ..keepalive import Pings
 from ..prepared import Prepared, prepare
-from .protocol import BURST, CONNECTING, HIGH_WATER, OPEN, Protocol, logger
+from .protocol import BURST, CONNECTING, OPEN, Protocol, logger
 
 __all__ = ["CLEAN_CODES", "CONNECTING", "OPEN", "WebSocket"]
 
@@ -309,13 +309,9 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
                 self._check_open()
                 send(octets[:COMPRESSED_SLICE], len(octets) <= COMPRESSED_SLICE, compress=compress)
                 octets = octets[COMPRESSED_SLICE:]
-                # Not a write for each slice: they are small now, and none waits for the others.
-                self._corked += connection.compressed - compressed
-                compressed = connection.compressed
-                if not octets:
-                    self._cork(0)
-                elif self._corked >= HIGH_WATER:
-                    self._flush()
+                # Not a write for each slice: they are smaller now.
+                size, compressed = connection.compressed - compressed, connection.compressed
+                self._collect(size) if octets else self._cork(size)
                 await self._yield()
         except asyncio.CancelledError:
             # The message is not lost by that.
