@@ -53,6 +53,8 @@ class Address:
         self._paths: list[str] = []
         self._sockets: list[socket.socket] = []
         self._reuse_port = reuse_port
+        if unix is not None and not hasattr(socket, "AF_UNIX"):
+            raise ValueError("this system has no Unix sockets")
         if unix is not None:
             self._paths = [unix] if isinstance(unix, (str, os.PathLike)) else list(unix)
         elif sock is not None:

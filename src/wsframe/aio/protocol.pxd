@@ -112,6 +112,8 @@ cdef class Protocol:
     @cython.locals(connection=Connection, chunks=list, size=Py_ssize_t)
     cdef _flush(self)
     cdef _close_transport(self)
+    cdef _shut_down_later(self)
+    cdef bint _has_written_all(self) except -1
     cdef _forget_duplicate(self)
     cpdef _start_close(self, code, reason)
     cpdef _start_close_timer(self)

@@ -62,6 +62,7 @@ FRAME_COST = 16
 # And so many, what is broadcast and waits for the end of a fragmented message: measured, 136 when nobody else
 # holds it, and 640 when it was encoded for others.
 POSTED_COST = 512
+MOMENT = 0.05  # seconds
 NOBODY = object()
 _ids = itertools.count(1)
 
@@ -722,24 +723,51 @@ class Protocol:
                 with suppress(OSError):  # the peer was faster, and has reset the connection
                     transport.write_eof()
             elif self._connection.close_received is None:
-                # TLS can't close one direction without losing what comes in the other: TCP can. On a
-                # duplicate, because event loops keep their sockets to themselves.
-                sock = transport.get_extra_info("socket")
-                self._duplicate = socket.socket(fileno=socket.dup(sock.fileno()))
-                self._loop.add_writer(self._duplicate, self._shut_down)
+                self._shut_down_later()
             else:
                 transport.close()
 
+    def _shut_down_later(self) -> None:
+        """Close one direction below TLS, when all that was written under TLS is on its way.
+
+        TLS can't do that without losing what comes in the other direction: TCP can. On a duplicate, because
+        event loops keep their sockets to themselves.
+        """
+        sock = self._transport.get_extra_info("socket")
+        try:
+            duplicate = socket.socket(fileno=socket.dup(sock.fileno()))
+        except OSError:  # there are no file descriptors left
+            self._transport.close()
+            return
+        try:
+            self._loop.add_writer(duplicate, self._shut_down)
+        except NotImplementedError:  # Windows' loop
+            duplicate.close()
+            self._shut_down_by_polling()
+        else:
+            self._duplicate = duplicate
+
     def _shut_down(self) -> None:
-        # The socket can take more: perhaps all that was written under TLS is on its way.
-        if self._duplicate is None or self._transport.get_write_buffer_size():
+        # The socket can take more.
+        if self._duplicate is not None and self._has_written_all():
+            with suppress(OSError):
+                self._duplicate.shutdown(socket.SHUT_WR)
+            self._forget_duplicate()
+
+    def _shut_down_by_polling(self) -> None:
+        if self._is_lost:
             return
+        if self._has_written_all():
+            with suppress(OSError):
+                self._transport.get_extra_info("socket").shutdown(socket.SHUT_WR)
+        else:
+            self._loop.call_later(MOMENT, self._shut_down_by_polling)
+
+    def _has_written_all(self) -> bool:
+        """Tell whether neither TLS nor the transport below it holds anything."""
         below = transport_below(self._transport)
-        if below is not None and below.get_write_buffer_size():
-            return
-        with suppress(OSError):
-            self._duplicate.shutdown(socket.SHUT_WR)
-        self._forget_duplicate()
+        waits_below = below is not None and below.get_write_buffer_size() > 0
+        return not (self._transport.get_write_buffer_size() or waits_below)
 
     def _forget_duplicate(self) -> None:
         if self._duplicate is not None:

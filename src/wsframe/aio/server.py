@@ -324,7 +324,7 @@ class Server:
                 pass  # Windows
         options: dict[str, Any] = {"ssl": self._ssl, "backlog": BACKLOG, **self._tls_timeouts()}
         create: Any = loop.create_server
-        if sock.family == socket.AF_UNIX and not isinstance(loop, asyncio.BaseEventLoop):
+        if sock.family == getattr(socket, "AF_UNIX", None) and not isinstance(loop, asyncio.BaseEventLoop):
             create = loop.create_unix_server  # which asyncio does not need
             if "cleanup_socket" in inspect.signature(create).parameters:
                 options["cleanup_socket"] = False  # the file is removed here
