@@ -134,12 +134,16 @@ def is_fragmented(message: object) -> bool:
     Args:
         message: what is to be sent. Bytes-like objects and mappings are iterable, but not meant so.
     """
-    if isinstance(message, (str, bytes, bytearray, memoryview, Prepared, Mapping)):
+    # Each class that is not built in by itself. For a tuple of them, Cython does not look whether isinstance()
+    # failed, as it does where ``message.__class__`` raises: then the next call raises a SystemError.
+    if isinstance(message, (str, bytes, bytearray, memoryview)):
+        return False
+    if isinstance(message, Prepared) or isinstance(message, Mapping):  # noqa: SIM101
         return False
     try:
         memoryview(message)  # type: ignore[arg-type]
     except TypeError:
-        return isinstance(message, (Iterable, AsyncIterable))
+        return isinstance(message, Iterable) or isinstance(message, AsyncIterable)  # noqa: SIM101
     return False
 
 
