@@ -33,7 +33,7 @@ import h11
 from .aio.connection import CONNECTING, OPEN, WebSocket
 from .aio.protocol import BURST, HIGH_WATER
 from .deflate import DEFAULT
-from .errors import ConnectionClosed, LocalProtocolError
+from .errors import ConnectionClosed, LocalProtocolError, is_only
 from .events import Close, Fail, Request
 from .prepared import Prepared, prepare
 from .server import ServerConnection
@@ -58,7 +58,8 @@ _FRAMING = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 class ClientDisconnected(OSError):
     """Say that the application sent something when the connection was closing or closed.
 
-    The specification wants an ``OSError``. An application that lets it pass ends silently.
+    The specification wants an ``OSError``. An application that lets it pass ends silently, also when it
+    passes as all that an ``ExceptionGroup`` holds.
     """
 
 
@@ -211,10 +212,9 @@ class WebSocketProtocol(WebSocket):
                 logger.error("ASGI callable should return None, but returned %r.", result)
             else:
                 code, reason = 1000, ""
-        except ClientDisconnected:
-            pass
-        except Exception:
-            logger.exception("Exception in ASGI application\n")
+        except Exception as error:
+            if not is_only(error, ClientDisconnected):
+                logger.exception("Exception in ASGI application\n")
         finally:
             if self.state is CONNECTING:
                 try:

@@ -134,17 +134,35 @@ def is_fragmented(message: object) -> bool:
     Args:
         message: what is to be sent. Bytes-like objects and mappings are iterable, but not meant so.
     """
-    if isinstance(message, (str, bytes, bytearray, memoryview, Prepared, Mapping)):
+    # Each class that is not built in by itself. For a tuple of them, Cython does not look whether isinstance()
+    # failed, as it does where ``message.__class__`` raises: then the next call raises a SystemError.
+    if isinstance(message, (str, bytes, bytearray, memoryview)):
+        return False
+    if isinstance(message, Prepared) or isinstance(message, Mapping):  # noqa: SIM101
         return False
     try:
         memoryview(message)  # type: ignore[arg-type]
     except TypeError:
-        return isinstance(message, (Iterable, AsyncIterable))
+        return isinstance(message, Iterable) or isinstance(message, AsyncIterable)  # noqa: SIM101
     return False
 
 
-def check_fragment(fragment: object, last: object) -> None:
-    """Check that something can be the next fragment of a message.
+def as_plain(data: Any) -> str | bytes:
+    """Return text as a ``str``, and what any other object holds as ``bytes``.
+
+    A subclass may have a length of its own, and a buffer of no dimension, or of several, has none of bytes.
+
+    Args:
+        data: a string or a bytes-like object.
+
+    Raises:
+        TypeError: it is neither, or not contiguous.
+    """
+    return str.__str__(data) if isinstance(data, str) else as_octets(data)
+
+
+def check_fragment(fragment: object, last: object) -> str | bytes:
+    """Return the next fragment of a message as ``str`` or ``bytes``.
 
     Args:
         fragment: what comes next.
@@ -157,6 +175,7 @@ def check_fragment(fragment: object, last: object) -> None:
         raise TypeError("a fragment must be str or bytes-like, not Prepared")
     if last is not None and isinstance(fragment, str) is not isinstance(last, str):
         raise TypeError("the fragments of a message must be all str or all bytes-like")
+    return as_plain(fragment)
 
 
 def join_pieces(pieces: Sequence[Any], final: bool) -> Text | Binary:
@@ -810,8 +829,9 @@ class Connection:
             TypeError: the code is not an int, or the reason not a string.
         """
         self._check_open()
-        self._queue_frame(FIN | CLOSE, _encode_close(code, reason))
-        self.close_sent = Close(int(code), reason)
+        payload, close = _encode_close(code, reason), Close(int(code), reason)
+        self._queue_frame(FIN | CLOSE, payload)
+        self.close_sent = close
         self.state = CLOSING
 
     def fail(self, code: int, reason: str = "") -> Fail:
@@ -868,8 +888,14 @@ class Connection:
                 if self._is_compressing:
                     first |= 0x40
             if self._is_compressing:
-                self.uncompressed += len(payload)
-                payload = compressor.compress(payload, fin)
+                size = len(payload)
+                try:
+                    payload = compressor.compress(payload, fin)
+                except BaseException:
+                    # What it has taken never reaches the peer, so nothing may refer to it.
+                    compressor.forget()
+                    raise
+                self.uncompressed += size
                 self.compressed += len(payload)
         if fin:
             first |= 0x80
@@ -879,6 +905,11 @@ class Connection:
 
     def _queue_frame(self, first: int, payload: str | bytes) -> None:
         masking.append_frame(self._output, first, payload, self._masks)
+
+    @property
+    def is_within_message(self) -> bool:
+        """Whether a message is being sent in fragments, and its last one is still to come."""
+        return self._sent_opcode != CONTINUATION
 
     # Octets out
 

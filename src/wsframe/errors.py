@@ -27,6 +27,7 @@ __all__ = [
     "LocalProtocolError",
     "RemoteProtocolError",
     "WebSocketError",
+    "is_only",
 ]
 
 
@@ -113,3 +114,13 @@ class ConnectionClosed(WebSocketError):
     def __str__(self) -> str:
         how = "closed" if self.clean else "lost or failed"
         return f"connection {how}: {self.code}" + (f" {self.reason}" if self.reason else "")
+
+
+def is_only(error: Exception, kind: type[Exception]) -> bool:
+    """Tell whether an error is of a kind, or a group that holds no other kind: a TaskGroup raises those.
+
+    Args:
+        error: the error.
+        kind: the kind.
+    """
+    return isinstance(error, kind) or (isinstance(error, ExceptionGroup) and error.split(kind)[1] is None)

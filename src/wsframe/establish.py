@@ -106,6 +106,8 @@ class Route:
         self._is_proxy_chosen = proxy is True
         if unix is not None and sock is not None:
             raise ValueError("unix and sock exclude each other")
+        if unix is not None and not hasattr(socket, "AF_UNIX"):
+            raise ValueError("this system has no Unix sockets")
         self._unix = unix
         self._fixed = "unix" if unix is not None else "sock" if sock is not None else None
         if proxy is not None and not isinstance(proxy, bool):

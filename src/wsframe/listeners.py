@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
-__all__ = ["Address", "Listeners"]
+__all__ = ["BACKLOG", "Address", "Listeners"]
 
 Found: TypeAlias = Iterable[tuple[int, int, int, str, Any]]  # what getaddrinfo returns
 
 _NO_NUMBER = 2**32 - 1  # of a user or group: chown() takes it for "unchanged"
+# How many clients may wait to be accepted, where the system allows it: as many as Python's own listen() lets.
+BACKLOG = 128
 _ATTEMPTS = 16  # at a port that is free on every address
 
 
@@ -60,6 +62,8 @@ class Address:
         self._reuse_port = reuse_port
         self._mode = None if unix_mode is None else _check_mode(unix_mode)
         self._owner = None if unix_owner is None else _find_owner(unix_owner)
+        if unix is not None and not hasattr(socket, "AF_UNIX"):
+            raise ValueError("this system has no Unix sockets")
         if unix is not None:
             self._paths = [unix] if isinstance(unix, (str, os.PathLike)) else list(unix)
         elif sock is not None:
@@ -100,7 +104,7 @@ class Address:
         try:
             for sock in self._sockets:
                 if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                    sock.listen()  # else it keeps the backlog that it has
+                    sock.listen(BACKLOG)  # else it keeps the backlog that it has
                 listeners.sockets.append(sock)
             for path in self._paths:
                 listeners.add_unix(os.fspath(path), self._mode, self._owner)
@@ -192,7 +196,7 @@ class Listeners:
             with _explained(f"set the mode of {path!r}"):
                 os.chmod(path, mode)
         with _explained(f"listen on {path!r}"):
-            sock.listen()
+            sock.listen(BACKLOG)
 
     def close(self) -> None:
         """Close the sockets, and remove the files of those that were made here."""
@@ -220,7 +224,7 @@ def _listen_on(family: int, address: Any, reuse_port: bool) -> socket.socket | N
     try:
         with _explained(f"listen on {address!r}"):
             sock.bind(address)
-            sock.listen()
+            sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         if family == socket.AF_INET6 and error.errno == errno.EADDRNOTAVAIL:

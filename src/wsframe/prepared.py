@@ -78,6 +78,6 @@ def prepare(message: str | bytes | bytearray | memoryview, *, compress: bool | N
     if not isinstance(message, str):
         return Prepared(BINARY, as_octets(message), compress)
     try:
-        return Prepared(TEXT, message.encode(), compress)
+        return Prepared(TEXT, str.encode(message), compress)
     except UnicodeEncodeError:
         raise LocalProtocolError("text contains a lone surrogate") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import socket
 import weakref
 from contextlib import asynccontextmanager
@@ -23,8 +24,10 @@ from tests.support.adapters import (
     response,
 )
 from tests.support.cases import case
-from wsframe import ConnectionClosed, Opcode, State
+from wsframe import ConnectionClosed, FrameDecoder, Opcode, State
 from wsframe.aio import connect, serve
+
+DEFLATE = ("Sec-WebSocket-Extensions: permessage-deflate",)
 
 pytestmark = pytest.mark.usefixtures("leaks")
 
@@ -45,11 +48,15 @@ def receive(websocket, octets):
 
 
 @asynccontextmanager
-async def opened(**options):
-    """Open a connection between the WebSocket of a server and a peer. The peer closes it at the end."""
+async def opened(headers=(), **options):
+    """Open a connection between the WebSocket of a server and a peer. The peer closes it at the end.
+
+    The peer's request has these headers.
+    """
     held = Held()
     async with serve(held, "127.0.0.1", 0, **options) as server:
-        with await in_thread(open_peer, server.port) as peer:
+        with await in_thread(open_peer, server.port, headers=headers) as peer:
+            peer._decoder.legal = FrameDecoder(masked=False, rsv1=True).legal
             websocket = await held.websockets.get()
             yield websocket, peer
             if websocket.state is State.OPEN:
@@ -161,7 +168,98 @@ async def test_what_is_collected_is_written_at_64_kib():
             assert [len(frame.payload) for frame in frames] == [40_000, 40_000, 2]
 
 
+@pytest.mark.parametrize("size", [100_000, 1_000_000])
+@asynchronous
+async def test_what_64_kib_of_compressed_data_hold_goes_out_in_one_write(size):
+    """A long message is compressed in slices, of which each used to be written by itself."""
+    async with opened(headers=DEFLATE) as (websocket, peer):
+        spy = websocket._transport = Spy(websocket._transport)
+        await websocket.send("word " * (size // 5))
+        assert spy.writes == 1
+        assert websocket.counters.compressed < 65536
+        frames = [await in_thread(peer.next_frame) for _ in range(-(-size // 65536))]
+        assert [frame.fin for frame in frames] == [False] * (len(frames) - 1) + [True]
+
+
+@asynchronous
+async def test_a_compressed_message_is_written_while_the_rest_of_it_is_compressed():
+    async with opened(headers=DEFLATE) as (websocket, peer):
+        spy = websocket._transport = Spy(websocket._transport)
+        message = random.Random(0).randbytes(10 * 65536)  # does not get shorter
+        frames, _ = await asyncio.gather(
+            in_thread(lambda: [peer.next_frame() for _ in range(10)]),
+            websocket.send(message, compress=True),
+        )
+        assert [frame.fin for frame in frames] == [False] * 9 + [True]
+        assert spy.writes == 10
+
+
+@asynchronous
+async def test_small_messages_beside_a_large_one_go_out_in_one_write():
+    """The large one is not copied, and so the small ones need a write before it and one after it."""
+    spies = []
+
+    async def handler(websocket):
+        spies.append(Spy(websocket._transport))
+        websocket._transport = spies[0]
+        assert await websocket.recv() == "go"
+        for size in [1] * 1000 + [MIB] + [1] * 1000:
+            websocket._connection.send_binary(bytes(size))
+        websocket._flush_now()
+        assert spies[0].writes == 3
+        await websocket.wait_closed()
+
+    async with (
+        serve(handler, "127.0.0.1", 0, deflate=None) as server,
+        connect(f"ws://127.0.0.1:{server.port}/", max_message_size=None) as websocket,
+    ):
+        await websocket.send("go")
+        sizes = [len(await websocket.recv()) for _ in range(2001)]
+        assert sizes == [1] * 1000 + [MIB] + [1] * 1000
+
+
+# The receive queue
+
+
+@asynchronous
+async def test_the_receive_queue_counts_what_a_text_takes_in_memory():
+    """One character beyond U+FFFF makes each of the others take four bytes."""
+    for text, held in ("a" * 200_000, 6), ("é" * 100_000, 3), ("\U0001f600" + "a" * 199_999, 2):
+        with case(character=text[0]):
+            async with opened() as (websocket, peer):
+                receive(websocket, peer.text(text) * 8)
+                for _ in range(10):  # turns, in one of which it looks ahead
+                    await asyncio.sleep(0)
+                assert websocket.counters.messages_received == held
+                assert [await websocket.recv() == text for _ in range(8)] == [True] * 8
+
+
 # Tasks
+
+
+@asynchronous
+async def test_the_task_group_of_a_handler_meets_the_end():
+    """The usual handler, whose reader and writer raise when a client leaves: nothing is logged."""
+
+    async def handler(websocket):
+        async def read():
+            while True:
+                await websocket.recv()
+
+        async def write():
+            while True:
+                await websocket.send("tick")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(read())
+            group.create_task(write())
+
+    async with serve(handler, "127.0.0.1", 0) as server:
+        for code in 1000, 4000:
+            async with connect(f"ws://127.0.0.1:{server.port}/") as websocket:
+                assert await websocket.recv() == "tick"
+                await websocket.close(code)
+                assert websocket.close_code == code
 
 
 @asynchronous

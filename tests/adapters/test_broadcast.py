@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.support.adapters import MIB, TIMEOUT, Held, asynchronous, in_thread, open_peer
-from wsframe import ConnectionClosed, Deflate, LocalProtocolError, Opcode, State, prepare
+from wsframe import ConnectionClosed, Deflate, LocalProtocolError, Opcode, Prepared, State, prepare
 from wsframe.aio import broadcast, connect, serve
 
 pytestmark = pytest.mark.usefixtures("leaks")
@@ -111,6 +111,7 @@ async def test_a_fragmented_message_is_finished_first():
         assert broadcast([websocket], b"second") == []
         assert websocket.buffered_amount - before == len("first") + len("second")
         assert broadcast([websocket], "third", max_buffered=11) == [websocket]
+        assert broadcast([websocket], "third", max_buffered=2 * 512 + 11) == [websocket]
         go_on.set()
         await sending
         assert [await client.recv() for _ in range(3)] == ["one, two", "first", b"second"]
@@ -127,6 +128,127 @@ async def test_what_waits_for_a_fragmented_message_is_dropped_with_the_connectio
         assert websocket.buffered_amount == 0
         with pytest.raises(ConnectionClosed, match="1011"):
             await client.recv()
+
+
+class Counted(Prepared):
+    """A message that counts how often it is asked for its length."""
+
+    def __len__(self):
+        self.counts = getattr(self, "counts", 0) + 1
+        return super().__len__()
+
+
+@asynchronous
+async def test_what_waits_for_a_fragmented_message_is_not_added_up_for_each_message():
+    """It was, and 40,000 messages of one byte kept the event loop for 41 seconds."""
+    async with half_sent("two") as (client, websocket, sending, go_on):
+        messages = [Counted(Opcode.TEXT, b"a", None) for _ in range(1000)]
+        for message in messages:
+            assert broadcast([websocket], message) == []
+        assert websocket.buffered_amount == 1000
+        assert sum(message.counts for message in messages) <= 2 * 1000
+        go_on.set()
+        await sending
+        assert [await client.recv() for _ in range(1001)] == ["one, two"] + ["a"] * 1000
+
+
+@pytest.mark.parametrize("slow", ["drop", "close"])
+@asynchronous
+async def test_empty_messages_that_wait_for_a_fragmented_message_are_bounded(slow):
+    async with half_sent("two") as (client, websocket, sending, go_on):
+        sent = 0
+        while not broadcast([websocket], "", slow=slow):
+            sent += 1
+        assert sent == MIB // 512
+        go_on.set()
+        if slow == "drop":
+            await sending
+            assert [await client.recv() for _ in range(sent + 1)] == ["one, two"] + [""] * sent
+        else:
+            with pytest.raises(ConnectionClosed, match="1008 too slow"):
+                await client.recv()
+            with pytest.raises(ConnectionClosed, match="1008 too slow"):
+                await sending
+
+
+class Transport:
+    """A transport that counts its writes, and how often it is asked what it holds."""
+
+    def __init__(self, transport) -> None:
+        self.transport = transport
+        self.writes = self.questions = 0
+
+    def __getattr__(self, name):
+        return getattr(self.transport, name)
+
+    def write(self, data) -> None:
+        self.writes += 1
+        self.transport.write(data)
+
+    def get_write_buffer_size(self) -> int:
+        self.questions += 1
+        return self.transport.get_write_buffer_size()
+
+
+@pytest.mark.parametrize("closes", [False, True])
+@asynchronous
+async def test_what_is_broadcast_while_writing_is_paused_goes_out_in_few_writes(closes):
+    """A transport of asyncio adds up all that it holds for each write (since Python 3.12)."""
+    room = Held()
+    async with serve(room, "127.0.0.1", 0) as server:
+        client = await connect(f"ws://127.0.0.1:{server.port}/", deflate=None)
+        websocket = await room.websockets.get()
+        transport = websocket._transport = Transport(websocket._transport)
+        websocket.pause_writing()  # as the event loop does
+        for _ in range(10_000):
+            assert broadcast([websocket], "") == []
+        assert transport.writes == 10_000 * 16 // 65536
+        assert websocket.buffered_amount == 10_000 % 4096 * 2  # what is not written: headers of two bytes
+        before = websocket.counters.octets_sent
+        sending = asyncio.create_task(websocket.send("last"))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(websocket.close(4000)) if closes else None
+        await asyncio.sleep(0)
+        assert websocket.counters.octets_sent == before
+        websocket.resume_writing()
+        assert transport.writes == 10_000 * 16 // 65536 + 1
+        received = [await client.recv() for _ in range(10_000)]
+        assert received == [""] * 10_000
+        if closes:
+            with pytest.raises(ConnectionClosed, match="4000"):
+                await client.recv()
+            with pytest.raises(ConnectionClosed, match="4000"):
+                await sending
+            await closing
+        else:
+            assert await client.recv() == "last"
+            await sending
+        room.is_over.set()
+        await client.close()
+
+
+@asynchronous
+async def test_empty_messages_are_bounded_while_nothing_is_written():
+    """A handler that has messages to read collects what it sends."""
+    ends = asyncio.Queue()
+
+    async def handler(websocket):
+        transport = websocket._transport = Transport(websocket._transport)
+        assert await websocket.recv() == "a"
+        for _ in range(10_000):
+            assert broadcast([websocket], "") == []
+            assert websocket.buffered_amount < 65536
+        ends.put_nowait(transport.writes)
+        slow = [broadcast([websocket], "", max_buffered=1) for _ in range(3)]
+        assert slow == [[websocket]] * 3  # some are not written yet
+        assert await websocket.recv() == "b"
+
+    async with serve(handler, "127.0.0.1", 0) as server:
+        with await in_thread(open_peer, server.port) as peer:
+            await in_thread(peer.send, peer.text("a") + peer.text("b") + peer.close())
+            frames = await in_thread(peer.frames)
+            assert [frame.payload for frame in frames] == [b""] * 10_000 + [b"\x03\xe8"]
+    assert await ends.get() == 10_000 * 16 // 65536
 
 
 @pytest.mark.parametrize("slow", ["drop", "close"])

@@ -384,21 +384,37 @@ def test_a_port_that_is_taken(adapter, listener):
 # Handlers
 
 
-@pytest.mark.parametrize("how", ["returns", "raises", "raises ConnectionClosed"])
-def test_the_handler_ends(adapter, caplog, how):
-    def handler(websocket):
-        if how == "raises":
-            raise ValueError("bug")
-        if how == "raises ConnectionClosed":
-            raise ConnectionClosed(1006)
+CLOSED, BUG = ConnectionClosed(1006), ValueError("bug")
 
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        None,
+        BUG,
+        ExceptionGroup("mixed", [CLOSED, BUG]),
+        ExceptionGroup("", [CLOSED, ExceptionGroup("nested and mixed", [BUG])]),
+        CLOSED,
+        ExceptionGroup("", [CLOSED, ConnectionClosed(1000)]),
+        ExceptionGroup("", [CLOSED, ExceptionGroup("nested", [CLOSED])]),
+    ],
+    ids=repr,
+)
+def test_the_handler_ends(adapter, caplog, error):
+    """A ConnectionClosed is not an error, alone or as all that an ExceptionGroup holds."""
+
+    def handler(websocket):
+        if error is not None:
+            raise error
+
+    is_logged = "bug" in repr(error)
     with adapter.serve(handler) as running, running.open() as peer:
-        code, reason = (1011, "internal error") if how == "raises" else (1000, "")
+        code, reason = (1011, "internal error") if is_logged else (1000, "")
         frame = peer.next_frame()
         assert (frame.opcode, frame.payload) == (Opcode.CLOSE, close_payload(code, reason))
         peer.send(peer.close(code, reason))
         assert peer.next_frame() is None
-    if how == "raises":
+    if is_logged:
         (record,) = caplog.get_records("call")
         assert record.name == f"wsframe.{adapter.name}"
         assert "ValueError: bug" in caplog.text

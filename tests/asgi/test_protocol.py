@@ -977,6 +977,34 @@ def test_an_application_that_does_not_mind_the_end(site: Site):
         visit.result()
 
 
+@pytest.mark.parametrize("has_bug", [False, True])
+def test_the_task_group_of_an_application_meets_the_end(site: Site, caplog, has_bug):
+    """A group that holds nothing but what send raised ends silently; another one is logged, all of it."""
+
+    async def application(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        try:
+            async with asyncio.TaskGroup(), asyncio.TaskGroup() as nested:
+                nested.create_task(to_the_end(receive, send))
+                while True:
+                    await send({"type": "websocket.send", "bytes": bytes(1000)})
+        except ExceptionGroup as error:
+            if has_bug:
+                raise ExceptionGroup("mixed", [error, Trouble()]) from None
+            raise
+
+    visit = site.visit(application)
+    with site.open(visit) as peer:
+        assert peer.next_frame() is not None
+        peer.send(peer.close())
+        peer.frames()
+    with pytest.raises(ExceptionGroup):
+        visit.result()
+    site.settle()
+    assert messages(caplog) == (["Exception in ASGI application"] if has_bug else [])
+
+
 def test_the_task_may_raise_what_the_event_loop_must_see(place, leaks, caplog):
     """An application that is cancelled ends as cancelled."""
 

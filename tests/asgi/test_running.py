@@ -37,7 +37,36 @@ from tests.support.paths import DOCS
 from tests.support.programs import programs
 from wsframe import ConnectionClosed, HandshakeRejected, LocalProtocolError, Opcode
 
-pytest.importorskip("uvicorn")
+uvicorn = pytest.importorskip("uvicorn")
+
+# Sockets
+
+
+@pytest.mark.parametrize("how", ["host", "fd", "workers"])
+def test_nagles_algorithm_is_off_however_uvicorn_listens(place, leaks, tls, how):
+    """asyncio sees to that only where uvicorn opens the socket itself: not with --fd, --workers, --reload."""
+
+    async def tell(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        sock = scope["extensions"]["wsframe"]["websocket"]._transport.get_extra_info("socket")
+        nodelay = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        await send({"type": "websocket.send", "text": str(nodelay != 0)})
+        await to_the_end(receive, send)
+
+    for secure in None, tls:
+        with case(secure=secure), socket.socket() as listener, contextlib.ExitStack() as stack:
+            listener.bind(("127.0.0.1", 0))
+            settings = {"fd": listener.fileno()} if how == "fd" else {}
+            if how == "workers":  # and --reload: the parent of the processes opens it so
+                settings["sockets"] = [uvicorn.Config(None, port=0, log_config=None).bind_socket()]
+            site = stack.enter_context(site_at(place, tls=secure, **settings))
+            visit = site.visit(tell)
+            with site.open(visit) as peer:
+                assert peer.read_text() == "True"
+                close(peer)
+            visit.result()
+
 
 # Wrong handshakes
 

@@ -16,6 +16,7 @@ from tests.support.core import (
     BAD_TEXT,
     CLIENT,
     LOST,
+    OTHER,
     READINGS,
     SERVER,
     TOO_BIG,
@@ -27,9 +28,10 @@ from tests.support.core import (
     raw_frame,
     sent,
 )
+from tests.support.objects import FailingClass, FullMemory, sendable, unsendable
 from wsframe import compiled, prepare
 from wsframe.client import ClientConnection
-from wsframe.connection import Connection, State, check_fragment, is_fragmented, join_pieces
+from wsframe.connection import Connection, State, as_plain, check_fragment, is_fragmented, join_pieces
 from wsframe.deflate import Deflate
 from wsframe.errors import LocalProtocolError
 from wsframe.events import Binary, Close, Fail, Ping, Pong, Response, Text
@@ -1583,6 +1585,12 @@ def test_what_is_a_message_in_fragments():
             assert is_fragmented(message) is expected
 
 
+def test_a_class_that_fails_is_no_message():
+    """The error is raised, and not left for the next call to stumble over."""
+    with pytest.raises(KeyError):
+        is_fragmented(FailingClass())
+
+
 def test_an_asynchronous_iterable_is_a_message_in_fragments():
     class Fragments:
         async def __aiter__(self):
@@ -1607,7 +1615,97 @@ def test_what_cannot_be_the_next_fragment(fragment, last, message):
 def test_what_can_be_the_next_fragment():
     for fragment, last in [("a", None), (b"a", None), ("b", "a"), (bytearray(), b"a")]:
         with case(fragment=fragment, last=last):
-            check_fragment(fragment, last)
+            assert check_fragment(fragment, last) == fragment
+    for name, thing, held in sendable():
+        with case(name=name):
+            for plain in check_fragment(thing, None), as_plain(thing):
+                assert (type(plain), plain) == (type(held), held)
+
+
+def test_whether_a_message_is_being_sent_in_fragments(role):
+    conn = Connection(role)
+    assert not conn.is_within_message
+    for send, data in (conn.send_text, "a"), (conn.send_binary, b"a"):
+        send(data, fin=False)
+        assert conn.is_within_message
+        conn.send_ping()
+        send(data, fin=False)
+        assert conn.is_within_message
+        send(data)
+        assert not conn.is_within_message
+
+
+# Strange objects, and errors within a call
+
+
+def test_an_object_is_sent_as_what_it_holds(role):
+    for name, thing, held in sendable():
+        with case(name=name):
+            conn = Connection(role)
+            conn.send_message(thing)
+            conn.send_message(prepare(thing))
+            octets = held.encode() if isinstance(held, str) else held
+            first = TEXT if isinstance(held, str) else BINARY
+            assert sent_pairs(conn) == [(first, octets)] * 2
+            if first == BINARY:
+                conn.send_ping(thing)
+                conn.send_binary(thing)
+                assert sent_pairs(conn) == [(PING, octets), (BINARY, octets)]
+
+
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_an_object_that_is_refused_changes_nothing(role, is_compressed):
+    deflate = Deflate(threshold=0) if is_compressed else None
+    for name, thing, error in unsendable():
+        for method in "send_message", "send_text", "send_binary", "send_ping", "send_pong":
+            with case(name=name, method=method):
+                conn = Connection(role, deflate=deflate)
+                before = snapshot(conn)
+                with pytest.raises((error, TypeError)):
+                    getattr(conn, method)(thing)
+                assert snapshot(conn) == before
+                assert (conn.is_within_message, conn.uncompressed) == (False, 0)
+        with case(name=name), pytest.raises(error):
+            prepare(thing)
+
+
+def test_a_close_code_that_fails_changes_nothing(role):
+    class Code(int):
+        def __int__(self):
+            raise KeyError("of its own")
+
+    conn = Connection(role)
+    before = snapshot(conn)
+    for call in conn.send_close, conn.fail:
+        with pytest.raises(KeyError):
+            call(Code(1000))
+        assert snapshot(conn) == before
+
+
+@pytest.mark.parametrize("fin", [True, False])
+def test_an_error_of_the_compressor_leaves_the_connection_as_it_was(role, fin):
+    """The next message must not refer to one that the peer has never got."""
+    module = FullMemory()
+    deflate = Deflate(threshold=0, zlib=module)
+    conn, peer = Connection(role, deflate=deflate), Connection(OTHER[role], deflate=deflate)
+    words = "one word after another " * 10
+    for number in range(3):
+        before = snapshot(conn), conn.uncompressed, conn.compressed
+        module.is_full = True
+        with pytest.raises(MemoryError):
+            conn.send_text(words + "lost" * number, fin)
+        module.is_full = False
+        assert (snapshot(conn), conn.uncompressed, conn.compressed) == before
+        conn.send_text(words + "lost" * number)
+        assert hear(peer, conn.data_to_send()) == [Text(words + "lost" * number)]
+        # And in the middle of one
+        conn.send_text(words, fin=False)
+        module.is_full = True
+        with pytest.raises(MemoryError):
+            conn.send_text(words[::-1], fin)
+        module.is_full = False
+        conn.send_text(words[::-1])
+        assert hear(peer, conn.data_to_send()) == [Text(words + words[::-1])]
 
 
 def test_pieces_are_joined():

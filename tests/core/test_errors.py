@@ -13,6 +13,7 @@ from wsframe.errors import (
     LocalProtocolError,
     RemoteProtocolError,
     WebSocketError,
+    is_only,
 )
 from wsframe.events import Response
 
@@ -42,9 +43,23 @@ def test_errors_survive_pickling(error):
     assert vars(copy) == vars(error)
 
 
-@pytest.mark.parametrize("name", errors.__all__)
+@pytest.mark.parametrize("name", sorted({*errors.__all__} - {"is_only"}))
 def test_every_error_is_a_websocket_error(name):
     assert issubclass(getattr(errors, name), WebSocketError)
+
+
+def test_a_group_is_of_a_kind_when_all_that_it_holds_is():
+    closed, bug = ConnectionClosed(1000), ValueError("bug")
+
+    def group(*exceptions):
+        return ExceptionGroup("group", exceptions)
+
+    for error in closed, group(closed), group(closed, closed), group(group(closed), closed):
+        assert is_only(error, ConnectionClosed)
+        assert is_only(error, WebSocketError)
+        assert not is_only(error, ValueError)
+    for error in bug, group(bug), group(closed, bug), group(group(bug), closed), group(group(closed, bug)):
+        assert not is_only(error, ConnectionClosed)
 
 
 def test_an_invalid_uri_is_a_value_error():

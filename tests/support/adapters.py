@@ -18,7 +18,7 @@ import pytest
 import wsframe.aio
 import wsframe.sync
 from tests.support.core import KEY, close_payload
-from tests.support.loops import LOOPS, LoopThread, asynchronous, in_thread, loop_names, loops
+from tests.support.loops import LOOPS, LoopThread, WindowsLoop, asynchronous, in_thread, loop_names, loops
 from tests.support.peers import (
     MIB,
     TIMEOUT,
@@ -213,7 +213,7 @@ class AioAdapter:
     name = "aio"
 
     def __init__(self, loop: str) -> None:
-        self.loop = LoopThread(LOOPS[loop])
+        self.loop = LoopThread(WindowsLoop if loop == "windows" else LOOPS[loop])
         self.call = self.loop.run
         self.close = self.loop.close
 

@@ -78,13 +78,19 @@ class Visit:
 
 
 class Site:
-    """uvicorn with applications: each has a path."""
+    """uvicorn with applications: each has a path. It listens on these sockets, if there are any."""
 
     def __init__(
-        self, place: str, app: Any = None, ws: str = OURS, tls: TLS | None = None, **settings: Any
+        self,
+        place: str,
+        app: Any = None,
+        ws: str = OURS,
+        tls: TLS | None = None,
+        sockets: list[socket.socket] | None = None,
+        **settings: Any,
     ) -> None:
         http, loop = place.split("-")
-        self.http, self.tls = http, tls
+        self.http, self.tls, self._sockets = http, tls, sockets
         self.loop = LoopThread(LOOPS[loop])
         self._visits: dict[str, Visit] = {}
         self._paths = map("/{}".format, itertools.count())
@@ -99,7 +105,7 @@ class Site:
         self._serving = self.loop.run(self._start)
 
     async def _start(self) -> asyncio.Task[None]:
-        serving = asyncio.create_task(self.server.serve())
+        serving = asyncio.create_task(self.server.serve(self._sockets))
         while not self.server.started:
             assert not serving.done(), serving
             await asyncio.sleep(0.001)

@@ -7,6 +7,7 @@ import functools
 import gc
 import inspect
 import math
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,33 @@ LOOPS = {"asyncio": asyncio.new_event_loop}
 if uvloop is not None:
     LOOPS["uvloop"] = uvloop.new_event_loop
     uvloop.new_event_loop().close()  # the first one opens a pipe for the process
+
+
+class WindowsLoop(asyncio.SelectorEventLoop):
+    """A loop that lacks what the loop of Windows lacks, but for its users only: asyncio needs it here.
+
+    asyncio's page "Platform Support" lists it: ``ProactorEventLoop`` has none of these methods.
+    """
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in MISSING_ON_WINDOWS:
+            caller = sys._getframe(1).f_globals["__name__"]
+            if caller != "asyncio" and not caller.startswith("asyncio."):
+                return getattr(asyncio.AbstractEventLoop, name).__get__(self)  # raises a NotImplementedError
+        return super().__getattribute__(name)
+
+
+MISSING_ON_WINDOWS = {
+    "add_reader",
+    "add_signal_handler",
+    "add_writer",
+    "create_unix_connection",
+    "create_unix_server",
+    "remove_reader",
+    "remove_signal_handler",
+    "remove_writer",
+}
+
 
 # A parameter for each event loop. In the quick tier, asyncio's stands for both.
 loops = [pytest.param(new, id=name, marks=full if name == "uvloop" else ()) for name, new in LOOPS.items()]

@@ -28,8 +28,10 @@ def broadcast(
         websockets: the connections.
         message: ``str`` goes out as text, a bytes-like object as binary, what ``prepare`` returned as it is.
         compress: whether to compress it where that is agreed on; None: if it reaches the threshold.
-        max_buffered: how many octets may wait in a connection, see ``buffered_amount``, before it counts as
-            slow. So what waits for a peer that does not read is bounded by this and one more message.
+        max_buffered: how many bytes may wait in a connection before it counts as slow. So what waits for a
+            peer that does not read is bounded by this and one more message. Each message that waits counts
+            16 bytes besides its payload, and 512 while a fragmented message is being sent: so empty ones
+            count as well.
         slow: what happens to slow ones. "drop": they miss this message. "close": they are closed with 1008.
 
     Returns:

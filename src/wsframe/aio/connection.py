@@ -9,10 +9,19 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from time import perf_counter
 from typing import Any
 
-from ..connection import ABANDONED, Fragment, Message, State, check_fragment, is_fragmented, join_pieces
+from ..connection import (
+    ABANDONED,
+    Fragment,
+    Message,
+    State,
+    as_plain,
+    check_fragment,
+    is_fragmented,
+    join_pieces,
+)
 from ..errors import ConnectionClosed
 from ..events import Binary, Request, Response, Text
-from ..frames import TEXT, as_octets
+from ..frames import TEXT
 from ..keepalive import Pings
 from ..prepared import Prepared, prepare
 from .protocol import BURST, CONNECTING, OPEN, Protocol, logger
@@ -244,8 +253,8 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
         if is_fragmented(message):
             await self._send_fragments(message, compress)  # type: ignore[arg-type]
             return
-        if not isinstance(message, (str, bytes, Prepared)):
-            message = as_octets(message)  # type: ignore[arg-type]
+        if not isinstance(message, Prepared):
+            message = as_plain(message)
         size = len(message)
         if size > COMPRESSED_SLICE and self._is_compressed_slowly(message, compress):
             await self._send_slices(prepare(message), compress)  # type: ignore[arg-type]
@@ -267,15 +276,14 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
     async def _send_fragments(
         self, fragments: Iterable[Fragment] | AsyncIterable[Fragment], compress: bool | None
     ) -> None:
-        last: Fragment | None = None
+        last: str | bytes | None = None
         self._start_sending()
         try:
             async for fragment in _iterate(fragments):
-                check_fragment(fragment, last)
+                last = check_fragment(fragment, last)
                 self._check_open()
-                self._connection.send_message(fragment, False, compress)
-                self._cork(len(fragment))
-                last = fragment
+                self._connection.send_message(last, False, compress)
+                self._cork(len(last))
                 await self._yield()
             if last is not None:
                 self._check_open()
@@ -283,16 +291,16 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
                 self._messages_sent += 1
                 self._cork(0)
         except BaseException as error:
-            if last is not None:
-                self._abandon(error)
+            self._abandon(error)
             raise
         finally:
             self._stop_sending()
 
     async def _send_slices(self, message: Prepared, compress: bool | None) -> None:
         """Send a message in fragments that each take little time to compress."""
-        is_text = message.opcode == TEXT
-        send = self._connection.send_text if is_text else self._connection.send_binary
+        connection = self._connection
+        send = connection.send_text if message.opcode == TEXT else connection.send_binary
+        compressed = connection.compressed
         octets = memoryview(message.payload)
         self._start_sending()
         self._messages_sent += 1
@@ -301,13 +309,18 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
                 self._check_open()
                 send(octets[:COMPRESSED_SLICE], len(octets) <= COMPRESSED_SLICE, compress=compress)
                 octets = octets[COMPRESSED_SLICE:]
-                self._cork(COMPRESSED_SLICE)
+                # Not a write for each slice: they are smaller now.
+                size, compressed = connection.compressed - compressed, connection.compressed
+                self._collect(size) if octets else self._cork(size)
                 await self._yield()
         except asyncio.CancelledError:
             # The message is not lost by that.
             if octets and self.state is OPEN:
                 send(octets, compress=compress)
                 self._flush_now()
+            raise
+        except BaseException as error:
+            self._abandon(error)
             raise
         finally:
             self._stop_sending()
@@ -323,8 +336,9 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
         self._post_outbox()
 
     def _abandon(self, error: BaseException) -> None:
-        """Close the connection, because a message cannot be completed."""
-        if self._connection.state is OPEN and not self._is_lost:
+        """Close the connection, if some of a message was sent that cannot be completed."""
+        connection = self._connection
+        if connection.is_within_message and connection.state is OPEN and not self._is_lost:
             self._start_close(1011, ABANDONED)
             error.add_note(f"wsframe closed the connection with 1011: {ABANDONED}")
 

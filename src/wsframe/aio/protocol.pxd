@@ -4,6 +4,9 @@ cimport cython
 
 from wsframe.connection cimport Connection
 
+cdef Py_ssize_t FRAME_COST
+cdef Py_ssize_t POSTED_COST
+
 
 @cython.final
 cdef class Input:
@@ -69,6 +72,7 @@ cdef class Protocol:
     cdef public long long _messages_sent
     cdef long long _pings_sent
     cdef public list _outbox
+    cdef Py_ssize_t _outbox_size
     cdef public object _sending
     cdef public object _sender
     cdef Py_ssize_t _pongs
@@ -102,11 +106,14 @@ cdef class Protocol:
     cpdef _check_open(self)
     cpdef _closed(self)
     cpdef _cork(self, Py_ssize_t size)
+    cpdef _collect(self, Py_ssize_t size)
     cdef _schedule_flush(self)
     cpdef _forget_pongs(self)
     @cython.locals(connection=Connection, chunks=list, size=Py_ssize_t)
     cdef _flush(self)
     cdef _close_transport(self)
+    cdef _shut_down_later(self)
+    cdef bint _has_written_all(self) except -1
     cdef _forget_duplicate(self)
     cpdef _start_close(self, code, reason)
     cpdef _start_close_timer(self)

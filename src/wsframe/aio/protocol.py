@@ -28,7 +28,7 @@ import logging
 import socket
 import threading
 from asyncio import current_task
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from time import perf_counter
 from typing import Any, cast
@@ -36,7 +36,7 @@ from typing import Any, cast
 from ..connection import Connection, Role, State
 from ..counters import Counters
 from ..errors import ConnectionClosed
-from ..events import Binary, Close, Fail, Ping, Pong, Text
+from ..events import Binary, Close, Fail, Ping, Pong, Text, size_in_memory
 from ..keepalive import Pings
 from ..log import ConnectionLogger, FrameLog
 from ..prepared import Prepared
@@ -47,7 +47,7 @@ logger = logging.getLogger("wsframe.aio")
 
 OPEN, CONNECTING = State.OPEN, State.CONNECTING
 MAX_QUEUED_MESSAGES = 16
-MAX_QUEUED_SIZE = 2**20  # octets
+MAX_QUEUED_SIZE = 2**20  # bytes of memory
 # Measured with messages of 64 KiB and 1 MiB: a system call costs more than a copy of what it writes or reads,
 # up to these sizes, in octets.
 LARGE = 262144
@@ -57,6 +57,12 @@ HIGH_WATER = 65536  # octets of unsent output
 # as some more.
 BURST = 262144
 MESSAGE_COST = 2048
+# A frame that waits to be written takes as many bytes besides its payload: so empty ones count as well.
+FRAME_COST = 16
+# And so many, what is broadcast and waits for the end of a fragmented message: measured, 136 when nobody else
+# holds it, and 640 when it was encoded for others.
+POSTED_COST = 512
+MOMENT = 0.05  # seconds
 NOBODY = object()
 _ids = itertools.count(1)
 
@@ -193,6 +199,35 @@ def transport_below(transport: asyncio.Transport) -> asyncio.WriteTransport | No
     return None
 
 
+def set_nodelay(transport: asyncio.BaseTransport) -> None:
+    """Switch off Nagle's algorithm: what leaves in two writes must not wait for the peer's delayed ACK.
+
+    asyncio does so only where the socket object has the number of the protocol. ``socket.socket(AF_INET)``
+    has not, and neither have the sockets that it accepts.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        # A Unix socket has no such option. The family does not tell: under uvicorn's --fd it is wrong. And
+        # some systems say EINVAL when the peer has reset the connection already.
+        with suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def join_small(chunks: list[bytes]) -> Iterator[bytes]:
+    """Join what is cheaper to copy than to write by itself."""
+    small: list[bytes] = []
+    for chunk in chunks:
+        if len(chunk) < LARGE:
+            small.append(chunk)
+            continue
+        if small:
+            yield b"".join(small)
+            small.clear()
+        yield chunk
+    if small:
+        yield b"".join(small)
+
+
 class Protocol:
     """Be the part of a WebSocket that the event loop calls.
 
@@ -229,6 +264,7 @@ class Protocol:
         "_octets_received",
         "_octets_sent",
         "_outbox",
+        "_outbox_size",
         "_pieces",
         "_ping_interval",
         "_ping_timeout",
@@ -295,6 +331,7 @@ class Protocol:
         self._messages_sent = 0
         self._pings_sent = 0
         self._outbox: list[Prepared] = []  # what is broadcast while a fragmented message is sent
+        self._outbox_size = 0  # the bytes of their payloads
         self._sending: asyncio.Future[None] | None = None  # done when a fragmented message is sent
         self._sender: asyncio.Task[Any] | None = None  # the task that sends it
         self._pongs = 0
@@ -323,7 +360,7 @@ class Protocol:
         self._burst = 0
         if self._messages:
             message = self._messages.pop(0)
-            self._queued -= len(message.data)
+            self._queued -= size_in_memory(message.data)
             if self._is_reading_paused:
                 self._schedule_look_ahead()  # there is room again
             return message
@@ -335,7 +372,7 @@ class Protocol:
 
     def _put_back(self, message: Text | Binary) -> None:
         self._messages.insert(0, message)
-        self._queued += len(message.data)
+        self._queued += size_in_memory(message.data)
 
     def _wait(self) -> Wakeup:
         """Wait for octets, or for the end: await what this returns."""
@@ -398,7 +435,7 @@ class Protocol:
                 self._drop(message)
             else:
                 self._messages.append(message)
-                self._queued += len(message.data)
+                self._queued += size_in_memory(message.data)
         else:
             self._pause_reading()
         self._flush()
@@ -560,12 +597,14 @@ class Protocol:
             return True
         # As long as writing is not paused, less than HIGH_WATER waits.
         if (self._is_writing_paused or self._outbox or max_buffered < HIGH_WATER) and (
-            self.buffered_amount >= max_buffered
+            self._outbox_size + len(self._outbox) * POSTED_COST + self._corked
+            >= max_buffered - self._transport.get_write_buffer_size()
         ):
             return False
         self._messages_sent += 1
         if self._sending is not None:
             self._outbox.append(message)
+            self._outbox_size += len(message)
         else:
             self._connection.send_prepared(message)
             self._cork(len(message))
@@ -573,7 +612,7 @@ class Protocol:
 
     def _post_outbox(self) -> None:
         """Send what was posted while a fragmented message was being sent."""
-        outbox, self._outbox = self._outbox, []
+        outbox, self._outbox, self._outbox_size = self._outbox, [], 0
         for message in outbox:
             if self._connection.state is OPEN and not self._is_lost:
                 self._connection.send_prepared(message)
@@ -584,7 +623,7 @@ class Protocol:
         """How many octets were sent, and not yet taken by the system, as far as the event loop knows."""
         if self._is_lost:
             return 0
-        waiting = sum(map(len, self._outbox)) + self._connection.unsent
+        waiting = self._outbox_size + self._connection.unsent
         return waiting + self._transport.get_write_buffer_size()
 
     def _check_open(self) -> None:
@@ -600,11 +639,17 @@ class Protocol:
         return ConnectionClosed(1006, "connection was lost")
 
     def _cork(self, size: int) -> None:
-        self._corked += size
+        self._corked += size + FRAME_COST
         if self._corked >= HIGH_WATER or not (self._messages or self._connection.has_unread()):
             self._flush()
         else:
             self._schedule_flush()
+
+    def _collect(self, size: int) -> None:
+        """Write what was sent of a message when 64 KiB of it are there; more of it follows."""
+        self._corked += size
+        if self._corked >= HIGH_WATER:
+            self._flush()
 
     def _schedule_flush(self) -> None:
         if not self._is_flush_scheduled:
@@ -625,8 +670,11 @@ class Protocol:
     def _flush(self) -> None:
         """Write what the Connection has to send, and close when it says so."""
         connection = self._connection
-        self._corked = 0
-        if connection.has_unsent():
+        # While writing is paused, 64 KiB wait here for one write: what a transport holds of many small ones
+        # takes long to add up, which asyncio's do with each (since 3.12).
+        is_held = self._is_writing_paused and self._corked < HIGH_WATER
+        if connection.has_unsent() and (not is_held or connection.should_close):
+            self._corked = 0
             chunks = connection.chunks_to_send()
             transport = self._transport
             size = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
@@ -639,12 +687,12 @@ class Protocol:
                 self._is_writing_paused = not self._is_lost
             elif len(chunks) == 1:
                 transport.write(chunks[0])
-            elif size < LARGE or max(map(len, chunks)) < LARGE:
+            elif size < LARGE:
                 transport.write(b"".join(chunks))
             else:
                 # Not writelines(), which on some versions of Python never calls pause_writing().
-                for chunk in chunks:
-                    transport.write(chunk)
+                for joined in join_small(chunks):
+                    transport.write(joined)
         if connection.should_close:
             self._close_transport()
         elif self._pongs >= HIGH_WATER:
@@ -675,24 +723,51 @@ class Protocol:
                 with suppress(OSError):  # the peer was faster, and has reset the connection
                     transport.write_eof()
             elif self._connection.close_received is None:
-                # TLS can't close one direction without losing what comes in the other: TCP can. On a
-                # duplicate, because event loops keep their sockets to themselves.
-                sock = transport.get_extra_info("socket")
-                self._duplicate = socket.socket(fileno=socket.dup(sock.fileno()))
-                self._loop.add_writer(self._duplicate, self._shut_down)
+                self._shut_down_later()
             else:
                 transport.close()
 
+    def _shut_down_later(self) -> None:
+        """Close one direction below TLS, when all that was written under TLS is on its way.
+
+        TLS can't do that without losing what comes in the other direction: TCP can. On a duplicate, because
+        event loops keep their sockets to themselves.
+        """
+        sock = self._transport.get_extra_info("socket")
+        try:
+            duplicate = socket.socket(fileno=socket.dup(sock.fileno()))
+        except OSError:  # there are no file descriptors left
+            self._transport.close()
+            return
+        try:
+            self._loop.add_writer(duplicate, self._shut_down)
+        except NotImplementedError:  # Windows' loop
+            duplicate.close()
+            self._shut_down_by_polling()
+        else:
+            self._duplicate = duplicate
+
     def _shut_down(self) -> None:
-        # The socket can take more: perhaps all that was written under TLS is on its way.
-        if self._duplicate is None or self._transport.get_write_buffer_size():
+        # The socket can take more.
+        if self._duplicate is not None and self._has_written_all():
+            with suppress(OSError):
+                self._duplicate.shutdown(socket.SHUT_WR)
+            self._forget_duplicate()
+
+    def _shut_down_by_polling(self) -> None:
+        if self._is_lost:
             return
+        if self._has_written_all():
+            with suppress(OSError):
+                self._transport.get_extra_info("socket").shutdown(socket.SHUT_WR)
+        else:
+            self._loop.call_later(MOMENT, self._shut_down_by_polling)
+
+    def _has_written_all(self) -> bool:
+        """Tell whether neither TLS nor the transport below it holds anything."""
         below = transport_below(self._transport)
-        if below is not None and below.get_write_buffer_size():
-            return
-        with suppress(OSError):
-            self._duplicate.shutdown(socket.SHUT_WR)
-        self._forget_duplicate()
+        waits_below = below is not None and below.get_write_buffer_size() > 0
+        return not (self._transport.get_write_buffer_size() or waits_below)
 
     def _forget_duplicate(self) -> None:
         if self._duplicate is not None:
@@ -717,6 +792,7 @@ class Protocol:
         """Begin (called by the event loop)."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by name
         self._transport.set_write_buffer_limits(HIGH_WATER)
+        set_nodelay(transport)
         # A closed transport does not always know them.
         self._remote_address = transport.get_extra_info("peername")
         self._local_address = transport.get_extra_info("sockname")
@@ -786,6 +862,8 @@ class Protocol:
     def resume_writing(self) -> None:
         """Go on sending (called by the event loop)."""
         self._is_writing_paused = False
+        if self._connection.has_unsent():
+            self._flush()
         for waiter in self._drained:
             if not waiter.done():
                 waiter.set_result(None)

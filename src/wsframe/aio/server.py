@@ -15,10 +15,10 @@ from typing import Any, TypeAlias
 from ..connection import Connection, Role
 from ..counters import Counters
 from ..deflate import DEFAULT, Deflate
-from ..errors import ConnectionClosed
+from ..errors import ConnectionClosed, is_only
 from ..events import Fail, Request, Response
 from ..keepalive import check_keepalive
-from ..listeners import Address, Listeners
+from ..listeners import BACKLOG, Address, Listeners
 from ..server import Origins, ProcessRequest, ServerConnection
 from .connection import CONNECTING, OPEN, WebSocket
 
@@ -61,7 +61,8 @@ def serve(
     ``async with serve(...) as server`` closes the server at the end; ``await serve(...)`` returns it.
 
     The connection is closed with 1000 when its handler returns. When the handler raises, the error is
-    logged and the connection is closed with 1011; a ``ConnectionClosed`` is not an error.
+    logged and the connection is closed with 1011. A ``ConnectionClosed`` is not an error, alone or as all
+    that an ``ExceptionGroup`` holds.
 
     Args:
         handler: a coroutine function that is called with each open ``WebSocket``.
@@ -330,9 +331,9 @@ class Server:
                 return
             except NotImplementedError:
                 pass  # Windows
-        options: dict[str, Any] = {"ssl": self._ssl, **self._tls_timeouts()}
+        options: dict[str, Any] = {"ssl": self._ssl, "backlog": BACKLOG, **self._tls_timeouts()}
         create: Any = loop.create_server
-        if sock.family == socket.AF_UNIX and not isinstance(loop, asyncio.BaseEventLoop):
+        if sock.family == getattr(socket, "AF_UNIX", None) and not isinstance(loop, asyncio.BaseEventLoop):
             create = loop.create_unix_server  # which asyncio does not need
             if "cleanup_socket" in inspect.signature(create).parameters:
                 options["cleanup_socket"] = False  # the file is removed here
@@ -439,11 +440,10 @@ class Server:
         code, reason = 1000, ""
         try:
             await self._handler(websocket)
-        except ConnectionClosed:
-            pass
-        except Exception:
-            websocket.logger.exception("connection handler failed")
-            code, reason = 1011, "internal error"
+        except Exception as error:
+            if not is_only(error, ConnectionClosed):
+                websocket.logger.exception("connection handler failed")
+                code, reason = 1011, "internal error"
         await websocket.close(code, reason)
 
 

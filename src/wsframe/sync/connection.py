@@ -443,7 +443,7 @@ class WebSocket:
             self._wait(None)
 
     def _send_fragments(self, fragments: Iterable[Fragment], compress: bool | None) -> None:
-        last: Fragment | None = None
+        last: str | bytes | None = None
         sender = get_ident()
         with self._lock:
             self._wait_to_send()
@@ -451,14 +451,12 @@ class WebSocket:
             self._sender = sender
         try:
             for fragment in fragments:
-                check_fragment(fragment, last)
-                self._send(fragment, False, compress, sender)
-                last = fragment
+                last = check_fragment(fragment, last)
+                self._send(last, False, compress, sender)
             if last is not None:
                 self._send(last[:0], True, compress, sender)
         except BaseException as error:
-            if last is not None:
-                self._abandon(error)
+            self._abandon(error)
             raise
         finally:
             with self._lock:
@@ -466,8 +464,9 @@ class WebSocket:
                 self._notify()
 
     def _abandon(self, error: BaseException) -> None:
-        """Close the connection, because a message cannot be completed."""
-        if self._connection.state is OPEN and not self._is_broken:
+        """Close the connection, if some of a message was sent that cannot be completed."""
+        connection = self._connection
+        if connection.is_within_message and connection.state is OPEN and not self._is_broken:
             with suppress(TimeoutError):
                 self._send_close(1011, ABANDONED, self._close_deadline())
             error.add_note(f"wsframe closed the connection with 1011: {ABANDONED}")

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from ..connection import Connection, Role
 from ..counters import Counters
 from ..deflate import DEFAULT, Deflate
-from ..errors import ConnectionClosed
+from ..errors import ConnectionClosed, is_only
 from ..events import Request, Response
 from ..keepalive import check_keepalive
 from ..listeners import Address, Listeners
@@ -66,7 +66,8 @@ def serve(
     connections in ``server.serve_forever()``.
 
     The connection is closed with 1000 when its handler returns. When the handler raises, the error is
-    logged and the connection is closed with 1011; a ``ConnectionClosed`` is not an error.
+    logged and the connection is closed with 1011. A ``ConnectionClosed`` is not an error, alone or as all
+    that an ``ExceptionGroup`` holds.
 
     Args:
         handler: a function that is called with each open ``WebSocket``.
@@ -431,12 +432,12 @@ class Server:
         try:
             if is_served:
                 self._handler(websocket)
-        except ConnectionClosed:
-            pass
-        except BaseException as error:
+        except Exception as error:
+            if not is_only(error, ConnectionClosed):
+                websocket.logger.exception("connection handler failed")
+                code, reason = 1011, "internal error"
+        except BaseException:
             code, reason = 1011, "internal error"
-            if not isinstance(error, Exception):
-                raise
-            websocket.logger.exception("connection handler failed")
+            raise
         finally:
             websocket.close(code, reason)

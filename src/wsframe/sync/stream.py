@@ -48,7 +48,9 @@ class Stream:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
+        with suppress(
+            OSError
+        ):  # a Unix socket has no such option, and the family of a given one may be wrong
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.settimeout(None)
 
