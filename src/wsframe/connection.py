@@ -134,8 +134,8 @@ def is_fragmented(message: object) -> bool:
     Args:
         message: what is to be sent. Bytes-like objects and mappings are iterable, but not meant so.
     """
-    # Each class that is not built in by itself. For a tuple of them, Cython does not look whether isinstance()
-    # failed, as it does where ``message.__class__`` raises: then the next call raises a SystemError.
+    # One class in each call, where it is not built in. When ``message.__class__`` raises, the compiled build
+    # does not notice it in a call with a tuple of classes, and the next call raises a SystemError.
     if isinstance(message, (str, bytes, bytearray, memoryview)):
         return False
     if isinstance(message, Prepared) or isinstance(message, Mapping):  # noqa: SIM101
