@@ -134,12 +134,16 @@ def is_fragmented(message: object) -> bool:
     Args:
         message: what is to be sent. Bytes-like objects and mappings are iterable, but not meant so.
     """
-    if isinstance(message, (str, bytes, bytearray, memoryview, Prepared, Mapping)):
+    # Each class that is not built in by itself: compiled, a tuple of them does not pass on the error of a
+    # ``message.__class__`` that raises, and then the next call raises a SystemError.
+    if isinstance(message, (str, bytes, bytearray, memoryview)):
+        return False
+    if isinstance(message, Prepared) or isinstance(message, Mapping):  # noqa: SIM101
         return False
     try:
         memoryview(message)  # type: ignore[arg-type]
     except TypeError:
-        return isinstance(message, (Iterable, AsyncIterable))
+        return isinstance(message, Iterable) or isinstance(message, AsyncIterable)  # noqa: SIM101
     return False
 
 

@@ -28,7 +28,7 @@ from tests.support.core import (
     raw_frame,
     sent,
 )
-from tests.support.objects import FullMemory, sendable, unsendable
+from tests.support.objects import FailingClass, FullMemory, sendable, unsendable
 from wsframe import compiled, prepare
 from wsframe.client import ClientConnection
 from wsframe.connection import Connection, State, as_plain, check_fragment, is_fragmented, join_pieces
@@ -1583,6 +1583,12 @@ def test_what_is_a_message_in_fragments():
     for message, expected in MESSAGES:
         with case(message=message, expected=expected):
             assert is_fragmented(message) is expected
+
+
+def test_a_class_that_fails_is_no_message():
+    """The error is raised, and not left for the next call to stumble over."""
+    with pytest.raises(KeyError):
+        is_fragmented(FailingClass())
 
 
 def test_an_asynchronous_iterable_is_a_message_in_fragments():
