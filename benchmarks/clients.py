@@ -18,7 +18,7 @@ from . import samples
 Send, Receive = Callable[[Any], Any], Callable[[], Any]
 
 
-def wsframe(uri: str, compressed: bool) -> tuple[Send, Receive]:
+def wsframe(uri: str, compressed: bool = False) -> tuple[Send, Receive]:
     from wsframe.deflate import DEFAULT
     from wsframe.sync import connect
 
@@ -26,14 +26,14 @@ def wsframe(uri: str, compressed: bool) -> tuple[Send, Receive]:
     return websocket.send, websocket.recv
 
 
-def websockets(uri: str, compressed: bool) -> tuple[Send, Receive]:
+def websockets(uri: str, compressed: bool = False) -> tuple[Send, Receive]:
     from websockets.sync.client import connect
 
     websocket = connect(uri, compression="deflate" if compressed else None, ping_interval=None)
     return websocket.send, websocket.recv
 
 
-def websocket_client(uri: str, compressed: bool) -> tuple[Send, Receive]:
+def websocket_client(uri: str, compressed: bool = False) -> tuple[Send, Receive]:
     from websocket import create_connection
 
     assert not compressed, "it cannot"
@@ -41,7 +41,7 @@ def websocket_client(uri: str, compressed: bool) -> tuple[Send, Receive]:
     return websocket.send_binary, websocket.recv
 
 
-PEERS: dict[str, Callable[[str, bool], tuple[Send, Receive]]] = {
+PEERS: dict[str, Callable[..., tuple[Send, Receive]]] = {
     "wsframe.sync": wsframe,
     "websockets.sync": websockets,
     "websocket-client": websocket_client,
@@ -52,9 +52,9 @@ def main(peer: str, port: str, option: str = "") -> None:
     samples.free_a_large_block()
     uri = f"ws://127.0.0.1:{port}/"
     if option == "--compressed":
-        open_many(lambda: PEERS[peer](uri, True))
+        open_many(lambda: PEERS[peer](uri, compressed=True))
         return
-    send, receive = PEERS[peer](uri, False)
+    send, receive = PEERS[peer](uri)
     print("open", flush=True)
     message = samples.binary(64)
     for line in sys.stdin:

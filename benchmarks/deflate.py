@@ -34,6 +34,16 @@ TURNS = 9
 MODULES = ("zlib", "zlib_ng.zlib_ng", "isal.isal_zlib")
 
 
+def agreed(module: str = "zlib", **options: Any) -> Deflate:
+    """Return what a server agrees on with a browser: windows of 12 bits both ways."""
+    return Deflate(
+        server_max_window_bits=12,
+        client_max_window_bits=12,
+        zlib=importlib.import_module(module),
+        **options,
+    )
+
+
 # The rows of the table
 
 Encode = Callable[[list[bytes]], list[bytes]]
@@ -41,7 +51,7 @@ SIZES = {"200": (200, 200), "2 KiB": (2048, 50)}  # octets of a message, message
 
 
 def wsframe_encode(module: str) -> Encode:
-    connection = Connection(Role.SERVER, deflate=Deflate(zlib=importlib.import_module(module)))
+    connection = Connection(Role.SERVER, deflate=agreed(module))
 
     def encode(messages: list[bytes]) -> list[bytes]:
         frames = []
@@ -79,7 +89,7 @@ def websockets_deflate() -> Any:
 
 
 def wsframe_feed(module: str) -> Feed:
-    connection = Connection(Role.SERVER, deflate=Deflate(zlib=importlib.import_module(module)))
+    connection = Connection(Role.SERVER, deflate=agreed(module))
 
     def feed(read: bytes) -> list[Message]:
         messages: list[Message] = []
@@ -159,11 +169,11 @@ def checked(peer: str, direction: str, size: str) -> Callable[[], object]:
     messages = documents(octets, count)
     if direction == "compress":
         encode = ENCODE[peer]()
-        client = Connection(Role.CLIENT, deflate=Deflate())
+        client = Connection(Role.CLIENT, deflate=agreed())
         client.receive_data(b"".join(encode(messages)))
         assert [client.next_event() for _ in messages] == [Binary(message) for message in messages]
         return lambda: encode(messages)
-    make, client = DECODE[peer], Connection(Role.CLIENT, deflate=Deflate())
+    make, client = DECODE[peer], Connection(Role.CLIENT, deflate=agreed())
     for message in messages:
         client.send_binary(message)
     stream = client.data_to_send()
@@ -206,7 +216,7 @@ def measure_throughput() -> None:
     print(f"\n{'throughput':34}{'compress':>16}{'decompress':>18}{'size':>10}")
     for size, count in ((200, 400), (2048, 200), (65536, 12)):
         for name in MODULES:
-            deflate = Deflate(zlib=importlib.import_module(name), threshold=0)
+            deflate = agreed(name, threshold=0)
             server = Connection(Role.SERVER, deflate=deflate)
             inputs = documents(size, count)
             frames: list[bytes] = []
@@ -242,7 +252,7 @@ def measure_threshold() -> None:
     for size in (16, 32, 64, 96, 128, 192, 256, 512):
         row = f"{size:7} octets     "
         inputs = documents(size, 400)
-        for deflate in (None, Deflate(threshold=0), Deflate(threshold=0, server_no_context_takeover=True)):
+        for deflate in (None, agreed(threshold=0), agreed(threshold=0, server_no_context_takeover=True)):
             server = Connection(Role.SERVER, deflate=deflate)
             client = Connection(Role.CLIENT, deflate=deflate)
             lengths: list[int] = []

@@ -889,12 +889,7 @@ class Connection:
                     first |= 0x40
             if self._is_compressing:
                 size = len(payload)
-                try:
-                    payload = compressor.compress(payload, fin)
-                except BaseException:
-                    # What it has taken never reaches the peer, so nothing may refer to it.
-                    compressor.forget()
-                    raise
+                payload = compressor.compress(payload, fin)
                 self.uncompressed += size
                 self.compressed += len(payload)
         if fin:

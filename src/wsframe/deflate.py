@@ -22,7 +22,7 @@ from typing import Any
 
 from .errors import RemoteProtocolError
 
-__all__ = ["DEFAULT", "Compressor", "Decompressor", "Deflate", "parse_extensions"]
+__all__ = ["DEFAULT", "Compressor", "Decompressor", "Deflate", "check_extensions", "parse_extensions"]
 
 _NAME = "permessage-deflate"
 
@@ -282,6 +282,22 @@ def _check_int(name: str, value: object, least: int, most: int) -> None:
         raise ValueError(f"{name} must be {least} to {most}, not {value}")
 
 
+def check_extensions(value: str) -> None:
+    """Check the grammar of Sec-WebSocket-Extensions (RFC 6455, section 9.1).
+
+    Args:
+        value: the header's value; of several, joined by commas.
+
+    Raises:
+        RemoteProtocolError: the value is malformed.
+    """
+    if not _EXTENSIONS.fullmatch(value):
+        # "If a value is received by either the client or the server during negotiation that does not conform
+        # to the ABNF below, the recipient of such malformed data MUST immediately _Fail the WebSocket
+        # Connection_."
+        raise RemoteProtocolError(1002, "Sec-WebSocket-Extensions is malformed")
+
+
 def parse_extensions(value: str) -> list[tuple[str, list[tuple[str, str]]]]:
     """Split Sec-WebSocket-Extensions (RFC 6455, section 9.1).
 
@@ -295,11 +311,7 @@ def parse_extensions(value: str) -> list[tuple[str, list[tuple[str, str]]]]:
     Raises:
         RemoteProtocolError: the value is malformed.
     """
-    if not _EXTENSIONS.fullmatch(value):
-        # "If a value is received by either the client or the server during negotiation that does not conform
-        # to the ABNF below, the recipient of such malformed data MUST immediately _Fail the WebSocket
-        # Connection_."
-        raise RemoteProtocolError(1002, "Sec-WebSocket-Extensions is malformed")
+    check_extensions(value)
     extensions = []
     for element in value.replace("\\", "").replace('"', "").split(","):
         name, *parameters = element.split(";")
@@ -373,11 +385,15 @@ class Compressor:
             fin: whether the message ends here.
         """
         compressor = self._object or self._deflate._compressobj(self._bits)
+        self._object = (
+            None  # when it fails, what it has taken never reaches the peer: nothing may refer to it
+        )
         octets: bytes = compressor.compress(payload) + compressor.flush(self._deflate.zlib.Z_SYNC_FLUSH)
         if not fin:
             self._object = compressor
             return octets
-        self._object = compressor if self._keeps_context else None
+        if self._keeps_context:
+            self._object = compressor
         # "Remove 4 octets (that are 0x00 0x00 0xff 0xff) from the tail end." Nothing is there when nothing
         # came since the last flush; section 7.2.3.6: then "0x00" stands for the empty block.
         return octets[:-4] or b"\x00"

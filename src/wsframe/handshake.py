@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import TypeAlias
 
-from .deflate import parse_extensions
+from .deflate import check_extensions
 from .errors import HandshakeError, LocalProtocolError, RemoteProtocolError
 from .events import Headers, Request
 
@@ -473,7 +473,7 @@ def _request(resource_name: str, headers: Headers, method: str = "GET", http_ver
     # Section 9.1: "the recipient of such malformed data MUST immediately _Fail the WebSocket Connection_",
     # whatever the server knows of extensions. A legible offer may be declined.
     try:
-        parse_extensions(headers.get("sec-websocket-extensions"))
+        check_extensions(headers.get("sec-websocket-extensions"))
     except RemoteProtocolError as error:
         raise HandshakeError(400, error.reason) from None
     # Section 4.1, item 10: "MUST all be unique strings". Chargers repeat one (ocpp1.6), and mean it once.
@@ -619,7 +619,9 @@ def check_response(
         raise RemoteProtocolError(1002, "Sec-WebSocket-Accept does not answer the key")
     # 5. "indicates the use of an extension that was not present in the client's handshake"; section 9.1 fails
     #    a value that is malformed.
-    if parse_extensions(headers.get("sec-websocket-extensions")) and not extensions_offered:
+    extensions = headers.get("sec-websocket-extensions")
+    check_extensions(extensions)
+    if not extensions_offered and _elements(extensions):
         raise RemoteProtocolError(1002, "server uses an extension that was not offered")
     # 6. "indicates the use of a subprotocol that was not present in the client's handshake"
     chosen = headers.get_all("sec-websocket-protocol")
