@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from threading import Condition, Lock, RLock, get_ident
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
 from ..connection import (
     ABANDONED,
@@ -125,6 +125,9 @@ class WebSocket:
             self._frame_log = FrameLog(self.logger.debug, is_client=connection.role is Role.CLIENT)
         self._remote_address: Any = stream.sock.getpeername()
         self._local_address: Any = stream.sock.getsockname()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a WebSocket cannot be copied or pickled")
 
     def __repr__(self) -> str:
         return f"<WebSocket {self.state.name} {self._remote_address}>"
