@@ -13,6 +13,7 @@ cdef class WebSocket:
     cdef int _waiting
     cdef object _writing
     cdef bint _is_writing
+    cdef bint _is_left
     cdef long long _reader
     cdef bint _is_late
     cdef object _deferred

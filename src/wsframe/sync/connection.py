@@ -102,6 +102,7 @@ class WebSocket:
         self._waiting = 0  # how many threads wait for that
         self._writing: Any = RLock()
         self._is_writing = False  # whether the thread that holds it does
+        self._is_left = False  # whether another one may have left it something to write
         self._reader = 0  # the thread that reads, or 0
         self._is_late = False  # whether it has read after its deadline
         self._deferred: Any = None  # a lock that is held until the last deferred call is done
@@ -547,6 +548,9 @@ class WebSocket:
                     self._check_open()
                     try:
                         self._connection.send_message(message, fin, compress)
+                        if not self._is_writing and not self._unwritten:
+                            # At once, or the thread that reads takes it for answers that are too many.
+                            self._unwritten = memoryview(self._connection.data_to_send())
                     except _REFUSALS:
                         raise
                     except BaseException:
@@ -556,7 +560,8 @@ class WebSocket:
                 self._write(None)
         finally:
             # Another thread may have queued a Ping or a Pong meanwhile, and left it to this one to write.
-            self._flush(None)
+            if self._is_left:
+                self._flush(None)
         if self._is_broken:
             raise self._closed()
         return True
@@ -707,6 +712,7 @@ class WebSocket:
             with self._lock:
                 if self._is_broken or not (self._unwritten or self._connection.has_unsent()):
                     return
+                self._is_left = True
                 is_too_much = self._connection.unsent > HIGH_WATER
             try:
                 if is_too_much:
@@ -733,6 +739,7 @@ class WebSocket:
         What could not be written in time stays, and is written before anything else.
         """
         if self._is_writing:
+            self._is_left = True
             return  # below a signal handler, and goes on when that returns
         self._is_writing = True
         is_waiting = False
@@ -743,6 +750,7 @@ class WebSocket:
                     if sent:
                         self._unwritten = self._unwritten[sent:]
                     if not self._unwritten:
+                        self._is_left = False
                         if not self._connection.has_unsent():
                             return
                         self._unwritten = memoryview(self._connection.data_to_send())
