@@ -23,8 +23,8 @@ cdef class Connection:
     cdef public object deflate
     cdef public object close_sent
     cdef public object close_received
-    cdef public long long uncompressed
-    cdef public long long compressed
+    cdef readonly long long uncompressed
+    cdef readonly long long compressed
     # Octets in
     cdef public FrameDecoder _decoder
     cdef public bint _eof

@@ -44,7 +44,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from enum import Enum, IntEnum
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from . import events, masking
 from .deflate import Compressor, Decompressor, Deflate
@@ -360,6 +360,10 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.role.name} {self.state.name}>"
+
+    def __reduce__(self) -> NoReturn:
+        # A copy would share the decoder and the queue of what is to be sent, or have none of them.
+        raise TypeError(f"a {type(self).__name__} cannot be copied or pickled")
 
     # 1. Octets in
 

@@ -12,10 +12,10 @@ cdef class FrameDecoder:
     cdef public long long max_size
     cdef public long long max_compressed_size
     cdef public bint partial
-    # What advance() found
-    cdef public int first
-    cdef public bint is_whole
-    cdef public bint is_end
+    # What advance() found. Positions depend on it, so nobody else may write it.
+    cdef readonly int first
+    cdef readonly bint is_whole
+    cdef readonly bint is_end
     cdef Py_ssize_t _start
     cdef bytes _key
     # What is not read yet
@@ -29,7 +29,7 @@ cdef class FrameDecoder:
     cdef int _key_size
     # The frame that is not there whole
     cdef bint _in_payload
-    cdef public long long remaining
+    cdef readonly long long remaining
     cdef int _turn
 
     cpdef feed(self, data)

@@ -252,7 +252,7 @@ class FrameDecoder:
 
     def __reduce__(self) -> NoReturn:
         # A copy would share the buffer, which changes under its offsets.
-        raise TypeError("a FrameDecoder cannot be copied")
+        raise TypeError("a FrameDecoder cannot be copied or pickled")
 
     # Octets in
 

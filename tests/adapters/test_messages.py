@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import array
+import copy
+import pickle
 import time
 from contextlib import suppress
 
@@ -236,3 +238,11 @@ def test_pings_are_answered_while_one_waits_in_recv(pair, spawn):
         assert (frame.opcode, frame.payload) == (Opcode.PONG, payload)
     peer.send(peer.text("done"))
     assert receiving.result(TIMEOUT) == "done"
+
+
+@pytest.mark.parametrize("copies", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_websocket_cannot_be_copied(pair, copies):
+    websocket, peer = pair
+    with pytest.raises(TypeError, match="a WebSocket cannot be copied or pickled"):
+        copies(getattr(websocket, "websocket", websocket))
+    peer.send(peer.close())

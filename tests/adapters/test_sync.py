@@ -6,11 +6,14 @@ import queue
 import select
 import socket
 import threading
+from collections import Counter
 from concurrent.futures import wait
+from contextlib import suppress
 
 import pytest
 
 from tests.support.adapters import MIB, TIMEOUT, SyncAdapter, close_payload, each_role_and_transport, opened
+from tests.support.tiers import full
 from wsframe import ConnectionClosed, LocalProtocolError, Opcode, State
 from wsframe.sync import connect, serve
 
@@ -53,6 +56,64 @@ def test_a_ping_is_written_although_other_threads_fail_to_send(spawn):
             is_over.set()
         for future in failing:
             future.result(TIMEOUT)
+
+
+@full
+def test_threads_send_while_others_look_at_the_state(size, spawn):
+    """Without a GIL, the compiled build crashed when a thread read an attribute that another replaced."""
+    count, senders = size(500, 3000), 6
+    received = []
+
+    def handler(websocket):
+        received.extend(websocket)
+
+    def send(websocket, number):
+        for _ in range(count):
+            websocket.send(bytes([number]) * 40)
+
+    def look(websocket, is_over):
+        while not is_over.is_set():
+            assert websocket.buffered_amount >= 0
+            assert websocket.counters.messages_sent <= count * senders
+            assert websocket.state in State
+            assert websocket.latency is None or websocket.latency >= 0
+            assert websocket.close_code in (None, 1000)
+
+    with adapter.serve(handler) as running:
+        is_over = threading.Event()
+        with connect(running.uri, deflate=None) as websocket:
+            looking = [spawn(look, websocket, is_over) for _ in range(2)]
+            sending = [spawn(send, websocket, number) for number in range(senders)]
+            for future in sending:
+                future.result(TIMEOUT)
+        is_over.set()
+        for future in looking:
+            future.result(TIMEOUT)
+    assert Counter(received) == {bytes([number]) * 40: count for number in range(senders)}
+
+
+@full
+def test_threads_open_use_and_close_connections_at_a_time(size, spawn):
+    """What the connections of a process share is safe to use: masking keys, and their numbers."""
+
+    def use(number):
+        ids = set()
+        for _ in range(size(20, 200)):
+            with connect(running.uri) as websocket:
+                ids.add(websocket.id)
+                closing = spawn(websocket.close) if number % 2 else None
+                with suppress(ConnectionClosed):
+                    websocket.send("x" * 500)
+                    assert websocket.recv() == "x" * 500
+                    assert websocket.ping() >= 0
+                if closing is not None:
+                    closing.result(TIMEOUT)
+        return ids
+
+    with adapter.serve() as running:
+        using = [spawn(use, number) for number in range(4)]
+        ids = [future.result(TIMEOUT) for future in using]
+    assert sum(map(len, ids)) == len(set.union(*ids))
 
 
 def test_threads_that_receive_all_learn_of_the_end(pair, spawn):

@@ -6,9 +6,12 @@ Nothing here is timed. What is not linear runs into the suite's timeout, with th
 from __future__ import annotations
 
 import base64
+import contextlib
+import copy
 import functools
 import hashlib
 import itertools
+import pickle
 import zlib
 
 import pytest
@@ -16,11 +19,13 @@ import pytest
 from tests.support.cases import case
 from tests.support.core import CLIENT, KEY, SERVER, TOO_BIG, TOO_MANY, Memory, header, hear, hear_all, said
 from tests.support.tiers import full
+from wsframe import compiled
 from wsframe.client import ClientConnection
 from wsframe.connection import Connection, State
 from wsframe.deflate import Deflate
 from wsframe.errors import LocalProtocolError
 from wsframe.events import Binary, Close, Fail, Ping, Request, Response, Text, size_in_memory
+from wsframe.frames import FrameDecoder
 from wsframe.server import ServerConnection
 
 MEGABYTE = 2**20
@@ -587,3 +592,75 @@ def test_an_accept_that_is_right_twice_fails():
     start = octets.index(b"Sec-WebSocket-Accept")
     twice = octets[:-2] + octets[start:-2] + b"\r\n"
     assert is_failed(conn, hear(conn, twice))
+
+
+# Attributes that somebody writes to
+
+WRITTEN = [None, -1, -(2**63), 2**63 - 1, 2**100, 0, 1, b"", b"\1" * 3, b"\1" * 1000, "x", [None], object()]
+ATTACKED = {
+    FrameDecoder: lambda: FrameDecoder(masked=True, rsv1=True),
+    Connection: lambda: Connection(SERVER, deflate=Deflate()),
+    ServerConnection: ServerConnection,
+    ClientConnection: lambda: ClientConnection("ws://localhost/"),
+}
+# Calls without arguments, and with some: what each takes that does not matter here
+ARGUMENTS = {
+    "feed": [said(SERVER, 2, b"x" * 200)[:50], said(SERVER, 2, b"x" * 200)[50:], said(SERVER, 9)],
+    "receive_data": [said(SERVER, 1, b"x" * 200, False)[:50], said(SERVER, 8), b"\xff" * 20, b""],
+    "buffer_updated": [2],
+    "send_text": ["x"],
+    "send_binary": [b"x" * 200],
+    "send_ping": [b"x"],
+}
+
+
+def use(target):
+    """Call everything, in an order that reads on after what was written."""
+    names = [name for name in dir(target) if not name.startswith("_") and name not in ("send_close", "fail")]
+    for name in [*ARGUMENTS, *names, *ARGUMENTS, *names]:
+        for arguments in [(argument,) for argument in ARGUMENTS[name]] if name in ARGUMENTS else [()]:
+            # Errors may be of any kind: the object is broken. Only the interpreter must not be.
+            with contextlib.suppress(Exception):
+                function = getattr(target, name)
+                if callable(function):
+                    function(*arguments)
+
+
+@pytest.mark.parametrize("kind", ATTACKED, ids=lambda kind: kind.__name__)
+def test_no_attribute_that_is_written_or_deleted_makes_an_object_read_outside_its_buffer(kind):
+    for name in [name for name in dir(kind) if not name.startswith("__")]:
+        for value in [*WRITTEN, ATTACKED[kind](), "deleted"]:
+            with case(name=name, value=value):
+                target = ATTACKED[kind]()
+                part = said(SERVER, 2, b"x" * 200)[:50]
+                with contextlib.suppress(LocalProtocolError):
+                    getattr(target, "feed", getattr(target, "receive_data", None))(part)
+                    getattr(target, "advance", getattr(target, "next_event", None))()
+                with contextlib.suppress(Exception):  # compiled attributes refuse in several ways
+                    if value == "deleted":
+                        delattr(target, name)
+                    else:
+                        setattr(target, name, value)
+                use(target)
+
+
+@pytest.mark.skipif(not compiled, reason="without a pointer there is nothing to protect")
+@pytest.mark.parametrize("name", ["first", "is_whole", "is_end", "remaining"])
+def test_what_advance_found_cannot_be_written(name):
+    decoder = FrameDecoder(masked=False)
+    frame = said(CLIENT, 2, bytes(200))
+    decoder.feed(frame[:10])
+    assert not decoder.advance()
+    with pytest.raises(AttributeError):
+        setattr(decoder, name, -5)
+    with pytest.raises(AttributeError):
+        delattr(decoder, name)
+    decoder.feed(frame[10:])
+    assert decoder.next_frame().payload == bytes(200)
+
+
+@pytest.mark.parametrize("kind", ATTACKED, ids=lambda kind: kind.__name__)
+def test_what_holds_the_state_of_a_connection_cannot_be_copied(kind):
+    for copies in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match=f"a {kind.__name__} cannot be copied or pickled"):
+            copies(ATTACKED[kind]())

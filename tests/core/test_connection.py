@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import array
 import base64
+import copy
 import enum
 import hashlib
 import itertools
+import pickle
 
 import pytest
 
@@ -1786,3 +1788,10 @@ def test_a_borrowed_buffer_is_not_read_after_the_last_event(role):
     assert conn.next_event() is None
     conn.give_back()
     assert conn.unread == 0
+
+
+@pytest.mark.parametrize("copies", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_connection_cannot_be_copied(copies):
+    """A copy would share the decoder, in which positions belong to a buffer."""
+    with pytest.raises(TypeError, match="a Connection cannot be copied or pickled"):
+        copies(Connection(SERVER))

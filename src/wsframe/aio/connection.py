@@ -7,7 +7,7 @@ import logging
 from asyncio import current_task
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from time import perf_counter
-from typing import Any
+from typing import Any, NoReturn
 
 from ..connection import (
     ABANDONED,
@@ -45,6 +45,9 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
     """
 
     __slots__ = ()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a WebSocket cannot be copied or pickled")
 
     def __repr__(self) -> str:
         return f"<WebSocket {self.state.name} {self.remote_address}>"

@@ -12,7 +12,11 @@ cdef class WebSocket:
     cdef object _changed
     cdef int _waiting
     cdef object _writing
-    cdef bint _is_reading
+    cdef bint _is_writing
+    cdef bint _is_left
+    cdef long long _reader
+    cdef bint _is_late
+    cdef object _deferred
     cdef object _unwritten
     cdef public bint _is_broken
     cdef public object _lost
@@ -38,10 +42,14 @@ cdef class WebSocket:
     cdef _next_message(self, deadline)
     cdef _wait(self, deadline)
     cdef _notify(self)
-    cdef _start_reading(self, deadline)
+    cdef _put_back(self, message)
+    cdef long long _check_not_reading(self) except -1
+    cdef _start_reading(self, long long thread, deadline)
     cdef _stop_reading(self)
     cpdef _next_event(self, deadline=*)
     cpdef _receive(self, deadline)
+    cdef _answer(self, deadline)
+    cdef _give_up(self)
     cdef _keep_alive(self)
     cdef bint _send(self, message, bint fin, compress, sender) except -1
     cdef _wait_to_send(self)

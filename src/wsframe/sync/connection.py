@@ -6,19 +6,32 @@ came to the others. One thread reads at a time; many may send.
     _lock       protects the Connection; it is never held while the network is waited for
     _changed    is notified of what others may wait for
     _writing    is held while octets are written, so that frames go out in the order of their calls
-    _is_reading says that a thread reads, and so who waits for ``_changed`` need not
+    _reader     is the thread that reads; others who wait for ``_changed`` need not
+
+A signal handler interrupts a call of the main thread between two steps, and it may do two things.
+
+It may raise, as Ctrl-C does. A call that only waits has changed nothing then: the connection goes on. A call
+that was changing the Connection may have done half of it: the connection is given up. In both cases nothing
+stays taken. Locks are released by ``with`` or ``finally``, and ``_reader`` by an assignment that comes first
+in its ``finally``: the interpreter runs signal handlers after calls, and not before such an assignment.
+
+It may call the connection again. The call that it interrupted holds what it holds until the handler returns.
+So the locks are reentrant, and the places that must not be entered twice ask. Writing is left to the
+interrupted call that writes. A change of the Connection within another one, and the waiting in ``close()``,
+are left to another thread. Reading within a call that reads is refused.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+from _thread import allocate_lock, start_new_thread
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from threading import Condition, Lock, get_ident
+from threading import Condition, Lock, RLock, get_ident
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
 from ..connection import (
     ABANDONED,
@@ -32,8 +45,8 @@ from ..connection import (
     join_pieces,
 )
 from ..counters import Counters
-from ..errors import ConnectionClosed
-from ..events import Binary, Close, Event, Fail, Ping, Pong, Request, Response, Text
+from ..errors import ConnectionClosed, WebSocketError
+from ..events import Binary, Close, Event, Fail, Ping, Pong, Request, Response, Text, size_in_memory
 from ..keepalive import Pings
 from ..log import ConnectionLogger, FrameLog
 from .stream import Stream, remaining
@@ -47,9 +60,17 @@ MAX_QUEUED_MESSAGES = 16
 MAX_QUEUED_SIZE = 2**20  # octets
 HIGH_WATER = 65536  # octets of unsent output
 _MOMENT = 0.05  # seconds
+# How many seconds a thread that was woken has, and how many pass before another look at what should have been
+# notified: Ctrl-C may have come in between.
+_SECOND = 1.0
 # Iteration ends silently after these: normal closure, going away, and a Close without a code.
 CLEAN_CODES = (1000, 1001, 1005)
+# What send_message(), send_ping() and send_close() raise before they change anything. Anything else comes
+# from a signal handler, or came in the midst of a change.
+_REFUSALS = (BufferError, TypeError, ValueError, WebSocketError)
+_INTERRUPTED = Fail(1006, "connection was lost: a signal handler raised while it was being changed")
 _ids = itertools.count(1)
+_ids_lock = Lock()  # without a GIL, two threads could take the same
 
 
 class WebSocket:
@@ -71,15 +92,20 @@ class WebSocket:
         ping_interval: float | None = None,
         ping_timeout: float | None = None,
     ) -> None:
-        self.id = next(_ids)
+        with _ids_lock:
+            self.id = next(_ids)
         self._connection = connection
         self._stream = stream
         self._close_timeout = close_timeout
-        self._lock = Lock()
+        self._lock: Any = RLock()
         self._changed = Condition(self._lock)
         self._waiting = 0  # how many threads wait for that
-        self._writing = Lock()
-        self._is_reading = False
+        self._writing: Any = RLock()
+        self._is_writing = False  # whether the thread that holds it does
+        self._is_left = False  # whether another one may have left it something to write
+        self._reader = 0  # the thread that reads, or 0
+        self._is_late = False  # whether it has read after its deadline
+        self._deferred: Any = None  # a lock that is held until the last deferred call is done
         self._unwritten = memoryview(b"")  # taken from the Connection, and not by the stream
         self._is_broken = False  # writing failed
         self._lost: OSError | None = None  # why reading did
@@ -90,8 +116,8 @@ class WebSocket:
         self._pieces: Pieces | None = None  # whose message is being received
         self._sender: int | None = None  # the thread that sends a fragmented message
         self._pings = Pings(ping_interval, ping_timeout, monotonic())
-        # Of the pings that ping() waits for: payload -> seconds, once they are answered
-        self._round_trips: dict[bytes, float | None] = {}
+        # Of the pings that ping() waits for: payload -> the round trip in seconds, once they are answered
+        self._round_trips: dict[bytes, list[float]] = {}
         self._octets_received = self._octets_sent = 0
         self._messages_received = self._messages_sent = 0
         self._pings_received = self._pings_sent = 0
@@ -100,6 +126,9 @@ class WebSocket:
             self._frame_log = FrameLog(self.logger.debug, is_client=connection.role is Role.CLIENT)
         self._remote_address: Any = stream.sock.getpeername()
         self._local_address: Any = stream.sock.getsockname()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a WebSocket cannot be copied or pickled")
 
     def __repr__(self) -> str:
         return f"<WebSocket {self.state.name} {self._remote_address}>"
@@ -160,7 +189,8 @@ class WebSocket:
     @property
     def buffered_amount(self) -> int:
         """How many octets were sent, and not yet taken by the system."""
-        return len(self._unwritten) + self._connection.unsent
+        with self._lock:
+            return len(self._unwritten) + self._connection.unsent
 
     @property
     def logger(self) -> ConnectionLogger:
@@ -198,13 +228,17 @@ class WebSocket:
 
         Raises:
             ConnectionClosed: the connection ended, and all messages before its end were received. It is
-                raised when the TCP connection is closed as well, which may take ``close_timeout``.
+                raised when the TCP connection is closed as well, which may take ``close_timeout``, but no
+                longer than ``timeout``.
             TimeoutError: no message came in time.
+            RuntimeError: a signal handler calls it that has interrupted another call that receives.
         """
         deadline = None if timeout is None else monotonic() + timeout
-        self._start_reading(deadline)
+        thread = self._check_not_reading()
         pieces: list[Any] = []
+        final = False
         try:
+            self._start_reading(thread, deadline)
             while True:
                 message = self._next_message(deadline)
                 if self._pieces is not None:
@@ -214,16 +248,23 @@ class WebSocket:
                 elif message.final and not pieces:
                     return message.data
                 else:
+                    final = message.final
                     pieces.append(message.data)
-                    if message.final:
+                    if final:
                         whole = join_pieces(pieces, True)
                         pieces.clear()
                         return whole.data
         finally:
-            if pieces:  # it did not come in time
-                self._messages.appendleft(begun := join_pieces(pieces, False))
-                self._queued += len(begun.data)
-            self._stop_reading()
+            try:
+                if pieces:  # it did not come in time
+                    self._put_back(join_pieces(pieces, final))
+            except BaseException:
+                self._give_up()
+                raise
+            finally:
+                if self._reader == thread:
+                    self._reader = 0
+                self._stop_reading()
 
     def recv_stream(self, timeout: float | None = None) -> Pieces:
         """Receive the next message in pieces, as they arrive: ``for piece in ws.recv_stream()``.
@@ -242,40 +283,63 @@ class WebSocket:
         return Pieces(self, timeout)
 
     def _next_message(self, deadline: float | None) -> Text | Binary:
-        """Return the next message, or piece of one, as the thread that reads."""
+        """Return the next message, or piece of one, as the thread that reads.
+
+        Between the step that takes it and the return there is no call, after which Ctrl-C could lose it.
+        """
         if self._messages:
-            message = self._messages.popleft()
-            self._queued -= len(message.data)
+            message = self._messages[0]
+            self._queued -= size_in_memory(message.data)
+            del self._messages[0]
+            if not self._messages:
+                self._queued = 0
             return message
         while True:
             event = self._next_event(deadline)
             if event is None:
                 if self._end is not None:
-                    self._finish(self._close_deadline())
+                    self._finish(self._close_deadline(deadline))
                     raise self._closed()
+                if deadline is not None and monotonic() >= deadline:
+                    # Look once whether a message is there, but not again: bytes may come without an end.
+                    if self._is_late:
+                        raise TimeoutError("timed out")
+                    self._is_late = True
                 self._receive(deadline)
-            elif type(event) is Text or type(event) is Binary:
+            elif event.__class__ is Text or event.__class__ is Binary:
                 self._messages_received += event.final
                 return event
-            else:
-                remaining(deadline)  # a flood of Pings does not keep us here
+
+    def _put_back(self, message: Text | Binary) -> None:
+        self._messages.appendleft(message)
+        self._queued += size_in_memory(message.data)
 
     def _receive_piece(self, pieces: Pieces, timeout: float | None) -> Text | Binary:
         deadline = None if timeout is None else monotonic() + timeout
-        self._start_reading(deadline)
+        thread = self._check_not_reading()
+        piece: Text | Binary | None = None
         try:
-            pieces.check()
-            while True:
-                if self._pieces is None and not self._messages:
-                    self._connection.stream_next()
-                piece = self._next_message(deadline)
-                if self._pieces is None or self._pieces is pieces:
-                    self._pieces = None if piece.final else pieces
-                    return piece
-                if piece.final:  # of one that nobody wants any more
-                    self._pieces = None
-        finally:
-            self._stop_reading()
+            try:
+                self._start_reading(thread, deadline)
+                pieces.check()
+                while True:
+                    if self._pieces is None and not self._messages:
+                        self._connection.stream_next()
+                    piece = self._next_message(deadline)
+                    if self._pieces is None or self._pieces is pieces:
+                        self._pieces = None if piece.final else pieces
+                        return piece
+                    if piece.final:  # of one that nobody wants any more
+                        self._pieces = None
+                    piece = None
+            finally:
+                if self._reader == thread:
+                    self._reader = 0
+                self._stop_reading()
+        except BaseException:
+            if piece is not None:
+                self._give_up()  # nobody gets this piece, so the rest of the message must not follow
+            raise
 
     def __iter__(self) -> WebSocket:
         return self
@@ -292,7 +356,11 @@ class WebSocket:
         seconds = remaining(deadline)
         self._waiting += 1
         try:
-            self._changed.wait(seconds)
+            self._changed.wait(_SECOND if seconds is None else min(seconds, _SECOND))
+        except BaseException:
+            if not self._lock._is_owned():  # wait() had let go of it
+                self._lock.acquire()
+            raise
         finally:
             self._waiting -= 1
 
@@ -300,16 +368,25 @@ class WebSocket:
         if self._waiting:
             self._changed.notify_all()
 
-    def _start_reading(self, deadline: float | None) -> None:
+    def _check_not_reading(self) -> int:
+        """Check that this thread may start to read, and return it."""
+        thread = get_ident()
+        if self._reader == thread or self._lock._is_owned():
+            raise RuntimeError("a signal handler cannot receive: it has interrupted a call that receives")
+        return thread
+
+    def _start_reading(self, thread: int, deadline: float | None) -> None:
         with self._lock:
-            while self._is_reading:
+            while self._reader:
                 self._wait(deadline)
-            self._is_reading = True
+            self._is_late = False
+            self._reader = thread
 
     def _stop_reading(self) -> None:
         with self._lock:
-            self._is_reading = False
             self._notify()
+        if self._is_closed:
+            self._close_stream(0)
 
     def _next_event(self, deadline: float | None = None) -> Event | None:
         """Return the next event after acting on it, as the thread that reads.
@@ -320,24 +397,51 @@ class WebSocket:
         Raises:
             TimeoutError: our answers fill the queue, and could not be sent in time.
         """
-        with self._lock:
-            event = self._connection.next_event()
-            kind = type(event)
-            if kind is Pong:
-                self._receive_pong(event.payload)  # type: ignore[union-attr]
-            elif kind is Close or kind is Fail:
-                self._end = event  # type: ignore[assignment]
-                self._notify()
-            elif kind is Ping:
-                self._pings_received += 1
-            else:
-                return event
+        try:
+            with self._lock:
+                event = None if self._end is not None else self._connection.next_event()
+                kind = type(event)
+                if kind is Pong:
+                    self._receive_pong(event.payload)  # type: ignore[union-attr]
+                elif kind is Close or kind is Fail:
+                    self._end = event  # type: ignore[assignment]
+                    self._notify()
+                elif kind is Ping:
+                    self._pings_received += 1
+                else:
+                    return event
+        except BaseException:
+            self._give_up()
+            raise
         if self._end is None:
-            self._flush(deadline)
+            self._answer(deadline)
         else:
             with suppress(TimeoutError):  # if it cannot be sent at once, _finish() waits
                 self._flush(monotonic())
         return event
+
+    def _answer(self, deadline: float | None) -> None:
+        """Write our answers; keepalive gives up a peer that asks for more of them and does not read any."""
+        while self._end is None:
+            due = self._pings.due if self._connection.state is OPEN else None
+            until = due if deadline is None else deadline if due is None else min(due, deadline)
+            try:
+                self._flush(until)
+                return
+            except TimeoutError:
+                if until is None or until == deadline or monotonic() < until:
+                    raise  # the last: a signal handler has raised it
+            self._keep_alive()
+
+    def _give_up(self) -> None:
+        """Use the Connection no more: a signal handler has raised within a change of it.
+
+        Whatever is written or read from here on might be wrong.
+        """
+        self._is_broken = True
+        if self._end is None:
+            self._end = _INTERRUPTED
+        self._stream.abort()
 
     def _receive(self, deadline: float | None) -> None:
         """Read from the stream, as the thread that reads."""
@@ -348,21 +452,30 @@ class WebSocket:
                 self._keep_alive()
                 due = self._pings.due
             until = due if deadline is None else min(due, deadline)  # type: ignore[type-var]
-        buffer = self._connection.get_buffer()
+        is_waiting = False
         try:
-            count = self._stream.receive_into(buffer, until)
-        except TimeoutError:
-            if until == deadline:
-                raise
-            self._keep_alive()
-            return
-        except OSError as error:
-            count, self._lost = 0, error
-        self._octets_received += count
-        if self._frame_log is not None:
-            self._frame_log.received(bytes(buffer[:count]))
-        with self._lock:
-            self._connection.buffer_updated(count)
+            buffer = self._connection.get_buffer()
+            is_waiting = True
+            try:
+                count = self._stream.receive_into(buffer, until)
+            except OSError as error:
+                if isinstance(error, TimeoutError) and error.errno is None:
+                    if until is None or until == deadline or monotonic() < until:
+                        raise  # the last: a signal handler has raised it
+                    self._keep_alive()
+                    return
+                count, self._lost = 0, error
+            is_waiting = False
+            self._octets_received += count
+            if self._frame_log is not None:
+                self._frame_log.received(bytes(buffer[:count]))
+            with self._lock:
+                if not self._is_closed:
+                    self._connection.buffer_updated(count)
+        except BaseException:
+            if not is_waiting:
+                self._give_up()
+            raise
 
     # Keepalive
 
@@ -372,20 +485,24 @@ class WebSocket:
 
     def _keep_alive(self) -> None:
         """Send a Ping, or fail the connection because the last one was not answered."""
-        with self._lock:
-            read = self._octets_received - self._connection.unread
-            try:
-                payload = self._pings.look(monotonic(), read, self._connection.frame_remaining)
-            except TimeoutError as error:
-                if self._connection.state is not OPEN:
+        try:
+            with self._lock:
+                if self._connection.state is not OPEN or self._end is not None:
                     return
-                self._end = self._connection.fail(1011, str(error))
-                self._notify()
-            else:
-                if payload is None or self._connection.state is not OPEN:
-                    return
-                self._connection.send_ping(payload)
-                self._pings_sent += 1
+                read = self._octets_received - self._connection.unread
+                try:
+                    payload = self._pings.look(monotonic(), read, self._connection.frame_remaining)
+                except TimeoutError as error:
+                    self._end = self._connection.fail(1011, str(error))
+                    self._notify()
+                else:
+                    if payload is None:
+                        return
+                    self._connection.send_ping(payload)
+                    self._pings_sent += 1
+        except BaseException:
+            self._give_up()
+            raise
         with suppress(TimeoutError):  # what cannot be written at once is written with the next message
             self._flush(monotonic())
         if self._end is not None:
@@ -411,6 +528,9 @@ class WebSocket:
             TypeError: the message is none of these, or its items are not all text or all binary.
             RuntimeError: an iterable sends on the connection that it is being sent on.
         """
+        if self._lock._is_owned():
+            self._defer(self.send, message, compress=compress)
+            return
         if is_fragmented(message):
             self._send_fragments(message, compress)  # type: ignore[arg-type]
             return
@@ -426,12 +546,22 @@ class WebSocket:
                     if self._sender != sender:
                         return False
                     self._check_open()
-                    self._connection.send_message(message, fin, compress)
+                    try:
+                        self._connection.send_message(message, fin, compress)
+                        if not self._is_writing and not self._unwritten:
+                            # At once, or the thread that reads takes it for answers that are too many.
+                            self._unwritten = memoryview(self._connection.data_to_send())
+                    except _REFUSALS:
+                        raise
+                    except BaseException:
+                        self._give_up()
+                        raise
                     self._messages_sent += fin
                 self._write(None)
         finally:
             # Another thread may have queued a Ping or a Pong meanwhile, and left it to this one to write.
-            self._flush(None)
+            if self._is_left:
+                self._flush(None)
         if self._is_broken:
             raise self._closed()
         return True
@@ -446,10 +576,12 @@ class WebSocket:
         last: str | bytes | None = None
         sender = get_ident()
         with self._lock:
-            self._wait_to_send()
-            self._check_open()
-            self._sender = sender
+            self._wait_to_send()  # it refuses a message inside another one
         try:
+            with self._lock:
+                self._wait_to_send()
+                self._check_open()
+                self._sender = sender
             for fragment in fragments:
                 last = check_fragment(fragment, last)
                 self._send(last, False, compress, sender)
@@ -459,8 +591,9 @@ class WebSocket:
             self._abandon(error)
             raise
         finally:
-            with self._lock:
+            if self._sender == sender:
                 self._sender = None
+            with self._lock:
                 self._notify()
 
     def _abandon(self, error: BaseException) -> None:
@@ -485,56 +618,75 @@ class WebSocket:
             ConnectionClosed: the connection is closing or closed, or ended before the Pong.
             LocalProtocolError: the payload is too long, or the same one is waited for already.
             TimeoutError: it did not come in time.
-            RuntimeError: 16 messages or 1 MiB came before it, and nobody receives them.
+            RuntimeError: 16 messages or 1 MiB came before it, and nobody receives them. Or a signal handler
+                calls it that has interrupted another call.
         """
         deadline = None if timeout is None else monotonic() + timeout
         if payload is not None:
             payload = bytes(memoryview(payload))
-        with self._lock:
-            self._check_open()
-            payload = self._pings.send(payload, monotonic())
-            self._round_trips[payload] = None
+        if self._is_inside():
+            raise RuntimeError(
+                "a signal handler cannot ping: it has interrupted a call that uses the connection"
+            )
+        thread = get_ident()
+        answer: list[float] = []
+        is_late = False
         try:
-            with self._lock:
-                self._check_open()
-                self._connection.send_ping(payload)
-                self._pings_sent += 1
+            try:
+                with self._lock:
+                    self._check_open()
+                    payload = self._pings.send(payload, monotonic())
+                    self._round_trips[payload] = answer
+                    self._connection.send_ping(payload)
+                    self._pings_sent += 1
+            except _REFUSALS:
+                raise
+            except BaseException:
+                self._give_up()
+                raise
             self._flush(deadline)
             while True:
-                with self._lock:
-                    while self._is_reading and self._round_trips[payload] is None and self._end is None:
-                        self._wait(deadline)
-                    if (seconds := self._round_trips[payload]) is not None:
-                        return seconds
-                    if self._end is not None:
-                        raise self._closed()
-                    self._is_reading = True
-                self._read_ahead(deadline)
+                try:
+                    with self._lock:
+                        while self._reader and not answer and self._end is None:
+                            self._wait(deadline)
+                        if answer:
+                            return answer[0]
+                        if self._end is not None:
+                            raise self._closed()
+                        if is_late:
+                            raise TimeoutError("timed out")
+                        is_late = deadline is not None and monotonic() >= deadline
+                        self._reader = thread
+                    self._read_ahead(deadline)
+                finally:
+                    if self._reader == thread:
+                        self._reader = 0
+                        self._stop_reading()
         finally:
             with self._lock:
-                self._pings.forget(payload)
-                del self._round_trips[payload]
+                # Not if another call waits for a Pong with this payload.
+                if payload is not None and self._round_trips.get(payload) is answer:
+                    del self._round_trips[payload]
+                    self._pings.forget(payload)
 
     def _read_ahead(self, deadline: float | None) -> None:
-        """Read one event ahead of ``recv``, or some more octets."""
-        try:
-            queued = self._queued + self._connection.collected
-            if len(self._messages) >= MAX_QUEUED_MESSAGES or queued >= MAX_QUEUED_SIZE:
-                raise RuntimeError("the receive queue is full: receive its messages first")
-            event = self._next_event(deadline)
-            if type(event) is Text or type(event) is Binary:
-                self._messages_received += event.final
-                self._messages.append(event)
-                self._queued += len(event.data)
-            elif event is None and self._end is None:
-                self._receive(deadline)
-        finally:
-            self._stop_reading()
+        """Read one event ahead of ``recv``, or some more bytes, as the thread that reads."""
+        queued = self._queued + self._connection.collected
+        if len(self._messages) >= MAX_QUEUED_MESSAGES or queued >= MAX_QUEUED_SIZE:
+            raise RuntimeError("the receive queue is full: receive its messages first")
+        event = self._next_event(deadline)
+        if event.__class__ is Text or event.__class__ is Binary:
+            self._messages.append(event)
+            self._messages_received += event.final
+            self._queued += size_in_memory(event.data)
+        elif event is None and self._end is None:
+            self._receive(deadline)
 
     def _receive_pong(self, payload: bytes) -> None:
         for answered, seconds in self._pings.answer(payload, monotonic()).items():
             if answered in self._round_trips:
-                self._round_trips[answered] = seconds
+                self._round_trips[answered].append(seconds)
         self._notify()
 
     def _check_open(self) -> None:
@@ -556,17 +708,25 @@ class WebSocket:
         The one that reads must not wait for the one that writes: the peer may be waiting for us to read
         before it reads what we write. Only when it makes us answer more than it reads, we wait.
         """
-        while self._connection.has_unsent() or self._unwritten:
-            if self._is_broken:
-                return
-            if self._connection.unsent > HIGH_WATER:
-                self._start_writing(deadline)
-            elif not self._writing.acquire(blocking=False):
-                return
+        while True:
+            with self._lock:
+                if self._is_broken or not (self._unwritten or self._connection.has_unsent()):
+                    return
+                self._is_left = True
+                is_too_much = self._connection.unsent > HIGH_WATER
             try:
+                if is_too_much:
+                    self._start_writing(deadline)
+                elif not self._writing.acquire(blocking=False):
+                    return
+                if self._is_writing:
+                    return  # below a signal handler, and goes on when that returns
                 self._write(deadline)
             finally:
-                self._writing.release()
+                try:  # noqa: SIM105 - suppress() is a call: Ctrl-C after it would leave the lock taken
+                    self._writing.release()
+                except RuntimeError:
+                    pass  # it was not taken
 
     def _start_writing(self, deadline: float | None) -> None:
         seconds = remaining(deadline)
@@ -578,27 +738,44 @@ class WebSocket:
 
         What could not be written in time stays, and is written before anything else.
         """
-        while not self._is_broken:
-            if not self._unwritten:
+        if self._is_writing:
+            self._is_left = True
+            return  # below a signal handler, and goes on when that returns
+        self._is_writing = True
+        is_waiting = False
+        try:
+            sent = 0
+            while not self._is_broken:
                 with self._lock:
-                    if not self._connection.has_unsent():
-                        return
-                    self._unwritten = memoryview(self._connection.data_to_send())
-            try:
-                sent = self._stream.send(self._unwritten, deadline)
+                    if sent:
+                        self._unwritten = self._unwritten[sent:]
+                    if not self._unwritten:
+                        self._is_left = False
+                        if not self._connection.has_unsent():
+                            return
+                        self._unwritten = memoryview(self._connection.data_to_send())
+                    octets = self._unwritten
+                sent = 0
+                is_waiting = True
+                try:
+                    sent = self._stream.send(octets, deadline)
+                except OSError as error:
+                    if isinstance(error, TimeoutError) and error.errno is None:
+                        raise
+                    # What the peer sent before can still be read; perhaps it says why.
+                    self._is_broken = True
+                is_waiting = False
                 self._octets_sent += sent
-                if self._frame_log is not None:
-                    self._frame_log.sent(bytes(self._unwritten[:sent]))
-                self._unwritten = self._unwritten[sent:]
-            except TimeoutError:
-                raise
-            except OSError:
-                # What the peer sent before can still be read; perhaps it says why.
-                self._is_broken = True
-            except BaseException:
-                # Ctrl-C: some of a frame may be out, and nobody knows how much.
-                self._is_broken = True
-                raise
+                if self._frame_log is not None and sent:
+                    self._frame_log.sent(bytes(octets[:sent]))
+        except BaseException:
+            if not is_waiting:
+                self._give_up()  # some of a frame is out, and nobody knows how much
+            raise
+        finally:
+            self._is_writing = False
+            if self._is_closed:
+                self._close_stream(0)
 
     # Closing
 
@@ -607,7 +784,9 @@ class WebSocket:
 
         Messages that still come are dropped, unless another thread receives them.
 
-        It does nothing more than wait when the connection is closing or closed already.
+        It does nothing more than wait when the connection is closing or closed already. In a signal handler
+        that has interrupted another call of this connection, it cannot wait: it sends the Close and returns.
+        The interrupted call does the rest, and raises ``ConnectionClosed``.
 
         Args:
             code: the status code: 1000 to 1003, 1007 to 1014, 3000 to 4999, or 1005 for none.
@@ -617,27 +796,75 @@ class WebSocket:
             LocalProtocolError: the code or the reason cannot be sent.
             TypeError: the code is not an int, or the reason not a string.
         """
+        if self._is_inside():
+            if not self._lock._is_owned():
+                with suppress(TimeoutError):
+                    self._send_close(code, reason, monotonic())
+            self._defer(self.close, code, reason)
+            return
         deadline = self._close_deadline()
+        thread = get_ident()
         try:
-            self._send_close(code, reason, deadline)
-            self._start_reading(deadline)
-        except TimeoutError:
-            # Another thread reads, and the peer does not close: wake it, and take its place.
-            self._stream.abort()
-            self._start_reading(None)
-        try:
-            self._messages.clear()
-            self._queued = 0
-            while self._end is None:
-                self._connection.stream_next()  # what is dropped need not be collected
-                if self._next_event(deadline) is None and self._end is None:
-                    remaining(deadline)
-                    self._receive(deadline)
-        except TimeoutError:
-            self._stream.abort()
+            try:
+                self._send_close(code, reason, deadline)
+                self._start_reading(thread, deadline)
+            except TimeoutError:
+                # Another thread reads, and the peer does not close: wake it, and take its place. If a signal
+                # handler holds it up, go on all the same.
+                self._stream.abort()
+                with suppress(TimeoutError):
+                    self._start_reading(thread, monotonic() + _SECOND)
+            try:
+                if self._reader == thread:
+                    self._drop_messages(deadline)
+            except TimeoutError:
+                self._stream.abort()
+            finally:
+                self._finish(deadline)
         finally:
-            self._finish(deadline)
+            if self._reader == thread:
+                self._reader = 0
             self._stop_reading()
+
+    def _drop_messages(self, deadline: float | None) -> None:
+        """Wait for the last event, as the thread that reads."""
+        self._messages.clear()
+        self._queued = 0
+        while self._end is None:
+            self._connection.stream_next()  # what is dropped need not be collected
+            if self._next_event(deadline) is None and self._end is None:
+                remaining(deadline)
+                self._receive(deadline)
+
+    def _is_inside(self) -> bool:
+        """Tell whether this thread is within another call: then a signal handler has interrupted that."""
+        return self._reader == get_ident() or self._lock._is_owned() or self._writing._is_owned()
+
+    def _defer(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        """Call a function in another thread, because a signal handler has interrupted a call of this one.
+
+        The other thread can wait for that. Functions that are deferred are called in this order.
+        """
+        done, previous = allocate_lock(), self._deferred
+        done.acquire()
+        self._deferred = done
+        try:
+            start_new_thread(self._do_later, (previous, done, function, args, kwargs))
+        except RuntimeError:
+            done.release()
+            self._stream.abort()  # there is no thread to be had
+
+    def _do_later(
+        self, previous: Any, done: Any, function: Callable[..., object], args: Any, kwargs: Any
+    ) -> None:
+        if previous is not None:
+            previous.acquire()
+        try:
+            function(*args, **kwargs)
+        except ConnectionClosed:
+            pass
+        finally:
+            done.release()
 
     def wait_closed(self, timeout: float | None = None) -> None:
         """Wait until the connection is closed, which another thread sees to.
@@ -647,8 +874,11 @@ class WebSocket:
 
         Raises:
             TimeoutError: it is not closed in time.
+            RuntimeError: a signal handler calls it that has interrupted a change of the connection.
         """
         deadline = None if timeout is None else monotonic() + timeout
+        if self._lock._is_owned():
+            raise RuntimeError("a signal handler cannot wait here: it has interrupted a call")
         with self._lock:
             while not self._is_closed:
                 self._wait(deadline)
@@ -659,25 +889,41 @@ class WebSocket:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _close_deadline(self) -> float | None:
-        return None if self._close_timeout is None else monotonic() + self._close_timeout
+    def _close_deadline(self, other: float | None = None) -> float | None:
+        """Return when to cut the connection; not later than another deadline."""
+        if self._close_timeout is None:
+            return other
+        deadline = monotonic() + self._close_timeout
+        return deadline if other is None else min(deadline, other)
 
     def _send_close(self, code: int, reason: str, deadline: float | None) -> None:
-        with self._lock:
-            if self._connection.state is OPEN and not self._is_closed:
-                self._connection.send_close(code, reason)
+        if self._lock._is_owned():
+            self._defer(self._send_close, code, reason, deadline)
+            return
+        try:
+            with self._lock:
+                if self._connection.state is OPEN and not self._is_closed:
+                    self._connection.send_close(code, reason)
+        except _REFUSALS:
+            raise
+        except BaseException:
+            self._give_up()
+            raise
         self._flush(deadline)
 
     def _write_last(self, deadline: float | None) -> None:
         """Write our Close, after what another thread is sending."""
-        while not self._writing.acquire(timeout=_MOMENT):
-            # The peer may want us to read before it reads.
-            remaining(deadline)
-            self._stream.drain(monotonic() + _MOMENT)
         try:
+            while not self._writing.acquire(timeout=_MOMENT):
+                # The peer may want us to read before it reads.
+                remaining(deadline)
+                self._stream.drain(monotonic() + _MOMENT)
             self._write(deadline)
         finally:
-            self._writing.release()
+            try:  # noqa: SIM105 - suppress() is a call: Ctrl-C after it would leave the lock taken
+                self._writing.release()
+            except RuntimeError:
+                pass  # it was not taken
 
     def _finish(self, deadline: float | None) -> None:
         """Close the TCP connection so that the peer reads all that was written (section 7.1.1)."""
@@ -693,18 +939,33 @@ class WebSocket:
         self._stream.drain(deadline)
         # Another thread that is still sending wakes up: nobody may use the socket once it is closed.
         self._stream.shut_down()
-        with self._writing:
-            self._stream.close()
+        self._close_stream(_SECOND)
         with self._lock:
             self._connection.receive_data(b"")
             while self._end is None:
                 event = self._connection.next_event()
-                if isinstance(event, (Close, Fail)):
+                if event is None:
+                    self._end = _INTERRUPTED
+                elif isinstance(event, (Close, Fail)):
                     self._end = event
             self._is_closed = True
             self._notify()
+        self._close_stream(0)
         if logger.isEnabledFor(logging.INFO) and not self._connection._in_handshake:
             self.logger.closed(self._closed())
+
+    def _close_stream(self, seconds: float) -> None:
+        """Close the socket, unless another thread still uses it: then that one does, when it leaves."""
+        try:
+            if not self._writing.acquire(timeout=seconds):
+                self._stream.abort()
+            elif self._reader == 0 or self._reader == get_ident():
+                self._stream.close()
+        finally:
+            try:  # noqa: SIM105 - suppress() is a call: Ctrl-C after it would leave the lock taken
+                self._writing.release()
+            except RuntimeError:
+                pass  # it was not taken
 
 
 class Pieces:

@@ -2,10 +2,15 @@
 
 ``Stream`` is TCP or a Unix socket, which blocks. ``TLSStream`` never blocks inside OpenSSL, whose objects
 must not be used by two threads at a time: it waits for the socket outside of its lock.
+
+A signal handler may raise (Ctrl-C does), and no byte may be lost by that. The interpreter runs the handlers
+after a call of a function in C, before it stores the result. It does not run them before it stores what an
+iterator in C yields. So ``(count,) = map(receive, ...)`` either stores the count or has done nothing.
 """
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 import ssl
@@ -77,11 +82,15 @@ class Stream:
             OSError: the connection is broken.
         """
         if deadline is None:
-            return self.sock.recv_into(buffer)
+            (count,) = map(self.sock.recv_into, (buffer,))
+            return count
         while True:
             self._wait(deadline, write=False)
-            with suppress(BlockingIOError):
-                return self.sock.recv_into(buffer, 0, _DONTWAIT)
+            try:
+                (count,) = map(self.sock.recv_into, (buffer,), (0,), (_DONTWAIT,))
+                return count
+            except BlockingIOError:
+                pass
 
     def send(self, octets: memoryview, deadline: float | None) -> int:
         """Send some octets, and return how many.
@@ -95,11 +104,15 @@ class Stream:
             OSError: the connection is broken.
         """
         if deadline is None:
-            return self.sock.send(octets)
+            (count,) = map(self.sock.send, (octets,))
+            return count
         while True:
             self._wait(deadline, write=True)
-            with suppress(BlockingIOError):
-                return self.sock.send(octets, _DONTWAIT)
+            try:
+                (count,) = map(self.sock.send, (octets,), (_DONTWAIT,))
+                return count
+            except BlockingIOError:
+                pass
 
     def shut_down(self) -> None:
         """Close this end's direction: the peer reads what was sent, and then the end of the stream."""
@@ -133,6 +146,8 @@ class Stream:
     def _wait(self, deadline: float | None, *, write: bool) -> None:
         # After the deadline, look once: recv(timeout=0) takes what is there.
         seconds = None if deadline is None else max(0, deadline - monotonic())
+        if self.sock.fileno() < 0:
+            raise OSError(errno.EBADF, "the socket is closed")
         if hasattr(select, "poll"):
             poll = select.poll()
             poll.register(self.sock, select.POLLOUT if write else select.POLLIN)
@@ -156,7 +171,10 @@ class TLSStream(Stream):
     def __init__(self, sock: ssl.SSLSocket) -> None:
         super().__init__(sock)
         sock.settimeout(0)
-        self._lock = threading.Lock()
+        # Reentrant, because a signal handler may send within a call that receives. Then that call is between
+        # two functions of OpenSSL, not within one.
+        self._lock = threading.RLock()
+        self._is_torn = False  # whether a signal handler raised when OpenSSL had read or written something
 
     def do_handshake(self, deadline: float | None) -> None:
         """Do the TLS handshake."""
@@ -181,13 +199,26 @@ class TLSStream(Stream):
             super().shut_down()
 
     def _retry(self, operation: Callable[[], T], deadline: float | None) -> T:
+        has_waited = False
         while True:
+            if self._is_torn:
+                raise ConnectionAbortedError(errno.ECONNABORTED, "TLS was interrupted")
+            write = False
             try:
                 with self._lock:
                     return operation()
             except ssl.SSLWantReadError:
-                self._wait(deadline, write=False)
+                pass
             except ssl.SSLWantWriteError:
-                self._wait(deadline, write=True)
-            except BlockingIOError:  # after shut_down(), when it is TCP
-                self._wait(deadline, write=False)
+                write = True
+            except BlockingIOError:
+                pass  # after shut_down(), when it is TCP
+            except OSError:
+                raise
+            except BaseException:
+                self._is_torn = True
+                raise
+            if has_waited:
+                remaining(deadline)  # a peer may send records without data for ever
+            has_waited = True
+            self._wait(deadline, write=write)
