@@ -106,8 +106,8 @@ class Stream:
         if deadline is None:
             (count,) = map(self.sock.send, (octets,))
             return count
-        # A short answer fits in long before the socket counts as ready, with a third of its buffer free. Without
-        # MSG_DONTWAIT, a socket that is not ready blocks.
+        # A short answer fits in long before the socket counts as ready, with a third of its buffer free.
+        # Without MSG_DONTWAIT, a socket that is not ready blocks.
         is_tried = not _DONTWAIT
         while True:
             if is_tried:
