@@ -766,17 +766,17 @@ class WebSocket:
         self._is_writing = True
         is_waiting = False
         try:
+            octets = self._unwritten  # only the thread that writes assigns it
             sent = 0
             while not self._is_broken:
-                with self._lock:
-                    if sent:
-                        self._unwritten = self._unwritten[sent:]
-                    if not self._unwritten:
-                        self._is_left = False
-                        if not self._connection.has_unsent():
-                            return
-                        self._unwritten = memoryview(self._connection.data_to_send())
-                    octets = self._unwritten
+                if sent or not octets:
+                    with self._lock:
+                        self._unwritten = octets = octets[sent:]
+                        if not octets:
+                            self._is_left = False
+                            if not self._connection.has_unsent():
+                                return
+                            self._unwritten = octets = memoryview(self._connection.data_to_send())
                 sent = 0
                 is_waiting = True
                 try:
