@@ -108,7 +108,7 @@ def test_a_client_sends_and_takes_header_values_in_utf8(adapter, spawn, listener
             websocket = connecting.result(TIMEOUT)
             assert websocket.response.headers.get("X-City").encode("latin-1") == city
             peer.send(peer.close())
-            websocket.close()
+        websocket.close()  # now that the peer has closed TCP
     connecting = spawn(adapter.connect, listener.uri)
     with listener.accept() as peer:
         peer.read_head()

@@ -820,7 +820,7 @@ def test_a_compressed_message_without_any_bytes_is_empty(adapter, role):
 
 @each_role
 def test_a_message_full_of_blocks_with_bfinal_closes_with_1009(adapter, role):
-    with compressing(adapter, role) as (websocket, peer):
+    with compressing(adapter, role, close_timeout=0.1) as (websocket, peer):
         peer.send(compressed(peer, BINARY, b"\x03\0" * 2**17))
         with pytest.raises(ConnectionClosed) as closed:
             websocket.recv(TIMEOUT)

@@ -185,6 +185,36 @@ def test_pings_are_answered_while_another_thread_is_stuck_in_send(pair, spawn):
 
 
 @each_role_and_transport
+def test_a_pong_that_there_is_no_room_for_keeps_nobody_from_receiving(role, maybe_tls, spawn):
+    with opened(adapter, role, maybe_tls, ping_interval=None) as (websocket, peer):
+        send = websocket._stream.send
+        is_room = threading.Event()
+        looks = []
+
+        def send_if_there_is_room(octets, deadline):
+            if deadline is None:
+                is_room.wait(TIMEOUT)
+            elif not is_room.is_set():
+                raise TimeoutError("timed out")
+            elif len(looks) < 3:  # there was room, but another look is needed
+                looks.append(deadline)
+                raise TimeoutError("timed out")
+            return send(octets, deadline)
+
+        websocket._stream.send = send_if_there_is_room
+        peer.send(peer.encode(Opcode.PING, b"p"), peer.text("x"))
+        assert spawn(websocket.recv).result(TIMEOUT) == "x"
+        is_room.set()
+        # It is written while the thread that reads has nothing to read.
+        receiving = spawn(websocket.recv)
+        frame = peer.next_frame()
+        assert (frame.opcode, frame.payload) == (Opcode.PONG, b"p")
+        peer.send(peer.text("y"))
+        assert receiving.result(TIMEOUT) == "y"
+        peer.send(peer.close())
+
+
+@each_role_and_transport
 @pytest.mark.parametrize("how", ["we close", "it closes", "it breaks the protocol"])
 def test_a_thread_that_is_stuck_in_send_wakes_up_at_the_end(role, maybe_tls, spawn, how):
     with opened(adapter, role, maybe_tls, close_timeout=0.1) as (websocket, peer):

@@ -50,6 +50,7 @@ cdef class WebSocket:
     cpdef _receive(self, deadline)
     cdef _answer(self, deadline)
     cdef _give_up(self)
+    cdef bint _write_rest(self, deadline) except -1
     cdef _keep_alive(self)
     cdef bint _send(self, message, bint fin, compress, sender) except -1
     cdef _wait_to_send(self)

@@ -423,6 +423,13 @@ class WebSocket:
     def _answer(self, deadline: float | None) -> None:
         """Write our answers; keepalive gives up a peer that asks for more of them and does not read any."""
         while self._end is None:
+            with self._lock:
+                is_too_much = self._connection.unsent > HIGH_WATER
+            if not is_too_much:
+                # The peer may want us to read before it reads. What there is no room for waits for that.
+                with suppress(TimeoutError):
+                    self._flush(monotonic())
+                return
             due = self._pings.due if self._connection.state is OPEN else None
             until = due if deadline is None else deadline if due is None else min(due, deadline)
             try:
@@ -452,14 +459,18 @@ class WebSocket:
                 self._keep_alive()
                 due = self._pings.due
             until = due if deadline is None else min(due, deadline)  # type: ignore[type-var]
+        # While answers are left, look only: with TLS, what is there may be nothing to receive.
+        only_look = self._is_left and self._write_rest(until)
         is_waiting = False
         try:
             buffer = self._connection.get_buffer()
             is_waiting = True
             try:
-                count = self._stream.receive_into(buffer, until)
+                count = self._stream.receive_into(buffer, monotonic() if only_look else until)
             except OSError as error:
                 if isinstance(error, TimeoutError) and error.errno is None:
+                    if only_look:
+                        return
                     if until is None or until == deadline or monotonic() < until:
                         raise  # the last: a signal handler has raised it
                     self._keep_alive()
@@ -476,6 +487,16 @@ class WebSocket:
             if not is_waiting:
                 self._give_up()
             raise
+
+    def _write_rest(self, deadline: float | None) -> bool:
+        """Write the answers that there was no room for, or tell that there is more to read before."""
+        while True:
+            try:
+                self._flush(monotonic())
+                return False  # or another thread writes them
+            except TimeoutError:
+                if self._stream.wait_for_either(deadline):
+                    return deadline is None or monotonic() < deadline
 
     # Keepalive
 
@@ -711,6 +732,7 @@ class WebSocket:
         while True:
             with self._lock:
                 if self._is_broken or not (self._unwritten or self._connection.has_unsent()):
+                    self._is_left = False
                     return
                 self._is_left = True
                 is_too_much = self._connection.unsent > HIGH_WATER
@@ -744,17 +766,17 @@ class WebSocket:
         self._is_writing = True
         is_waiting = False
         try:
+            octets = self._unwritten  # only the thread that writes assigns it
             sent = 0
             while not self._is_broken:
-                with self._lock:
-                    if sent:
-                        self._unwritten = self._unwritten[sent:]
-                    if not self._unwritten:
-                        self._is_left = False
-                        if not self._connection.has_unsent():
-                            return
-                        self._unwritten = memoryview(self._connection.data_to_send())
-                    octets = self._unwritten
+                if sent or not octets:
+                    with self._lock:
+                        self._unwritten = octets = octets[sent:]
+                        if not octets:
+                            self._is_left = False
+                            if not self._connection.has_unsent():
+                                return
+                            self._unwritten = octets = memoryview(self._connection.data_to_send())
                 sent = 0
                 is_waiting = True
                 try:
@@ -769,6 +791,7 @@ class WebSocket:
                 if self._frame_log is not None and sent:
                     self._frame_log.sent(bytes(octets[:sent]))
         except BaseException:
+            self._is_left = True
             if not is_waiting:
                 self._give_up()  # some of a frame is out, and nobody knows how much
             raise

@@ -119,6 +119,17 @@ class Stream:
             except BlockingIOError:
                 pass
 
+    def wait_for_either(self, deadline: float | None) -> bool:
+        """Wait until there are bytes to receive or room to send, and tell whether to receive.
+
+        Args:
+            deadline: when to stop waiting, and try to receive; None: never.
+
+        Raises:
+            OSError: the socket is closed.
+        """
+        return self._select(deadline, read=True, write=True) != (False, True)
+
     def shut_down(self) -> None:
         """Close this end's direction: the peer reads what was sent, and then the end of the stream."""
         with suppress(OSError):
@@ -149,19 +160,25 @@ class Stream:
         self.sock.close()
 
     def _wait(self, deadline: float | None, *, write: bool) -> None:
+        if not any(self._select(deadline, read=not write, write=write)):
+            raise TimeoutError("timed out")
+
+    def _select(self, deadline: float | None, *, read: bool, write: bool) -> tuple[bool, bool]:
+        """Wait for the socket, and return what it is ready for: to be read, and to be written."""
         # After the deadline, look once: recv(timeout=0) takes what is there.
         seconds = None if deadline is None else max(0, deadline - monotonic())
         if self.sock.fileno() < 0:
             raise OSError(errno.EBADF, "the socket is closed")
-        if hasattr(select, "poll"):
-            poll = select.poll()
-            poll.register(self.sock, select.POLLOUT if write else select.POLLIN)
-            ready = bool(poll.poll(None if seconds is None else seconds * 1000))
-        else:
+        if not hasattr(select, "poll"):
             socks = [self.sock]
-            ready = any(select.select([] if write else socks, socks if write else [], [], seconds))
-        if not ready:
-            raise TimeoutError("timed out")
+            readable, writable, _ = select.select(socks if read else [], socks if write else [], [], seconds)
+            return bool(readable), bool(writable)
+        poll = select.poll()
+        poll.register(self.sock, (select.POLLIN if read else 0) | (select.POLLOUT if write else 0))
+        for _, events in poll.poll(None if seconds is None else seconds * 1000):
+            # An error, or that the peer has hung up, is told by what is tried next.
+            return bool(read and events & ~select.POLLOUT), bool(write and events & ~select.POLLIN)
+        return False, False
 
 
 class TLSStream(Stream):
@@ -192,6 +209,13 @@ class TLSStream(Stream):
     def send(self, octets: memoryview, deadline: float | None) -> int:
         """Send some octets, and return how many."""
         return self._retry(lambda: self.sock.send(octets), deadline)
+
+    def wait_for_either(self, deadline: float | None) -> bool:
+        """Wait until there are bytes to receive or room to send, and tell whether to receive."""
+        with self._lock:
+            if self.sock.pending():
+                return True
+        return super().wait_for_either(deadline)
 
     def shut_down(self) -> None:
         """Close this end's direction: say so in TLS, then in TCP."""
