@@ -385,9 +385,8 @@ class Compressor:
             fin: whether the message ends here.
         """
         compressor = self._object or self._deflate._compressobj(self._bits)
-        self._object = (
-            None  # when it fails, what it has taken never reaches the peer: nothing may refer to it
-        )
+        # If it fails, the peer never gets the bytes that it has taken. Nothing may refer to them.
+        self._object = None
         octets: bytes = compressor.compress(payload) + compressor.flush(self._deflate.zlib.Z_SYNC_FLUSH)
         if not fin:
             self._object = compressor

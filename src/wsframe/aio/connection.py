@@ -314,7 +314,10 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
                 octets = octets[COMPRESSED_SLICE:]
                 # Not a write for each slice: they are smaller now.
                 size, compressed = connection.compressed - compressed, connection.compressed
-                self._collect(size) if octets else self._cork(size)
+                if octets:
+                    self._collect(size)
+                else:
+                    self._cork(size)
                 await self._yield()
         except asyncio.CancelledError:
             # The message is not lost by that.
