@@ -17,7 +17,9 @@ cdef class WebSocket:
     cdef long long _reader
     cdef bint _is_late
     cdef object _deferred
+    cdef Py_ssize_t _arrived
     cdef object _unwritten
+    cdef Py_ssize_t _unwritten_size
     cdef public bint _is_broken
     cdef public object _lost
     cdef public bint _is_closed
@@ -45,6 +47,7 @@ cdef class WebSocket:
     cdef _put_back(self, message)
     cdef long long _check_not_reading(self) except -1
     cdef _start_reading(self, long long thread, deadline)
+    cdef _wait_for_reader(self, deadline)
     cdef _stop_reading(self)
     cpdef _next_event(self, deadline=*)
     cpdef _receive(self, deadline)

@@ -69,6 +69,7 @@ CLEAN_CODES = (1000, 1001, 1005)
 # from a signal handler, or came in the midst of a change.
 _REFUSALS = (BufferError, TypeError, ValueError, WebSocketError)
 _INTERRUPTED = Fail(1006, "connection was lost: a signal handler raised while it was being changed")
+_NOTHING = memoryview(b"")
 _ids = itertools.count(1)
 _ids_lock = Lock()  # without a GIL, two threads could take the same
 
@@ -106,7 +107,11 @@ class WebSocket:
         self._reader = 0  # the thread that reads, or 0
         self._is_late = False  # whether it has read after its deadline
         self._deferred: Any = None  # a lock that is held until the last deferred call is done
-        self._unwritten = memoryview(b"")  # taken from the Connection, and not by the stream
+        self._arrived = -1  # bytes in the buffer that the Connection was not told of; -1: none
+        # Output of the Connection that is not written yet. Only the thread that holds _writing uses it.
+        # Others look at its size: a number can be read without a lock, also where there is no GIL.
+        self._unwritten = _NOTHING
+        self._unwritten_size = 0
         self._is_broken = False  # writing failed
         self._lost: OSError | None = None  # why reading did
         self._is_closed = False
@@ -190,7 +195,7 @@ class WebSocket:
     def buffered_amount(self) -> int:
         """How many octets were sent, and not yet taken by the system."""
         with self._lock:
-            return len(self._unwritten) + self._connection.unsent
+            return self._unwritten_size + self._connection.unsent
 
     @property
     def logger(self) -> ConnectionLogger:
@@ -378,13 +383,25 @@ class WebSocket:
     def _start_reading(self, thread: int, deadline: float | None) -> None:
         with self._lock:
             while self._reader:
-                self._wait(deadline)
+                self._wait_for_reader(deadline)
             self._is_late = False
             self._reader = thread
 
+    def _wait_for_reader(self, deadline: float | None) -> None:
+        """Wait until the thread that reads leaves, or notifies."""
+        # The other thread clears _reader, and then looks whether a thread waits. So this one counts itself
+        # as waiting, and then looks at _reader.
+        self._waiting += 1
+        try:
+            if self._reader:
+                self._wait(deadline)
+        finally:
+            self._waiting -= 1
+
     def _stop_reading(self) -> None:
-        with self._lock:
-            self._notify()
+        if self._waiting:
+            with self._lock:
+                self._notify()
         if self._is_closed:
             self._close_stream(0)
 
@@ -399,7 +416,13 @@ class WebSocket:
         """
         try:
             with self._lock:
-                event = None if self._end is not None else self._connection.next_event()
+                if self._end is not None:
+                    event = None
+                else:
+                    if self._arrived >= 0:
+                        self._connection.buffer_updated(self._arrived)
+                        self._arrived = -1
+                    event = self._connection.next_event()
                 kind = type(event)
                 if kind is Pong:
                     self._receive_pong(event.payload)  # type: ignore[union-attr]
@@ -478,11 +501,9 @@ class WebSocket:
                 count, self._lost = 0, error
             is_waiting = False
             self._octets_received += count
+            self._arrived = count
             if self._frame_log is not None:
                 self._frame_log.received(bytes(buffer[:count]))
-            with self._lock:
-                if not self._is_closed:
-                    self._connection.buffer_updated(count)
         except BaseException:
             if not is_waiting:
                 self._give_up()
@@ -569,9 +590,12 @@ class WebSocket:
                     self._check_open()
                     try:
                         self._connection.send_message(message, fin, compress)
-                        if not self._is_writing and not self._unwritten:
+                        if self._is_writing or self._unwritten_size:
+                            self._is_left = True
+                        else:
                             # At once, or the thread that reads takes it for answers that are too many.
                             self._unwritten = memoryview(self._connection.data_to_send())
+                            self._unwritten_size = len(self._unwritten)
                     except _REFUSALS:
                         raise
                     except BaseException:
@@ -670,7 +694,7 @@ class WebSocket:
                 try:
                     with self._lock:
                         while self._reader and not answer and self._end is None:
-                            self._wait(deadline)
+                            self._wait_for_reader(deadline)
                         if answer:
                             return answer[0]
                         if self._end is not None:
@@ -731,7 +755,7 @@ class WebSocket:
         """
         while True:
             with self._lock:
-                if self._is_broken or not (self._unwritten or self._connection.has_unsent()):
+                if self._is_broken or not (self._unwritten_size or self._connection.has_unsent()):
                     self._is_left = False
                     return
                 self._is_left = True
@@ -766,17 +790,16 @@ class WebSocket:
         self._is_writing = True
         is_waiting = False
         try:
-            octets = self._unwritten  # only the thread that writes assigns it
-            sent = 0
+            octets = self._unwritten
             while not self._is_broken:
-                if sent or not octets:
+                if not octets:
                     with self._lock:
-                        self._unwritten = octets = octets[sent:]
+                        self._is_left = False
+                        octets = memoryview(self._connection.data_to_send())
                         if not octets:
-                            self._is_left = False
-                            if not self._connection.has_unsent():
-                                return
-                            self._unwritten = octets = memoryview(self._connection.data_to_send())
+                            return
+                        self._unwritten = octets
+                        self._unwritten_size = len(octets)
                 sent = 0
                 is_waiting = True
                 try:
@@ -790,6 +813,10 @@ class WebSocket:
                 self._octets_sent += sent
                 if self._frame_log is not None and sent:
                     self._frame_log.sent(bytes(octets[:sent]))
+                self._unwritten = octets = octets[sent:] if sent < len(octets) else _NOTHING
+                self._unwritten_size = len(octets)
+                if not octets and not self._is_left:
+                    return
         except BaseException:
             self._is_left = True
             if not is_waiting:
