@@ -14,7 +14,7 @@ from __future__ import annotations
 import base64
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import h11
@@ -48,6 +48,8 @@ from wsframe import (
     testing,
 )
 from wsframe.connection import join_pieces
+
+T = TypeVar("T")
 
 LIMIT = 1000  # octets of a message
 PREFIX = 6  # octets before the stream
@@ -542,19 +544,25 @@ def four(deflate: Deflate) -> list[object]:
     return [getattr(deflate, name) for name in PARAMETERS]
 
 
-def offers(text: str, choice: int) -> None:
-    """Choose from offers, and have the client that made them hear of it."""
-    wish = (WIDE, NARROW)[choice & 1]
+def judged(judge: Callable[[str], T], text: str) -> T | str:
+    """Return what is said of some extensions, or why they are refused."""
 
-    def judge(text: str) -> tuple[str, Deflate] | str | None:
+    def say(text: str) -> T | str:
         try:
-            return wish.accept(text)
+            return judge(text)
         except RemoteProtocolError as error:
             assert error.code == 1002
             return error.reason
 
-    accepted = judge(text)
-    assert judge(f" ,\t,{text}") == accepted  # RFC 7230, section 7: empty elements are ignored
+    verdict = say(text)
+    assert say(f" ,\t,{text}") == verdict  # RFC 7230, section 7: empty elements are ignored
+    return verdict
+
+
+def offers(text: str, choice: int) -> None:
+    """Choose from offers, and have the client that made them hear of it."""
+    wish = (WIDE, NARROW)[choice & 1]
+    accepted = judged(wish.accept, text)
     if not isinstance(accepted, tuple):
         return
     response, agreed = accepted
@@ -575,16 +583,7 @@ def offers(text: str, choice: int) -> None:
 def chosen(text: str, choice: int) -> None:
     """Judge what a server chose."""
     wish = (WIDE, NARROW)[choice & 1]
-
-    def judge(text: str) -> object:
-        try:
-            return wish.check_response(text)
-        except RemoteProtocolError as error:
-            assert error.code == 1002
-            return error.reason
-
-    verdict = judge(text)
-    assert judge(f" ,\t,{text}") == verdict
+    verdict = judged(wish.check_response, text)
     if isinstance(verdict, Deflate):
         assert 9 <= verdict.server_max_window_bits <= 15
         assert 9 <= verdict.client_max_window_bits <= wish.client_max_window_bits

@@ -187,8 +187,8 @@ class Deflate:
             # include the "client_max_window_bits" extension parameter."
             client_bits = _MAX_BITS
             if "client_max_window_bits" in parameters:
-                offered = parameters["client_max_window_bits"] or _MAX_BITS
-                client_bits = min(self.client_max_window_bits or _OWN_BITS, offered)
+                limit = parameters["client_max_window_bits"] or _MAX_BITS
+                client_bits = min(self.client_max_window_bits or _OWN_BITS, limit)
             server_alone = self.server_no_context_takeover or "server_no_context_takeover" in parameters
             client_alone = self.client_no_context_takeover or "client_no_context_takeover" in parameters
             response = _NAME
@@ -269,7 +269,7 @@ def _agreement(
 
 
 def _restore(kind: type[Deflate], values: dict[str, Any]) -> Deflate:
-    """Make a ``Deflate`` again, from what ``__reduce__`` says of it."""
+    """Return the ``Deflate`` that ``__reduce__`` has described."""
     if isinstance(values["zlib"], str):
         values = {**values, "zlib": import_module(values["zlib"])}
     return kind(**values)

@@ -471,7 +471,7 @@ def _request(resource_name: str, headers: Headers, method: str = "GET", http_ver
         if not _TOKEN.fullmatch(subprotocol):
             raise HandshakeError(400, "Sec-WebSocket-Protocol must be a list of tokens")
     # Section 9.1: "the recipient of such malformed data MUST immediately _Fail the WebSocket Connection_",
-    # whatever the server knows of extensions. A legible offer may be declined.
+    # whatever the server knows of extensions. A well-formed offer may be declined.
     try:
         check_extensions(headers.get("sec-websocket-extensions"))
     except RemoteProtocolError as error:

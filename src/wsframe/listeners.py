@@ -259,7 +259,7 @@ def _find_owner(owner: str) -> tuple[int, int]:
     user, colon, group = owner.partition(":")
     if not (group if colon else user):
         raise ValueError(f'unix_owner must be "user", "user:group" or ":group", not {owner!r}')
-    import grp  # which Windows has not
+    import grp  # Windows has neither
     import pwd
 
     return (

@@ -19,7 +19,7 @@ from .client import describe
 from .errors import HandshakeError, HandshakeRejected
 from .events import Response
 from .handshake import decode_headers
-from .uri import URI, authority
+from .uri import URI, authority, without_userinfo
 
 __all__ = ["Proxy", "Tunnel", "environment_proxy", "parse_proxy", "socks"]
 
@@ -91,19 +91,13 @@ def parse_proxy(proxy: str) -> Proxy:
         host, is_right = None, False
     if not host or not is_right:
         schemes = ", ".join(f"{scheme}://" for scheme in _PORTS)
-        raise ValueError(f"proxy must be one of {schemes}, with host and port, not {_shown(proxy)!r}")
+        shown = without_userinfo(proxy)
+        raise ValueError(f"proxy must be one of {schemes}, with host and port, not {shown!r}")
     username = None if parts.username is None else unquote(parts.username)
     password = None if parts.password is None else unquote(parts.password)
     if username is not None and ":" in username and parts.scheme == "http":
         raise ValueError("user name for a proxy must not contain a colon")  # RFC 7617, section 2
     return Proxy(parts.scheme, host, port or _PORTS[parts.scheme], username, password)
-
-
-def _shown(proxy: str) -> str:
-    """Return what an error says of an address: it may go into a log, and so has no password."""
-    userinfo, at, rest = proxy.rpartition("@")
-    scheme, slashes, _ = userinfo.partition("://")
-    return f"{scheme}://...@{rest}" if slashes and scheme.isalnum() else f"...@{rest}" if at else proxy
 
 
 def environment_proxy(uri: URI) -> Proxy | None:

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urldefrag, urljoin, urlsplit
 
 from .errors import InvalidURI
 
-__all__ = ["URI", "authority", "join_uri", "parse_uri"]
+__all__ = ["URI", "authority", "join_uri", "parse_uri", "without_userinfo"]
 
 _DEFAULT_PORTS = {False: 80, True: 443}
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]")
@@ -67,12 +67,19 @@ def authority(host: str, port: int) -> str:
 
 
 def _invalid(problem: str, uri: str) -> InvalidURI:
-    # The error may go into a log, and so has no user name and no password. They end with the last "@": a
-    # password that should have been encoded may hold anything, also line ends.
-    userinfo, at, rest = uri.rpartition("@")
-    scheme, slashes, _ = userinfo.partition("//")
-    shown = f"{scheme}//...@{rest}" if slashes else f"...@{rest}" if at else uri
-    return InvalidURI(f"{problem}: {shown!r}")
+    return InvalidURI(f"{problem}: {without_userinfo(uri)!r}")
+
+
+def without_userinfo(address: str) -> str:
+    """Return an address with "..." in place of its user name and password, for errors and logs.
+
+    Args:
+        address: the address of a server or a proxy. It may be malformed.
+    """
+    # They end with the last "@": a password that should have been encoded may hold anything, also line ends.
+    userinfo, at, rest = address.rpartition("@")
+    scheme, slashes, _ = userinfo.partition("://")
+    return f"{scheme}://...@{rest}" if slashes and scheme.isalnum() else f"...@{rest}" if at else address
 
 
 def parse_uri(uri: str) -> URI:

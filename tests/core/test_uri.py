@@ -137,6 +137,7 @@ def test_an_error_does_not_tell_the_password(uri):
         "ws://user:sec/ret@h:x/",
         "http://a:sec?ret@b@h/",
         "ws://user:sec\nret@h/",
+        "user:sec//ret@h/",
         "ws://user:a\nsec@h/",
         "user:sec@h",
     ],

@@ -57,10 +57,10 @@ HIGH_WATER = 65536  # octets of unsent output
 # as some more.
 BURST = 262144
 MESSAGE_COST = 2048
-# A frame that waits to be written takes as many bytes besides its payload: so empty ones count as well.
+# How many bytes a frame that waits to be written counts besides its payload, so that empty ones count too.
 FRAME_COST = 16
-# And so many, what is broadcast and waits for the end of a fragmented message: measured, 136 when nobody else
-# holds it, and 640 when it was encoded for others.
+# The same for a message that is broadcast and waits for the end of a fragmented message. Measured, it takes
+# 136 bytes, and 640 when it was encoded for other connections too.
 POSTED_COST = 512
 MOMENT = 0.05  # seconds
 NOBODY = object()

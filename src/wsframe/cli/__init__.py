@@ -2,7 +2,7 @@
 
 Each subcommand is a chapter of its own: ``serve``, ``connect``, ``decode``, ``asgi`` and ``bench``.
 ``command`` binds them together, ``terminal`` has how they all speak to a user, and ``standard`` what happens
-when the user cannot be spoken to.
+when standard output or standard error cannot be written to.
 """
 
 from __future__ import annotations

@@ -103,11 +103,11 @@ class WebSocket:
         self._waiting = 0  # how many threads wait for that
         self._writing: Any = RLock()
         self._is_writing = False  # whether the thread that holds it does
-        self._is_left = False  # whether another one may have left it something to write
+        self._is_left = False  # whether another thread may have left output for it to write
         self._reader = 0  # the thread that reads, or 0
         self._is_late = False  # whether it has read after its deadline
         self._deferred: Any = None  # a lock that is held until the last deferred call is done
-        self._arrived = -1  # bytes in the buffer that the Connection was not told of; -1: none
+        self._arrived = -1  # how many bytes are in the buffer, unknown to the Connection; -1: it knows
         # Output of the Connection that is not written yet. Only the thread that holds _writing uses it.
         # Others look at its size: a number can be read without a lock, also where there is no GIL.
         self._unwritten = _NOTHING
@@ -416,9 +416,8 @@ class WebSocket:
         """
         try:
             with self._lock:
-                if self._end is not None:
-                    event = None
-                else:
+                event: Event | None = None
+                if self._end is None:
                     if self._arrived >= 0:
                         self._connection.buffer_updated(self._arrived)
                         self._arrived = -1
@@ -510,7 +509,7 @@ class WebSocket:
             raise
 
     def _write_rest(self, deadline: float | None) -> bool:
-        """Write the answers that there was no room for, or tell that there is more to read before."""
+        """Write the answers that there was no room for, or return whether there are bytes to read first."""
         while True:
             try:
                 self._flush(monotonic())

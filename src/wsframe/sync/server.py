@@ -88,7 +88,7 @@ def serve(
         unix_mode: the permissions of the Unix socket, such as 0o660; None: what the umask leaves. A client
             that may not write to it cannot connect.
         unix_owner: the owner of the Unix socket, ``"user"``, ``"user:group"`` or ``":group"``, by name or
-            number; None: the user and group of this process. To give it to somebody else takes root.
+            number; None: the user and group of this process. Only root can choose another user.
         sock: listen on this bound socket, or on each of several. Those that listen already, because systemd
             or a parent has made them, are taken as they are.
         reuse_port: share the port with other processes that say so too.

@@ -21,7 +21,7 @@ _SEPARATORS = " \t\r\n,:;{}[]()'\"-"
 _ONE_DIGIT = re.compile(r"0x([0-9A-F])(?![0-9A-F])", re.IGNORECASE)
 _PLAIN = re.compile(r"(?:0x|\\x|[0-9A-F\s,:;{}\[\]()'\"-])+", re.IGNORECASE)
 _OFFSET = re.compile(r"\s*(?:0x)?([0-9A-Fa-f]{4,16})(:?)(?:[ \t]+(.*)|)", re.DOTALL)
-# Octets as text begin with this and end with that. A run of blanks is tried at its beginning only.
+# How bytes as text begin, by the mark at their end. A run of blanks is tried at its beginning only.
 _ASIDES = {"|": re.compile(r"(?<![ \t])[ \t]+\|"), "<": re.compile(r"(?<![ \t])[ \t]+>")}
 
 
@@ -48,7 +48,7 @@ def _has_offset(line: str) -> bool:
 
 
 def _without_aside(line: str) -> str:
-    """Leave out the octets as text, which stand between two marks at the end of a line."""
+    """Return a line without the bytes as text, which stand between two marks at its end."""
     aside = _ASIDES.get(line[-1:])
     match = aside and aside.search(line, 0, len(line) - 1)
     return line[: match.start()] if match else line
