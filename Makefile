@@ -71,7 +71,7 @@ coverage: .venv-pure/test
 	.venv-pure/bin/python -m coverage run -m pytest $(CORE_TESTS)
 	.venv-pure/bin/python -m coverage report --include '$(CORE)' --show-missing --fail-under 100
 
-CORE_NAMES = errors events uri frames deflate prepared handshake responses connection client server
+CORE_NAMES = errors events uri frames deflate prepared handshake origins connection client server
 EMPTY =
 COMMA = ,
 CORE = $(subst $(EMPTY) $(EMPTY),$(COMMA),$(CORE_NAMES:%=*/site-packages/wsframe/%.py))

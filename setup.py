@@ -20,8 +20,6 @@ SOURCES = (
     "frames.py",
     "handshake.py",
     "connection.py",
-    "client.py",
-    "server.py",
     "aio/protocol.py",
     "sync/connection.py",
 )

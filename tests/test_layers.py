@@ -16,9 +16,8 @@ import wsframe
 PACKAGE = Path(wsframe.__file__).parent
 SOURCES = Path(__file__).parents[1] / "src/wsframe"  # an installed package has no .pyx
 
-# From bottom to top. sync, aio and cli are one layer each, also where they are packages; __init__, which the
-# core does not know, is what the adapters may take the public names from. proxy and establish are what
-# connect() of both has in common: no I/O, but they know its errors, python-socks and the environment.
+# From bottom to top. Each module of adapter/ is a layer; any other package is one layer as a whole. __init__
+# stands above what it gathers, and adapters may import the public names from it.
 LAYERS = (
     "errors",
     "events",
@@ -29,17 +28,20 @@ LAYERS = (
     "deflate",
     "prepared",
     "handshake",
-    "responses",
+    "origins",
     "connection",
     "client",
     "server",
+    "adapter",
+    "adapter.auth",
     "__init__",
-    "counters",
-    "keepalive",
-    "log",
-    "proxy",
-    "establish",
-    "listeners",
+    "adapter.counters",
+    "adapter.keepalive",
+    "adapter.log",
+    "adapter.wording",
+    "adapter.proxy",
+    "adapter.connecting",
+    "adapter.listeners",
     "sync",
     "aio",
     "asgi",
@@ -48,7 +50,7 @@ LAYERS = (
     "cli",
     "__main__",
 )
-CORE = LAYERS[: LAYERS.index("__init__")]
+CORE = LAYERS[: LAYERS.index("adapter")]
 # What stands above a module in the list, but is none of its business.
 STRANGERS = {
     "events": {"errors"},
@@ -58,19 +60,21 @@ STRANGERS = {
     "deflate": {"events", "uri", "masking", "frames"},
     "prepared": {"events", "uri"},
     "handshake": {"uri", "masking", "frames", "prepared"},
-    "responses": {"uri", "masking", "frames", "deflate", "prepared"},
-    "connection": {"uri", "handshake", "responses"},
-    "client": {"responses"},
+    "origins": set(LAYERS[: LAYERS.index("origins")]),
+    "connection": {"uri", "handshake", "origins"},
+    "client": {"origins"},
     "server": {"client"},
-    "counters": set(LAYERS[: LAYERS.index("counters")]),
-    "keepalive": set(LAYERS[: LAYERS.index("keepalive")]) - {"errors"},
-    "log": set(LAYERS[: LAYERS.index("log")]) - {"errors", "frames"},
-    "listeners": set(CORE),
-    "proxy": {"counters", "keepalive", "log"},
-    "establish": {"counters", "keepalive", "log"},
+    "adapter.auth": set(CORE) - {"errors", "events", "handshake"},
+    "adapter.counters": set(LAYERS[: LAYERS.index("adapter.counters")]),
+    "adapter.keepalive": set(LAYERS[: LAYERS.index("adapter.keepalive")]) - {"errors"},
+    "adapter.log": set(LAYERS[: LAYERS.index("adapter.log")]) - {"errors", "frames"},
+    "adapter.wording": set(LAYERS[: LAYERS.index("adapter.wording")]) - {"events"},
+    "adapter.proxy": {"adapter.counters", "adapter.keepalive", "adapter.log"},
+    "adapter.connecting": {"adapter.counters", "adapter.keepalive", "adapter.log"},
+    "adapter.listeners": set(CORE),
     "aio": {"sync"},
-    "asgi": {"proxy", "establish", "sync", "client"},
-    "hub": {"proxy", "establish", "sync", "client", "server", "asgi"},
+    "asgi": {"adapter.proxy", "adapter.connecting", "sync", "client"},
+    "hub": {"adapter.proxy", "adapter.connecting", "sync", "client", "server", "asgi"},
     "testing": {"asgi", "hub"},
 }
 NETWORK = {"_socket", "_ssl", "asyncio", "concurrent", "select", "selectors", "socket", "ssl", "threading"}
@@ -78,6 +82,8 @@ NETWORK = {"_socket", "_ssl", "asyncio", "concurrent", "select", "selectors", "s
 
 def layer_of(parts):
     """Return the layer of a module, from the parts of its name below ``wsframe``."""
+    if parts and parts[0] == "adapter":
+        return ".".join(parts[:2])
     return parts[0] if parts else "__init__"
 
 
@@ -118,7 +124,7 @@ def imports_of(path):
             if name[0] != "wsframe":
                 outside.add(name[0])
             elif len(name) > 1 and name[1] in LAYERS:
-                inside.add(name[1])
+                inside.add(layer_of(name[1:]))
             else:
                 inside.add("__init__")
     return inside, outside
@@ -140,6 +146,7 @@ def test_the_reader_of_imports_sees_them_all(tmp_path, monkeypatch):
         "from .connection import WebSocket\n"
         "from .. import frames\n"
         "from ..handshake import accept_key\n"
+        "from ..adapter.log import FrameLog\n"
         "if TYPE_CHECKING:\n"
         "    from ..testing import frames\n"
         "else:\n"
@@ -148,7 +155,18 @@ def test_the_reader_of_imports_sees_them_all(tmp_path, monkeypatch):
         "    from ..aio import connect\n"
     )
     inside, outside = imports_of(module)
-    assert inside == {"hub", "asgi", "__init__", "uri", "sync", "frames", "handshake", "cli", "aio"}
+    assert inside == {
+        "hub",
+        "asgi",
+        "__init__",
+        "uri",
+        "sync",
+        "frames",
+        "handshake",
+        "adapter.log",
+        "cli",
+        "aio",
+    }
     assert outside == {"socket", "os"}
 
 

@@ -1,5 +1,6 @@
 """wsframe: the WebSocket protocol for Python (RFC 6455, RFC 7692)."""
 
+from .adapter.auth import basic_auth, redirect
 from .client import ClientConnection
 from .connection import Connection, Role, State
 from .deflate import Deflate
@@ -15,8 +16,9 @@ from .errors import (
 from .events import Binary, Close, Event, Fail, Headers, Ping, Pong, Request, Response, Text
 from .frames import CloseCode, Frame, FrameDecoder, Opcode, encode_frame
 from .masking import apply_mask, compiled
+from .origins import Origins
 from .prepared import Prepared, prepare
-from .server import Origins, ServerConnection, basic_auth, redirect
+from .server import ServerConnection
 from .uri import URI, parse_uri
 
 __all__ = [

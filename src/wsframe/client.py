@@ -10,9 +10,7 @@ client                                  server
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Sequence
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from . import handshake
@@ -25,12 +23,11 @@ from .uri import parse_uri
 if TYPE_CHECKING:
     import h11
 
-__all__ = ["ClientConnection", "describe"]
+__all__ = ["ClientConnection"]
 
 _MAX_BODY_SIZE = 65536  # octets of a refusal that are kept
 _MAX_INFORMATIONAL = 10  # responses of 100 to 199 before the one that counts
 _SHOWN = 24  # octets of what is not HTTP
-_EXCERPT = 100  # characters of a body
 
 
 class ClientConnection(Connection):
@@ -228,32 +225,3 @@ class ClientConnection(Connection):
         self.state = CLOSED
         self.should_close = True
         return self.response
-
-
-def describe(response: Response) -> str:
-    """Describe a response in a line: its status, and the beginning of its body when that is text.
-
-    Args:
-        response: what was answered.
-    """
-    try:
-        phrase = HTTPStatus(response.status).phrase
-    except ValueError:
-        phrase = ""
-    text = f"status {response.status} {phrase}".rstrip()
-    if 200 <= response.status < 300:
-        text += ", so there is no WebSocket at this address"
-    excerpt = _excerpt(response)
-    return text if excerpt in ("", phrase) else f"{text}: {excerpt}"
-
-
-def _excerpt(response: Response) -> str:
-    kind = response.headers.get("content-type", "text/plain").lower()
-    if not kind.startswith(("text/", "application/json", "application/problem+json")):
-        return ""
-    text = response.body[: _EXCERPT * 40].decode("utf-8", "replace")
-    if "html" in kind:
-        text = re.sub(r"<(script|style)\b.*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE)
-    text = "".join(character if character.isprintable() else " " for character in text)
-    text = " ".join(text.split())
-    return text if len(text) <= _EXCERPT else text[:_EXCERPT] + "..."

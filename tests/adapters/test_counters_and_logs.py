@@ -9,9 +9,9 @@ import pytest
 
 from tests.support.adapters import TIMEOUT, opened
 from wsframe import ConnectionClosed, Opcode
-from wsframe.counters import Counters
+from wsframe.adapter.counters import Counters
+from wsframe.adapter.log import FrameLog
 from wsframe.frames import encode_frame
-from wsframe.log import FrameLog
 
 pytestmark = pytest.mark.usefixtures("leaks")
 

@@ -1,11 +1,11 @@
-"""wsframe.keepalive: when Pings are due and what their Pongs tell, by a clock that the tests move."""
+"""wsframe.adapter.keepalive: when Pings are due and what their Pongs tell, by a clock that the tests move."""
 
 from __future__ import annotations
 
 import pytest
 
 from wsframe import LocalProtocolError
-from wsframe.keepalive import Pings, check_keepalive
+from wsframe.adapter.keepalive import Pings, check_keepalive
 
 
 def pings(interval=20.0, timeout=20.0, now=100.0) -> Pings:

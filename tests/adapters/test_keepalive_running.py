@@ -1,6 +1,6 @@
 """Keepalive on running connections, through both adapters: what needs a clock and a socket.
 
-The rules are those of wsframe.keepalive, which test_keepalive.py tests by a clock of its own.
+The rules are those of wsframe.adapter.keepalive, which test_keepalive.py tests by a clock of its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""wsframe.proxy: addresses of proxies, the environment, and tunnels; without sockets."""
+"""wsframe.adapter.proxy: addresses of proxies, the environment, and tunnels; without sockets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.cases import case
 from wsframe import HandshakeRejected, Response, parse_uri
-from wsframe.proxy import Proxy, Tunnel, environment_proxy, parse_proxy
+from wsframe.adapter.proxy import Proxy, Tunnel, environment_proxy, parse_proxy
 
 ADDRESSES = [
     ("http://localhost:3128", Proxy("http", "localhost", 3128)),

@@ -46,10 +46,10 @@ from wsframe import (
     aio,
     basic_auth,
     encode_frame,
-    listeners,
     redirect,
     sync,
 )
+from wsframe.adapter import listeners
 
 pytestmark = pytest.mark.usefixtures("leaks")
 

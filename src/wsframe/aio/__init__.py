@@ -4,7 +4,7 @@ connection.py holds the ``WebSocket``, an asyncio protocol around a ``Connection
 server.py accepts many; broadcast.py sends to many.
 """
 
-from ..establish import Backoff, is_fatal
+from ..adapter.connecting import Backoff, is_fatal
 from .broadcast import broadcast
 from .client import Connecting, connect
 from .connection import WebSocket

@@ -10,15 +10,23 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Seque
 from types import SimpleNamespace
 from typing import Any
 
+from ..adapter.connecting import (
+    ATTEMPT_DELAY,
+    Backoff,
+    Route,
+    interleave,
+    rejection,
+    retry_after,
+    unreachable,
+)
+from ..adapter.connecting import is_fatal as is_fatal_by_default
+from ..adapter.keepalive import check_keepalive
+from ..adapter.proxy import Proxy, Tunnel, socks
 from ..client import ClientConnection
 from ..deflate import DEFAULT, Deflate
 from ..errors import HandshakeRejected
-from ..establish import ATTEMPT_DELAY, Backoff, Route, interleave, rejection, retry_after, unreachable
-from ..establish import is_fatal as is_fatal_by_default
 from ..events import Fail, Response
 from ..handshake import HeaderList
-from ..keepalive import check_keepalive
-from ..proxy import Proxy, Tunnel, socks
 from .connection import OPEN, WebSocket
 
 __all__ = ["Connecting", "connect"]

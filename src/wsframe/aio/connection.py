@@ -9,6 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from time import perf_counter
 from typing import Any, NoReturn
 
+from ..adapter.keepalive import Pings
 from ..connection import (
     ABANDONED,
     Fragment,
@@ -22,7 +23,6 @@ from ..connection import (
 from ..errors import ConnectionClosed
 from ..events import Binary, Request, Response, Text
 from ..frames import TEXT
-from ..keepalive import Pings
 from ..prepared import Prepared, prepare
 from .protocol import BURST, CONNECTING, OPEN, Protocol, logger
 

@@ -33,12 +33,12 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Any, cast
 
+from ..adapter.counters import Counters
+from ..adapter.keepalive import Pings
+from ..adapter.log import ConnectionLogger, FrameLog
 from ..connection import Connection, Role, State
-from ..counters import Counters
 from ..errors import ConnectionClosed
 from ..events import Binary, Close, Fail, Ping, Pong, Text, size_in_memory
-from ..keepalive import Pings
-from ..log import ConnectionLogger, FrameLog
 from ..prepared import Prepared
 
 __all__ = ["Protocol", "Wakeup"]

@@ -12,14 +12,16 @@ from asyncio import current_task
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from typing import Any, TypeAlias
 
+from ..adapter.auth import ProcessRequest
+from ..adapter.counters import Counters
+from ..adapter.keepalive import check_keepalive
+from ..adapter.listeners import BACKLOG, Address, Listeners
 from ..connection import Connection, Role
-from ..counters import Counters
 from ..deflate import DEFAULT, Deflate
 from ..errors import ConnectionClosed, is_only
 from ..events import Fail, Request, Response
-from ..keepalive import check_keepalive
-from ..listeners import BACKLOG, Address, Listeners
-from ..server import Origins, ProcessRequest, ServerConnection
+from ..origins import Origins
+from ..server import ServerConnection
 from .connection import CONNECTING, OPEN, WebSocket
 
 __all__ = ["Handler", "ProcessRequest", "Server", "Serving", "serve"]

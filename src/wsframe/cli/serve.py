@@ -17,10 +17,10 @@ import click
 from click.core import ParameterSource
 
 from .. import compiled
+from ..adapter.listeners import Address
 from ..aio import WebSocket, broadcast
 from ..aio import serve as aio_serve
 from ..events import Request, Response
-from ..listeners import Address
 from .standard import Unwritable
 from .terminal import Failure, Printer, Unusable
 

@@ -4,7 +4,7 @@ connection.py holds the ``WebSocket``, a ``Connection`` and a stream. client.py 
 many, with a thread for each. stream.py hides whether a socket speaks TLS.
 """
 
-from ..establish import Backoff, is_fatal
+from ..adapter.connecting import Backoff, is_fatal
 from .client import connect
 from .connection import WebSocket
 from .server import Server, serve

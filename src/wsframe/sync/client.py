@@ -11,14 +11,14 @@ from time import monotonic
 from types import SimpleNamespace
 from typing import Any, cast
 
+from ..adapter.connecting import ATTEMPT_DELAY, Route, interleave, rejection, unreachable
+from ..adapter.keepalive import check_keepalive
+from ..adapter.proxy import Proxy, Tunnel, socks
 from ..connection import State
 from ..deflate import DEFAULT, Deflate
 from ..errors import HandshakeRejected
-from ..establish import ATTEMPT_DELAY, Route, interleave, rejection, unreachable
 from ..events import Fail
 from ..handshake import HeaderList
-from ..keepalive import check_keepalive
-from ..proxy import Proxy, Tunnel, socks
 from .connection import WebSocket
 from .stream import Stream, TLSStream, remaining
 

@@ -33,6 +33,9 @@ from threading import Condition, Lock, RLock, get_ident
 from time import monotonic
 from typing import Any, NoReturn
 
+from ..adapter.counters import Counters
+from ..adapter.keepalive import Pings
+from ..adapter.log import ConnectionLogger, FrameLog
 from ..connection import (
     ABANDONED,
     Connection,
@@ -44,11 +47,8 @@ from ..connection import (
     is_fragmented,
     join_pieces,
 )
-from ..counters import Counters
 from ..errors import ConnectionClosed, WebSocketError
 from ..events import Binary, Close, Event, Fail, Ping, Pong, Request, Response, Text, size_in_memory
-from ..keepalive import Pings
-from ..log import ConnectionLogger, FrameLog
 from .stream import Stream, remaining
 
 __all__ = ["WebSocket"]

@@ -15,14 +15,15 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any, TypeAlias
 
+from ..adapter.counters import Counters
+from ..adapter.keepalive import check_keepalive
+from ..adapter.listeners import Address, Listeners
 from ..connection import Connection, Role
-from ..counters import Counters
 from ..deflate import DEFAULT, Deflate
 from ..errors import ConnectionClosed, is_only
 from ..events import Request, Response
-from ..keepalive import check_keepalive
-from ..listeners import Address, Listeners
-from ..server import Origins, ServerConnection
+from ..origins import Origins
+from ..server import ServerConnection
 from .connection import OPEN, WebSocket
 from .stream import Stream, TLSStream, remaining
 

@@ -19,11 +19,11 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
 from .. import aio, sync
+from ..adapter.listeners import Listeners
 from ..aio.client import _ClientWebSocket
 from ..aio.server import Handler, ProcessRequest, _ServerWebSocket
 from ..deflate import DEFAULT, Deflate
 from ..handshake import HeaderList
-from ..listeners import Listeners
 from ..server import ServerConnection
 from ..sync.server import Handler as SyncHandler
 from ..sync.server import ProcessRequest as SyncProcessRequest

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from .errors import LocalProtocolError
+from ..errors import LocalProtocolError
 
 __all__ = ["Pings", "check_keepalive"]
 

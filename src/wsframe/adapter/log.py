@@ -15,8 +15,8 @@ import logging
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-from .errors import ConnectionClosed, RemoteProtocolError
-from .frames import CLOSE, FIN, FrameDecoder, Opcode
+from ..errors import ConnectionClosed, RemoteProtocolError
+from ..frames import CLOSE, FIN, FrameDecoder, Opcode
 
 __all__ = ["ConnectionLogger", "FrameLog"]
 

@@ -11,7 +11,6 @@ what it does next, and lets it follow redirects and say what failed.
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 import ssl
@@ -21,12 +20,13 @@ from contextlib import contextmanager
 from itertools import chain, zip_longest
 from typing import Any, TypeVar
 
-from .client import ClientConnection, describe
-from .errors import HandshakeRejected, InvalidURI
-from .events import Fail
-from .handshake import HeaderList, check_headers
+from ..client import ClientConnection
+from ..errors import HandshakeRejected, InvalidURI
+from ..events import Fail
+from ..handshake import HeaderList, check_headers
+from ..uri import URI, join_uri, parse_uri
 from .proxy import Proxy, environment_proxy, parse_proxy
-from .uri import URI, join_uri, parse_uri
+from .wording import describe, reason_of, strerror
 
 __all__ = ["Backoff", "Route", "interleave", "is_fatal", "rejection", "retry_after", "unreachable"]
 
@@ -62,7 +62,7 @@ def unreachable(failures: list[tuple[Any, OSError]]) -> OSError:
     Args:
         failures: the addresses and their errors.
     """
-    reasons = [_strerror(error.errno) if error.errno else str(error) for _, error in failures]
+    reasons = [strerror(error.errno) if error.errno else str(error) for _, error in failures]
     if len(set(reasons)) > 1:
         reasons = [f"{reason} ({address[0]})" for reason, (address, _) in zip(reasons, failures, strict=True)]
     return OSError(failures[-1][1].errno, ", ".join(dict.fromkeys(reasons)))
@@ -211,7 +211,7 @@ class Route:
             if isinstance(error, TimeoutError) and error.errno is None:
                 seconds = "" if self._open_timeout is None else f" after {self._open_timeout:g} s"
                 raise TimeoutError(f"{self.phase} timed out{seconds}") from error
-            message = f"{self.phase} failed: {_reason(error)}"
+            message = f"{self.phase} failed: {reason_of(error)}"
             if error.errno is None:
                 raise type(error)(message) from error
             error.strerror = message
@@ -223,21 +223,6 @@ class Route:
 
 def _shown(uri: URI) -> str:
     return f"{'wss' if uri.secure else 'ws'}://{uri.authority}"
-
-
-def _strerror(code: int) -> str:
-    # The event loops have texts of their own. Windows has its in the table.
-    return str(getattr(socket, "errorTab", {}).get(code) or os.strerror(code))
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate verify failed: {error.verify_message}"
-    if isinstance(error, ssl.SSLEOFError) or not str(error):
-        return "server closed the connection"
-    if isinstance(error, ssl.SSLError) and (reason := getattr(error, "reason", None)):
-        return str(reason).replace("_", " ").lower()
-    return error.strerror or str(error)
 
 
 def rejection(connection: ClientConnection, fail: Fail, lost: OSError | None = None) -> HandshakeRejected:
@@ -254,7 +239,7 @@ def rejection(connection: ClientConnection, fail: Fail, lost: OSError | None = N
         problem = "connection was lost before the server answered"
         cause = lost or EOFError("the stream ended")
         if lost is not None:
-            problem += f": {_reason(lost)}"
+            problem += f": {reason_of(lost)}"
     elif fail.code == 1006 and response is not None:
         problem = f"server answered with {describe(response)}"
     message = f"opening handshake with {connection.uri.authority} failed: {problem}"

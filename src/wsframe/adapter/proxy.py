@@ -15,11 +15,11 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from .client import describe
-from .errors import HandshakeError, HandshakeRejected
-from .events import Response
-from .handshake import decode_headers
-from .uri import URI, authority, without_userinfo
+from ..errors import HandshakeError, HandshakeRejected
+from ..events import Response
+from ..handshake import decode_headers
+from ..uri import URI, authority, without_userinfo
+from .wording import describe
 
 __all__ = ["Proxy", "Tunnel", "environment_proxy", "parse_proxy", "socks"]
 

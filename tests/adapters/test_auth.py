@@ -7,8 +7,7 @@ import inspect
 
 import pytest
 
-import wsframe
-from wsframe import LocalProtocolError, Request, Response, ServerConnection, basic_auth, redirect, server
+from wsframe import LocalProtocolError, Request, Response, ServerConnection, basic_auth, redirect
 
 CHALLENGE = ("WWW-Authenticate", 'Basic realm="WebSocket", charset="UTF-8"')
 REFUSED = Response(401, [CHALLENGE], b"name and password are required\n")
@@ -29,11 +28,6 @@ def finish(awaitable):
     with pytest.raises(StopIteration) as caught:
         awaitable.send(None)
     return caught.value.value
-
-
-def test_the_names_are_where_the_design_says():
-    assert server.redirect is redirect is wsframe.redirect
-    assert server.basic_auth is basic_auth is wsframe.basic_auth
 
 
 # redirect
@@ -138,7 +132,7 @@ def test_everybody_is_compared_with_whoever_asks(monkeypatch):
         compared.append((a, b))
         return a == b
 
-    monkeypatch.setattr("wsframe.responses.compare_digest", compare_digest)
+    monkeypatch.setattr("wsframe.adapter.auth.compare_digest", compare_digest)
     process = basic_auth({"ada": "secret", "bob": "other"})
     for pair in ("ada:secret", "bob:other", "ada:wrong", "eve:secret"):
         compared.clear()

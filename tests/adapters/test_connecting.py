@@ -1,4 +1,4 @@
-"""wsframe.establish: routes of a client, which errors are fatal, and how long it waits; without sockets."""
+"""wsframe.adapter.connecting, without sockets: routes, fatal errors, and delays between attempts."""
 
 from __future__ import annotations
 
@@ -19,8 +19,16 @@ from wsframe import (
     Response,
     parse_uri,
 )
-from wsframe.establish import Backoff, Route, interleave, is_fatal, rejection, retry_after, unreachable
-from wsframe.proxy import Tunnel, parse_proxy
+from wsframe.adapter.connecting import (
+    Backoff,
+    Route,
+    interleave,
+    is_fatal,
+    rejection,
+    retry_after,
+    unreachable,
+)
+from wsframe.adapter.proxy import Tunnel, parse_proxy
 
 
 def caused(error: Exception, cause: Exception) -> Exception:

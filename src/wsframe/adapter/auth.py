@@ -1,11 +1,10 @@
 """RFC 6455, section 4.2.2, item 4: what a server may answer instead of opening the connection.
 
     redirect("/v2/chat")                      a Response: 302, Location
-    basic_auth({"ada": "secret"})             a process_request: 401 for whom it does not know
+    basic_auth({"ada": "secret"})             a process_request: 401 for unknown users
 
-A module of its own in the core, where no socket is: ``serve`` of both adapters takes what these return, and
-so can anybody who answers a ``ServerConnection``. ``wsframe.server``, which is compiled, has the same names;
-coroutines gain nothing from that.
+Both return values for the ``process_request`` of a server. They also fit a program that answers a
+``ServerConnection`` by itself.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from hmac import compare_digest
 from typing import TypeAlias
 
-from .errors import LocalProtocolError
-from .events import Request, Response
-from .handshake import HeaderList, check_header, check_headers
+from ..errors import LocalProtocolError
+from ..events import Request, Response
+from ..handshake import HeaderList, check_header, check_headers
 
 __all__ = ["Check", "ProcessRequest", "basic_auth", "redirect"]
 
