@@ -12,7 +12,7 @@ wanted = os.environ.get("WSFRAME_EXTENSION", "auto")
 if wanted not in ("auto", "yes", "no"):
     raise SystemExit(f"WSFRAME_EXTENSION must be auto, yes or no, not {wanted!r}")
 
-# The .pyx is C for what touches every octet; the .py files are the same that run without a compiler, and the
+# The .pyx is C for what touches every byte; the .py files are the same that run without a compiler, and the
 # .pxd beside each says what is an int. The annotations of the .py are for mypy, not for Cython.
 SOURCES = (
     "_mask.pyx",

@@ -182,7 +182,7 @@ def picows_protocol(listener: Any, is_client: bool = False) -> tuple[Any, FakeTr
     """picows without a network.
 
     Its parser has no public name: it is part of the protocol, an extension class, which an event loop gives
-    its octets to by ``get_buffer`` and ``buffer_updated``. So does this. The arguments are the defaults of
+    its bytes to by ``get_buffer`` and ``buffer_updated``. So does this. The arguments are the defaults of
     ``ws_create_server``, but for the read buffer: "You may set this to the actual expected maximum frame
     size". Here a read of 64 KiB fits in.
     """
@@ -203,9 +203,9 @@ def picows_protocol(listener: Any, is_client: bool = False) -> tuple[Any, FakeTr
     return protocol, transport
 
 
-def picows_write(protocol: Any, octets: bytes) -> None:
-    """Do what the loop does with the octets of a read: one copy into picows' own buffer."""
-    view = memoryview(octets)
+def picows_write(protocol: Any, data: bytes) -> None:
+    """Do what the loop does with the bytes of a read: one copy into picows' own buffer."""
+    view = memoryview(data)
     while view:
         buffer = protocol.get_buffer(-1)
         count = min(len(buffer), len(view))

@@ -47,7 +47,7 @@ def agreed(module: str = "zlib", **options: Any) -> Deflate:
 # The rows of the table
 
 Encode = Callable[[list[bytes]], list[bytes]]
-SIZES = {"200": (200, 200), "2 KiB": (2048, 50)}  # octets of a message, messages
+SIZES = {"200": (200, 200), "2 KiB": (2048, 50)}  # bytes of a message, messages
 
 
 def wsframe_encode(module: str) -> Encode:
@@ -165,8 +165,8 @@ DECODE: dict[str, Callable[[], Feed]] = {
 
 def checked(peer: str, direction: str, size: str) -> Callable[[], object]:
     """Return a function that does the whole case once, after a look at what the peer makes of it."""
-    octets, count = SIZES[size]
-    messages = documents(octets, count)
+    data, count = SIZES[size]
+    messages = documents(data, count)
     if direction == "compress":
         encode = ENCODE[peer]()
         client = Connection(Role.CLIENT, deflate=agreed())
@@ -206,8 +206,8 @@ def microseconds(call: Callable[[bytes], object], inputs: list[bytes]) -> float:
     times = []
     for _ in range(TURNS):
         start = time.perf_counter()
-        for octets in inputs:
-            call(octets)
+        for data in inputs:
+            call(data)
         times.append((time.perf_counter() - start) / len(inputs) * 1e6)
     return statistics.median(times)
 
@@ -242,7 +242,7 @@ def measure_throughput() -> None:
             took = statistics.median(decompressing)
             ratio = sum(map(len, frames)) / len(frames) / size
             print(
-                f"{size:7} octets  {name:18}{compressing:8.1f} us {size / compressing:4.0f} MB/s"
+                f"{size:7} bytes  {name:18}{compressing:8.1f} us {size / compressing:4.0f} MB/s"
                 f"{took:8.1f} us {size / took:5.0f} MB/s{ratio:8.1%}"
             )
 
@@ -250,7 +250,7 @@ def measure_throughput() -> None:
 def measure_threshold() -> None:
     print(f"\n{'threshold':20}{'plain':>10}{'with takeover':>24}{'without':>22}")
     for size in (16, 32, 64, 96, 128, 192, 256, 512):
-        row = f"{size:7} octets     "
+        row = f"{size:7} bytes     "
         inputs = documents(size, 400)
         for deflate in (None, agreed(threshold=0), agreed(threshold=0, server_no_context_takeover=True)):
             server = Connection(Role.SERVER, deflate=deflate)
@@ -269,7 +269,7 @@ def measure_threshold() -> None:
                 client.receive_data(frame)
                 client.next_event()
 
-            row += f"{microseconds(both, inputs):8.1f} us {statistics.mean(lengths):6.1f} octets"
+            row += f"{microseconds(both, inputs):8.1f} us {statistics.mean(lengths):6.1f} bytes"
         print(row)
 
 
@@ -280,12 +280,12 @@ def measure_no_takeover() -> None:
         inputs = documents(size, 400 if size < 65536 else 10)
         kept = module.compressobj(module.Z_DEFAULT_COMPRESSION, module.DEFLATED, -12, 5)
 
-        def fresh(octets: bytes, module: Any = module) -> None:
+        def fresh(data: bytes, module: Any = module) -> None:
             compressor = module.compressobj(module.Z_DEFAULT_COMPRESSION, module.DEFLATED, -12, 5)
-            compressor.compress(octets) + compressor.flush(module.Z_SYNC_FLUSH)
+            compressor.compress(data) + compressor.flush(module.Z_SYNC_FLUSH)
 
-        def cleared(octets: bytes, kept: Any = kept, module: Any = module) -> None:
-            kept.compress(octets) + kept.flush(module.Z_FULL_FLUSH)
+        def cleared(data: bytes, kept: Any = kept, module: Any = module) -> None:
+            kept.compress(data) + kept.flush(module.Z_FULL_FLUSH)
 
         a, b = microseconds(fresh, inputs), microseconds(cleared, inputs)
         print(f"{size:6} {name:16}{a:11.1f} us{b:11.1f} us")

@@ -150,11 +150,11 @@ def checked(peer: str, side: str, case: str) -> Callable[[], list[bytes]]:
     encode, messages = PEERS[peer](is_client, is_text), [payload] * count
     decoder = FrameDecoder(masked=is_client)
     decoder.feed(b"".join(encode(messages)))
-    octets = payload.encode() if isinstance(payload, str) else payload
+    data = payload.encode() if isinstance(payload, str) else payload
     for _ in range(count):
         frame = decoder.next_frame()
         assert frame is not None
-        assert (frame.opcode, frame.payload, frame.fin) == (1 if is_text else 2, octets, True)
+        assert (frame.opcode, frame.payload, frame.fin) == (1 if is_text else 2, data, True)
     assert decoder.next_frame() is None
     return lambda: encode(messages)
 

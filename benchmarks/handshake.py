@@ -52,9 +52,9 @@ def wsframe_accept() -> Accept:
 def websockets_accept() -> Accept:
     from websockets.server import ServerProtocol
 
-    def accept(octets: bytes) -> bytes:
+    def accept(data: bytes) -> bytes:
         protocol = ServerProtocol()
-        protocol.receive_data(octets)
+        protocol.receive_data(data)
         (request,) = protocol.events_received()
         protocol.send_response(protocol.accept(request))  # type: ignore[arg-type]
         return b"".join(protocol.data_to_send())

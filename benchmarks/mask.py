@@ -47,9 +47,9 @@ def aiohttp_mask() -> Mask:
     from aiohttp._websocket.mask import _websocket_mask_cython
 
     def mask(data: bytes, key: bytes) -> bytearray:
-        octets = bytearray(data)
-        _websocket_mask_cython(key, octets)
-        return octets
+        raw = bytearray(data)
+        _websocket_mask_cython(key, raw)
+        return raw
 
     return mask
 
@@ -73,7 +73,7 @@ PEERS: dict[str, Callable[[], Mask]] = {
 def checked(peer: str, size: int) -> tuple[Mask, bytes]:
     """Return a peer's function and what it is given, after a look at what it makes of it."""
     mask, data = PEERS[peer](), samples.binary(size)
-    assert mask(data, KEY) == bytes(octet ^ KEY[i % 4] for i, octet in enumerate(data))
+    assert mask(data, KEY) == bytes(byte ^ KEY[i % 4] for i, byte in enumerate(data))
     return mask, data
 
 

@@ -94,8 +94,8 @@ def compress(payload: bytes) -> bytes:
     return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
-def decompress(octets: bytes) -> bytes:
-    return zlib.decompressobj(-15).decompress(octets + b"\0\0\xff\xff")
+def decompress(data: bytes) -> bytes:
+    return zlib.decompressobj(-15).decompress(data + b"\0\0\xff\xff")
 
 
 def handshakes(server: str, count: int, at_once: int) -> Loader:

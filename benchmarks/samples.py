@@ -50,8 +50,8 @@ def binary(size: int) -> bytes:
 def masked(payload: str | bytes, fin: bool = True, is_first: bool = True) -> bytes:
     """Return a client's frame."""
     opcode = Opcode.TEXT if isinstance(payload, str) else Opcode.BINARY
-    octets = payload.encode() if isinstance(payload, str) else payload
-    return encode_frame(opcode if is_first else Opcode.CONTINUATION, octets, fin, mask=KEYS.randbytes(4))
+    data = payload.encode() if isinstance(payload, str) else payload
+    return encode_frame(opcode if is_first else Opcode.CONTINUATION, data, fin, mask=KEYS.randbytes(4))
 
 
 def fragmented(payload: str | bytes, count: int) -> bytes:
@@ -74,8 +74,8 @@ def documents(size: int, count: int) -> list[bytes]:
             "tags": rng.sample(["red", "green", "blue", "large", "small"], 2),
         }
 
-    octets = json.dumps([entry() for _ in range(count * size // 60)]).encode()
-    return [octets[i * size : (i + 1) * size] for i in range(count)]
+    data = json.dumps([entry() for _ in range(count * size // 60)]).encode()
+    return [data[i * size : (i + 1) * size] for i in range(count)]
 
 
 DOCUMENTS = documents(2048, 32)  # 64 KiB, for the rows of memory

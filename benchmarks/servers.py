@@ -182,8 +182,8 @@ async def wsframe_callbacks(options: Options) -> None:
     """Run a protocol on the core: what wsframe.aio costs beyond it is the price of coroutines."""
     from wsframe import Binary, Request, ServerConnection, Text
 
-    octets = bytearray(2**18)
-    view = memoryview(octets)
+    data = bytearray(2**18)
+    view = memoryview(data)
 
     class Protocol(asyncio.BufferedProtocol):
         def connection_made(self, transport: Any) -> None:
@@ -195,7 +195,7 @@ async def wsframe_callbacks(options: Options) -> None:
 
         def buffer_updated(self, count: int) -> None:
             connection = self.connection
-            connection.borrow(octets, count)
+            connection.borrow(data, count)
             while event := connection.next_event():
                 kind = type(event)
                 if kind is Binary:

@@ -69,9 +69,9 @@ def replay(folders: list[Path]) -> None:
 
     for name, target in TARGETS.items():
         seeds = inputs(folders, name)
-        for file, octets in seeds.items():
+        for file, data in seeds.items():
             try:
-                target(octets)
+                target(data)
             except BaseException as error:
                 error.add_note(f"with {file}")
                 raise
@@ -87,27 +87,27 @@ def words() -> list[bytes]:
 
 def mutate(rng: Random, seeds: list[bytes], dictionary: list[bytes]) -> bytes:
     """Return an input with one to five changes."""
-    octets = bytearray(rng.choice(seeds))
+    data = bytearray(rng.choice(seeds))
     for _ in range(rng.randint(1, 5)):
-        place = rng.randint(0, len(octets))
-        end = min(len(octets), place + rng.choice([1, 1, 2, 4, 8, 64]))
+        place = rng.randint(0, len(data))
+        end = min(len(data), place + rng.choice([1, 1, 2, 4, 8, 64]))
         match rng.randrange(7):
             case 0 if place < end:
-                octets[place] ^= 1 << rng.randrange(8)
+                data[place] ^= 1 << rng.randrange(8)
             case 1 if place < end:
-                octets[place] = rng.choice([0, 1, 125, 126, 127, 128, 255, rng.randrange(256)])
+                data[place] = rng.choice([0, 1, 125, 126, 127, 128, 255, rng.randrange(256)])
             case 2:
-                del octets[place:end]
+                del data[place:end]
             case 3:
-                octets[place:place] = octets[place:end] * rng.choice([1, 2, 30])
+                data[place:place] = data[place:end] * rng.choice([1, 2, 30])
             case 4:
-                octets[place:place] = rng.choice(dictionary)
+                data[place:place] = rng.choice(dictionary)
             case 5:
-                octets[place:end] = rng.randbytes(end - place)
+                data[place:end] = rng.randbytes(end - place)
             case 6:
                 other = rng.choice(seeds)
-                octets[place:] = other[rng.randint(0, len(other)) :]
-    return bytes(octets[:MAX_LENGTH])
+                data[place:] = other[rng.randint(0, len(other)) :]
+    return bytes(data[:MAX_LENGTH])
 
 
 def mutate_all(folders: list[Path], count: int, seed: int) -> None:
@@ -124,11 +124,11 @@ def mutate_all(folders: list[Path], count: int, seed: int) -> None:
         running = GROWN / f"{name}-running"
         with running.open("wb", buffering=0) as file:
             for number in range(count):
-                octets = mutate(rng, seeds, dictionary)
-                os.pwrite(file.fileno(), octets, 0)
-                os.ftruncate(file.fileno(), len(octets))
+                data = mutate(rng, seeds, dictionary)
+                os.pwrite(file.fileno(), data, 0)
+                os.ftruncate(file.fileno(), len(data))
                 try:
-                    target(octets)
+                    target(data)
                 except BaseException as error:
                     error.add_note(f"with {running}, which is number {number}")
                     raise
@@ -136,7 +136,7 @@ def mutate_all(folders: list[Path], count: int, seed: int) -> None:
         print(f"{name}: {count} mutations of {len(seeds)} inputs", flush=True)
 
 
-def arcs_of(target: Callable[[bytes], None], octets: bytes, package: str) -> set[tuple[CodeType, int, int]]:
+def arcs_of(target: Callable[[bytes], None], data: bytes, package: str) -> set[tuple[CodeType, int, int]]:
     """Return from which line of the package's code to which other one a target went."""
     arcs = set()
 
@@ -157,7 +157,7 @@ def arcs_of(target: Callable[[bytes], None], octets: bytes, package: str) -> set
 
     sys.settrace(trace)
     try:
-        target(octets)
+        target(data)
     finally:
         sys.settrace(None)
     return arcs
@@ -172,15 +172,15 @@ def keep() -> None:
     package = str(Path(wsframe.__file__).parent)
     for name, target in TARGETS.items():
         seen = set()
-        for octets in inputs([CORPUS], name).values():
-            seen |= arcs_of(target, octets, package)
+        for data in inputs([CORPUS], name).values():
+            seen |= arcs_of(target, data, package)
         before, kept = len(seen), 0
-        for octets in sorted(inputs([GROWN], name).values(), key=len):
-            arcs = arcs_of(target, octets, package)
+        for data in sorted(inputs([GROWN], name).values(), key=len):
+            arcs = arcs_of(target, data, package)
             if not arcs <= seen:
                 seen |= arcs
                 kept += 1
-                (CORPUS / name / hashlib.sha256(octets).hexdigest()[:16]).write_bytes(octets)
+                (CORPUS / name / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
         print(f"{name}: {before} arcs, and {len(seen) - before} by {kept} more inputs")
 
 

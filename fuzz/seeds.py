@@ -27,16 +27,16 @@ RAW = {
     "long-ping": b"\x89\x7e\x00\x7e" + bytes(126),
     "ping-in-fragments": b"\x09\x00",
     "nothing-to-continue": b"\x80\x00",
-    "one-octet-close": b"\x88\x01\x03",
+    "one-byte-close": b"\x88\x01\x03",
     "close-1005": b"\x88\x02\x03\xed",
     "close-without-utf-8": b"\x88\x04\x03\xe8\xed\xa0",
 }
 
 
-def deflated(octets: bytes) -> bytes:
+def deflated(data: bytes) -> bytes:
     """Return the payload of a compressed message (RFC 7692, section 7.2.1)."""
     compressor = zlib.compressobj(9, zlib.DEFLATED, -9)
-    return (compressor.compress(octets) + compressor.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\0\0\xff\xff")
+    return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\0\0\xff\xff")
 
 
 def frame(first: int, payload: bytes = b"", masked: bool = True) -> bytes:
@@ -178,12 +178,12 @@ def seeds() -> dict[str, bytes]:
         # Compressed; each call, and finish() when a message has come in
         calls = bytes([1 << 5 | number, 2 << 5 | CALLS.index(Speaker.finish)])
         seeds[f"connection/call-{number:02}"] = bytes([2 | 8, 4, 4, 0]) + calls + parts
-    for number, (name, octets) in enumerate(REQUESTS.items()):
+    for number, (name, data) in enumerate(REQUESTS.items()):
         flags = 1 | 2 | 8 | ANSWERS.get(name, 0)
-        seeds[f"handshake/{name}"] = plan(flags, number) + octets + streams(True)["hello"]
-    for number, (name, octets) in enumerate(RESPONSES.items()):
-        frames = streams(False)["hello"] if octets.startswith(b"HTTP/1.1 10") else b""
-        seeds[f"handshake/{name}"] = plan(2 | 8 | (number > 3) << 6, number) + octets + frames
+        seeds[f"handshake/{name}"] = plan(flags, number) + data + streams(True)["hello"]
+    for number, (name, data) in enumerate(RESPONSES.items()):
+        frames = streams(False)["hello"] if data.startswith(b"HTTP/1.1 10") else b""
+        seeds[f"handshake/{name}"] = plan(2 | 8 | (number > 3) << 6, number) + data + frames
     for name, (which, choice, text) in HEADERS.items():
         seeds[f"headers/{name}"] = bytes([which, choice]) + text.encode("latin-1")
     for name, text in ADDRESSES.items():
@@ -193,7 +193,7 @@ def seeds() -> dict[str, bytes]:
 
 
 if __name__ == "__main__":
-    for path, octets in seeds().items():
+    for path, data in seeds().items():
         file = CORPUS / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(octets)
+        file.write_bytes(data)

@@ -1,6 +1,6 @@
 """What is fuzzed, and what must hold of it whatever comes in.
 
-A target is a function of octets. It raises nothing, or an AssertionError where something does not hold, or
+A target is a function of bytes. It raises nothing, or an AssertionError where something does not hold, or
 whatever else wsframe should not have raised. The targets that read a stream share a form:
 
     flags  sizes (2)  way  calls (2)  stream ...
@@ -51,8 +51,8 @@ from wsframe.connection import join_pieces
 
 T = TypeVar("T")
 
-LIMIT = 1000  # octets of a message
-PREFIX = 6  # octets before the stream
+LIMIT = 1000  # bytes of a message
+PREFIX = 6  # bytes before the stream
 CLOSE, PONG = 8, 10
 # An incomplete header, or a control frame that is not there whole: nothing else stays unread.
 MOST_UNREAD = 14 + 125
@@ -71,7 +71,7 @@ NARROW = Deflate(
 
 
 class Plan(NamedTuple):
-    """What the first octets choose."""
+    """What the first bytes choose."""
 
     flags: int
     sizes: tuple[int, int]
@@ -84,7 +84,7 @@ class Plan(NamedTuple):
 
 
 def read_plan(data: bytes) -> tuple[Plan, bytes]:
-    """Split octets into the plan and the stream."""
+    """Split bytes into the plan and the stream."""
     flags, first, second, way, *calls = data[:PREFIX].ljust(PREFIX, b"\0")
     plan = Plan(flags, (first + 1, second + 1), way % 3, tuple((call >> 5, call & 31) for call in calls))
     return plan, data[PREFIX:]
@@ -131,7 +131,7 @@ def deliver(reader: Any, take: Callable[[bytes], None], chunks: list[bytes], way
 def read_frames(
     decoder: FrameDecoder, chunks: list[bytes], way: int
 ) -> tuple[list[tuple[int, bytes]], object, int]:
-    """Return first octets with their payloads, the fault that came after them, and what was left unread."""
+    """Return first bytes with their payloads, the fault that came after them, and what was left unread."""
     frames, payload = [], b""
     try:
         for _ in deliver(decoder, decoder.feed, chunks, way):
@@ -157,13 +157,13 @@ def check_encoding(frames: list[tuple[int, bytes]], stream: bytes, masked: bool)
     position = 0
     for first, payload in frames:
         opcode, fin, rsv = first & 15, first >= 0x80, first >> 4 & 7
-        octets = encode_frame(opcode, payload, fin, rsv)
+        data = encode_frame(opcode, payload, fin, rsv)
         if masked:
-            place = position + len(octets) - len(payload)
-            octets = encode_frame(opcode, payload, fin, rsv, stream[place : place + 4])
-        assert stream.startswith(octets, position)
+            place = position + len(data) - len(payload)
+            data = encode_frame(opcode, payload, fin, rsv, stream[place : place + 4])
+        assert stream.startswith(data, position)
         assert len(payload) <= (LIMIT if opcode < CLOSE else 125)
-        position += len(octets)
+        position += len(data)
 
 
 def frames(data: bytes) -> None:
@@ -230,11 +230,11 @@ class Speaker:
             if fin:
                 self.finish_pieces(kind)
 
-    def octets(self, text: str, fin: bool = True) -> None:
-        """Send text as octets, of which the last character's may come in two fragments."""
-        octets = text.encode()
-        if self.attempt(self.is_open and self.kind in (None, Text), self.conn.send_text, octets[:-1], False):
-            self.conn.send_text(octets[-1:], fin)
+    def data(self, text: str, fin: bool = True) -> None:
+        """Send text as bytes, of which the last character's may come in two fragments."""
+        data = text.encode()
+        if self.attempt(self.is_open and self.kind in (None, Text), self.conn.send_text, data[:-1], False):
+            self.conn.send_text(data[-1:], fin)
             self.pieces.append(text)
             self.kind = Text
             if fin:
@@ -282,8 +282,8 @@ CALLS: tuple[Callable[[Speaker], object], ...] = (
     lambda _: None,
     lambda speaker: speaker.message(Text, "é€😀"),
     lambda speaker: speaker.message(Text, "a part", False),
-    lambda speaker: speaker.octets("é€😀"),
-    lambda speaker: speaker.octets("é", False),
+    lambda speaker: speaker.data("é€😀"),
+    lambda speaker: speaker.data("é", False),
     lambda speaker: speaker.attempt(False, speaker.conn.send_text, "a lone \ud800"),
     lambda speaker: speaker.attempt(False, speaker.conn.send_text, b"\xed\xa0\x80"),
     lambda speaker: speaker.message(Binary, bytes(200), compress=True),
@@ -337,24 +337,24 @@ def check_fail(event: Fail, conn: Connection, had_closed: bool, in_handshake: bo
         assert conn.close_sent == Close(event.code, event.reason)
 
 
-def check_output(conn: Connection, speaker: Speaker, octets: bytes, received: bytes) -> bytes:
+def check_output(conn: Connection, speaker: Speaker, data: bytes, received: bytes) -> bytes:
     """Check that the peer reads what was sent, and return the head that came before its frames."""
     head = b""
-    if isinstance(conn, ServerConnection) and octets:
-        parts = handshake.HeadReader().feed(octets)
+    if isinstance(conn, ServerConnection) and data:
+        parts = handshake.HeadReader().feed(data)
         assert parts is not None
-        head, octets = parts
+        head, data = parts
         assert head.startswith(b"HTTP/1.1 ")
         if not head.startswith(b"HTTP/1.1 101 "):
             if received.removeprefix(b"\r\n").startswith(b"HEAD "):
                 assert b"\r\nContent-Length: " in head
-                assert octets == b""  # RFC 9110, section 9.3.2
+                assert data == b""  # RFC 9110, section 9.3.2
             else:
-                assert b"\r\nContent-Length: %d\r\n" % len(octets) in head
+                assert b"\r\nContent-Length: %d\r\n" % len(data) in head
             assert (conn.state, conn.should_close, speaker.sent) == (State.CLOSED, True, [])
-            return head + octets
+            return head + data
     decoder = FrameDecoder(masked=conn.role is Role.CLIENT, rsv1=conn.deflate is not None)
-    decoder.feed(octets)
+    decoder.feed(data)
     opcodes = []
     while frame := decoder.next_frame():
         opcodes.append(int(frame.opcode))
@@ -365,8 +365,8 @@ def check_output(conn: Connection, speaker: Speaker, octets: bytes, received: by
         assert set(opcodes[opcodes.index(CLOSE) + 1 :]) <= {PONG}
     other = Role.SERVER if conn.role is Role.CLIENT else Role.CLIENT
     peer = Connection(other, max_message_size=None, deflate=conn.deflate)
-    if octets:
-        peer.receive_data(octets)
+    if data:
+        peer.receive_data(data)
     heard: list[Event] = []
     while (event := peer.next_event()) is not None:
         heard.append(event)
@@ -438,9 +438,9 @@ def listen(conn: Connection, plan: Plan, chunks: list[bytes], way: int) -> Heard
         assert conn.unread < MOST_UNREAD or conn.state is State.CONNECTING
         assert conn.collected <= LIMIT
     check_grammar(events, conn)
-    unsent, octets = conn.unsent, conn.data_to_send()
-    assert unsent == len(octets)
-    head = check_output(conn, speaker, octets, b"".join(chunks))
+    unsent, raw = conn.unsent, conn.data_to_send()
+    assert unsent == len(raw)
+    head = check_output(conn, speaker, raw, b"".join(chunks))
     end = (conn.state, conn.should_close, conn.close_sent, conn.close_received, conn.subprotocol, conn.unread)
     check_end(conn, speaker, events[-1] if events else None, ended=chunks[-1:] == [b""])
 
@@ -642,13 +642,13 @@ def heads(text: str, choice: int) -> None:
             return error.status, str(error)
         return head and (head, rest)
 
-    octets = text.encode("latin-1")
-    whole = collect([octets])
-    assert collect(cut(octets, (choice + 1, 3))) == whole
+    data = text.encode("latin-1")
+    whole = collect([data])
+    assert collect(cut(data, (choice + 1, 3))) == whole
     if whole is None or not isinstance(whole, tuple) or not isinstance(whole[0], bytes):
         return
     head = whole[0]
-    assert octets == head + whole[1]
+    assert data == head + whole[1]
     try:
         plain = handshake.read_plain_head(head)
     except HandshakeError as error:
@@ -676,9 +676,9 @@ GRAMMARS = (offers, chosen, requests, responses, heads)
 
 
 def headers(data: bytes) -> None:
-    """Read extensions, subprotocols and all else that stands in headers: which of them, the first octet says.
+    """Read extensions, subprotocols and all else that stands in headers: which of them, the first byte says.
 
-    The second octet chooses between wishes, or which headers of a good handshake are missing.
+    The second byte chooses between wishes, or which headers of a good handshake are missing.
     """
     which, choice = data[:2].ljust(2, b"\0")
     GRAMMARS[which % len(GRAMMARS)](data[2:].decode("latin-1"), choice)
@@ -700,7 +700,7 @@ def write_uri(parts: URI) -> str:
     return f"{scheme}://{userinfo}{host}:{parts.port}{parts.resource_name}"
 
 
-# What the first octet puts in front, so that not every change makes it something else than an address
+# What the first byte puts in front, so that not every change makes it something else than an address
 BEGINNINGS = ("", "ws://", "wss://", "ws://h/", "ws://u:p@h", "ws://[::1", "ws://h:8")
 
 

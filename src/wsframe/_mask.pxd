@@ -8,10 +8,10 @@ cpdef append_frame(list output, int first, object payload, bint masked)
 
 cdef class Collector:
     cdef readonly Py_ssize_t size
-    cdef bytes _octets  # of which the first ``size`` are written
+    cdef bytes _bytes  # of which the first ``size`` are written
 
     cdef char* _room_for(self, Py_ssize_t length, long long more) except NULL
-    cpdef append(self, bytes octets, long long more)
+    cpdef append(self, bytes data, long long more)
     cpdef unmask(self, object buffer, Py_ssize_t start, Py_ssize_t stop, bytes key, long long more)
     cpdef bytes last(self, Py_ssize_t size)
     cpdef bint is_ascii(self, Py_ssize_t size) except -1

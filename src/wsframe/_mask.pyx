@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, freethreading_compatible=True
-"""RFC 6455, sections 5.2 and 5.3, in C: what touches every octet of a payload."""
+"""RFC 6455, sections 5.2 and 5.3, in C: what touches every byte of a payload."""
 
 import os
 
@@ -12,7 +12,7 @@ from libc.string cimport memcpy
 
 cdef extern from "Python.h":
     str PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
-    str PyUnicode_DecodeUTF8(const char* octets, Py_ssize_t size, const char* errors)
+    str PyUnicode_DecodeUTF8(const char* data, Py_ssize_t size, const char* errors)
     bint PyUnicode_CheckExact(object text)
     bint PyUnicode_IS_COMPACT_ASCII(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
@@ -26,7 +26,7 @@ cdef enum:
 
 
 cdef void _xor(uint8_t* target, const uint8_t* source, Py_ssize_t length, const uint8_t* key) noexcept nogil:
-    # memcpy of 8 octets is one unaligned load or store, and gcc -O3 vectorises the loop.
+    # memcpy of 8 bytes is one unaligned load or store, and gcc -O3 vectorises the loop.
     cdef uint32_t half
     cdef uint64_t mask, word
     cdef Py_ssize_t i = 0
@@ -43,25 +43,25 @@ cdef void _xor(uint8_t* target, const uint8_t* source, Py_ssize_t length, const 
 
 
 def apply_mask(data, key):
-    """Mask or unmask octets: the two are the same (RFC 6455, section 5.3).
+    """Mask or unmask bytes: the two are the same (RFC 6455, section 5.3).
 
     Args:
         data: any contiguous bytes-like object; it is not changed.
-        key: the masking key, 4 octets.
+        key: the masking key, 4 bytes.
 
     Returns:
-        As many octets as ``data`` has.
+        As many bytes as ``data`` has.
 
     Raises:
         TypeError: an argument is not bytes-like, or ``data`` is not contiguous.
-        ValueError: the key is not 4 octets long.
+        ValueError: the key is not 4 bytes long.
     """
     cdef Py_buffer view
     cdef bytes result
     if not PyBytes_CheckExact(key):
         key = bytes(memoryview(key))
     if PyBytes_GET_SIZE(key) != 4:
-        raise ValueError(f"masking key must be 4 octets long, not {len(key)}")
+        raise ValueError(f"masking key must be 4 bytes long, not {len(key)}")
     if PyBytes_CheckExact(data):
         result = PyBytes_FromStringAndSize(NULL, PyBytes_GET_SIZE(data))
         _xor(
@@ -74,7 +74,7 @@ def apply_mask(data, key):
     except BufferError:
         raise TypeError("data must be contiguous") from None
     try:
-        # view.len counts octets, whatever the size of the items.
+        # view.len counts bytes, whatever the size of the items.
         result = PyBytes_FromStringAndSize(NULL, view.len)
         _xor(
             <uint8_t*> PyBytes_AS_STRING(result), <const uint8_t*> view.buf,
@@ -85,49 +85,49 @@ def apply_mask(data, key):
     return result
 
 
-cdef bint _is_ascii(const uint8_t* octets, Py_ssize_t length) noexcept nogil:
+cdef bint _is_ascii(const uint8_t* data, Py_ssize_t length) noexcept nogil:
     cdef uint64_t word, seen = 0
     cdef uint8_t last = 0
     cdef Py_ssize_t i = 0
     while i + 8 <= length:
-        memcpy(&word, octets + i, 8)
+        memcpy(&word, data + i, 8)
         seen |= word
         i += 8
     while i < length:
-        last |= octets[i]
+        last |= data[i]
         i += 1
     return seen & 0x8080808080808080ULL == 0 and last < 0x80
 
 
-cdef inline const uint8_t* _octets(object buffer, Py_ssize_t start, Py_ssize_t stop) except NULL:
-    """Return where the octets of ``bytes`` or a ``bytearray`` begin, if it has as many as will be read."""
+cdef inline const uint8_t* _pointer(object buffer, Py_ssize_t start, Py_ssize_t stop) except NULL:
+    """Return where the bytes of ``bytes`` or a ``bytearray`` begin, if it has as many as will be read."""
     cdef Py_ssize_t size
-    cdef const uint8_t* octets
+    cdef const uint8_t* data
     if PyBytes_CheckExact(buffer):
-        octets, size = <const uint8_t*> PyBytes_AS_STRING(buffer), PyBytes_GET_SIZE(buffer)
+        data, size = <const uint8_t*> PyBytes_AS_STRING(buffer), PyBytes_GET_SIZE(buffer)
     elif PyByteArray_CheckExact(buffer):
-        octets, size = <const uint8_t*> PyByteArray_AS_STRING(buffer), PyByteArray_GET_SIZE(buffer)
+        data, size = <const uint8_t*> PyByteArray_AS_STRING(buffer), PyByteArray_GET_SIZE(buffer)
     else:
         raise TypeError(f"buffer must be bytes or bytearray, not {type(buffer).__name__}")
     if not 0 <= start <= stop <= size:
         raise IndexError("slice is out of range")
-    return octets
+    return data
 
 
 cpdef bytes take(object buffer, Py_ssize_t start, Py_ssize_t stop):
-    """Return the octets from ``start`` to ``stop`` of ``bytes`` or a ``bytearray``."""
-    return PyBytes_FromStringAndSize(<const char*> _octets(buffer, start, stop) + start, stop - start)
+    """Return the bytes from ``start`` to ``stop`` of ``bytes`` or a ``bytearray``."""
+    return PyBytes_FromStringAndSize(<const char*> _pointer(buffer, start, stop) + start, stop - start)
 
 
 cdef inline const uint8_t* _masked(object buffer, Py_ssize_t start, Py_ssize_t stop, bytes key) except NULL:
-    """Return where the octets that ``_unmask`` reads begin, if they and the key are there."""
+    """Return where the bytes that ``_unmask`` reads begin, if they and the key are there."""
     if key is None:
         if not 4 <= start <= stop:
             raise IndexError("slice is out of range")
-        return _octets(buffer, start - 4, stop) + start
+        return _pointer(buffer, start - 4, stop) + start
     if PyBytes_GET_SIZE(key) != 0 and PyBytes_GET_SIZE(key) != 4:
-        raise ValueError(f"masking key must be 4 octets long, not {len(key)}")
-    return _octets(buffer, start, stop) + start
+        raise ValueError(f"masking key must be 4 bytes long, not {len(key)}")
+    return _pointer(buffer, start, stop) + start
 
 
 cdef inline void _unmask(void* target, const uint8_t* source, Py_ssize_t length, bytes key) noexcept:
@@ -140,7 +140,7 @@ cdef inline void _unmask(void* target, const uint8_t* source, Py_ssize_t length,
 
 
 cpdef bytes unmask(object buffer, Py_ssize_t start, Py_ssize_t stop, bytes key):
-    """Return the octets from ``start`` to ``stop``, unmasked. See masking.py."""
+    """Return the bytes from ``start`` to ``stop``, unmasked. See masking.py."""
     cdef const uint8_t* source = _masked(buffer, start, stop, key)
     cdef bytes result = PyBytes_FromStringAndSize(NULL, stop - start)
     _unmask(PyBytes_AS_STRING(result), source, stop - start, key)
@@ -155,11 +155,11 @@ cpdef str unmask_text(object buffer, Py_ssize_t start, Py_ssize_t stop, bytes ke
         return ""
     # Most text is ASCII, and is written where it stays. Nobody else sees it before that is known.
     cdef str text = PyUnicode_New(length, 127)
-    cdef char* octets = <char*> PyUnicode_DATA(text)
-    _unmask(octets, source, length, key)
-    if _is_ascii(<const uint8_t*> octets, length):
+    cdef char* data = <char*> PyUnicode_DATA(text)
+    _unmask(data, source, length, key)
+    if _is_ascii(<const uint8_t*> data, length):
         return text
-    return PyUnicode_DecodeUTF8(octets, length, NULL)
+    return PyUnicode_DecodeUTF8(data, length, NULL)
 
 
 cdef inline Py_ssize_t _header_size(Py_ssize_t length) noexcept nogil:
@@ -183,17 +183,17 @@ cdef void _write_header(uint8_t* target, int first, Py_ssize_t length, int mask_
 
 
 cpdef append_frame(list output, int first, object payload, bint masked):
-    """Append the octets of a frame to a list (RFC 6455, section 5.2). See masking.py."""
+    """Append the bytes of a frame to a list (RFC 6455, section 5.2). See masking.py."""
     cdef Py_ssize_t length, size
-    cdef const uint8_t* octets
+    cdef const uint8_t* data
     if PyUnicode_CheckExact(payload):
         # ASCII is UTF-8 as it is.
         if not PyUnicode_IS_COMPACT_ASCII(payload) or not masked and PyUnicode_GET_LENGTH(payload) >= LARGE:
             payload = PyUnicode_AsUTF8String(payload)
     if PyBytes_CheckExact(payload):
-        octets, length = <const uint8_t*> PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload)
+        data, length = <const uint8_t*> PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload)
     elif PyUnicode_CheckExact(payload):
-        octets, length = <const uint8_t*> PyUnicode_DATA(payload), PyUnicode_GET_LENGTH(payload)
+        data, length = <const uint8_t*> PyUnicode_DATA(payload), PyUnicode_GET_LENGTH(payload)
     else:
         raise TypeError(f"payload must be bytes or str, not {type(payload).__name__}")
     size = _header_size(length)
@@ -206,12 +206,12 @@ cpdef append_frame(list output, int first, object payload, bint masked):
         target = <uint8_t*> PyBytes_AS_STRING(frame)
         _write_header(target, first, length, 0x80)
         memcpy(target + size, &key, 4)
-        _xor(target + size + 4, octets, length, target + size)
+        _xor(target + size + 4, data, length, target + size)
     elif length < LARGE:
         frame = PyBytes_FromStringAndSize(NULL, size + length)
         target = <uint8_t*> PyBytes_AS_STRING(frame)
         _write_header(target, first, length, 0)
-        memcpy(target + size, octets, length)
+        memcpy(target + size, data, length)
     else:
         frame = PyBytes_FromStringAndSize(NULL, size)
         _write_header(<uint8_t*> PyBytes_AS_STRING(frame), first, length, 0)
@@ -226,30 +226,30 @@ cdef class Collector:
 
     def __cinit__(self):
         self.size = 0
-        self._octets = b""
+        self._bytes = b""
 
     cdef char* _room_for(self, Py_ssize_t length, long long more) except NULL:
         """Return where the next piece goes. Nobody else has seen these bytes yet."""
         cdef Py_ssize_t size = self.size + length
         cdef Py_ssize_t room
         cdef bytes grown
-        if size > PyBytes_GET_SIZE(self._octets):
+        if size > PyBytes_GET_SIZE(self._bytes):
             # Room for all that is announced, so that it is written where it stays: but not for much more than
             # has come, because it may never come.
             room = max(16 * size, 65536) if more > 0 else size + size // 4 + 256
             if 0 < more < room - size:
                 room = size + <Py_ssize_t> more
             grown = PyBytes_FromStringAndSize(NULL, room)
-            memcpy(PyBytes_AS_STRING(grown), PyBytes_AS_STRING(self._octets), self.size)
-            self._octets = grown
-        return PyBytes_AS_STRING(self._octets) + self.size
+            memcpy(PyBytes_AS_STRING(grown), PyBytes_AS_STRING(self._bytes), self.size)
+            self._bytes = grown
+        return PyBytes_AS_STRING(self._bytes) + self.size
 
-    cpdef append(self, bytes octets, long long more):
-        """Take the next piece; ``more`` says how many octets will follow in this frame."""
-        if octets is None:
-            raise TypeError("octets must be bytes, not None")
-        cdef Py_ssize_t length = PyBytes_GET_SIZE(octets)
-        memcpy(self._room_for(length, more), PyBytes_AS_STRING(octets), length)
+    cpdef append(self, bytes data, long long more):
+        """Take the next piece; ``more`` says how many bytes will follow in this frame."""
+        if data is None:
+            raise TypeError("data must be bytes, not None")
+        cdef Py_ssize_t length = PyBytes_GET_SIZE(data)
+        memcpy(self._room_for(length, more), PyBytes_AS_STRING(data), length)
         self.size += length
 
     cpdef unmask(self, object buffer, Py_ssize_t start, Py_ssize_t stop, bytes key, long long more):
@@ -260,61 +260,61 @@ cdef class Collector:
 
     cpdef bytes last(self, Py_ssize_t size):
         """Return the last piece."""
-        return take(self._octets, self.size - size, self.size)
+        return take(self._bytes, self.size - size, self.size)
 
     cpdef bint is_ascii(self, Py_ssize_t size) except -1:
         """Tell whether the last piece is ASCII."""
-        return _is_ascii(_octets(self._octets, self.size - size, self.size) + self.size - size, size)
+        return _is_ascii(_pointer(self._bytes, self.size - size, self.size) + self.size - size, size)
 
     cpdef bytes take(self):
         """Return what came, and forget it."""
-        cdef bytes octets = self._octets
-        if PyBytes_GET_SIZE(octets) != self.size:
-            octets = PyBytes_FromStringAndSize(PyBytes_AS_STRING(octets), self.size)
+        cdef bytes data = self._bytes
+        if PyBytes_GET_SIZE(data) != self.size:
+            data = PyBytes_FromStringAndSize(PyBytes_AS_STRING(data), self.size)
         self.clear()
-        return octets
+        return data
 
     cpdef str take_text(self):
         """Return the same as text, and forget it."""
-        cdef str text = unmask_text(self._octets, 0, self.size, b"")
+        cdef str text = unmask_text(self._bytes, 0, self.size, b"")
         self.clear()
         return text
 
     cpdef clear(self):
         """Forget what came."""
         self.size = 0
-        self._octets = b""
+        self._bytes = b""
 
 
 @cython.final
 cdef class _Pool:
     """Masking keys from ``os.urandom``, a page at a time; masking.py says why."""
 
-    cdef bytes octets
+    cdef bytes data
     cdef Py_ssize_t position
 
     def __cinit__(self):
-        self.octets = b""
+        self.data = b""
         self.position = 0
 
     cdef uint32_t next_key(self) except? 0:
         cdef uint32_t key
-        cdef bytes octets
+        cdef bytes data
         # Without a GIL two threads must not take the same key: this is a lock there, and nothing elsewhere.
         with cython.critical_section(self):
-            if self.position + 4 > len(self.octets):
-                octets = os.urandom(4096)
-                if len(octets) < 4:  # from somebody's stand-in: then there is nothing to read
-                    raise ValueError("os.urandom returned too few octets")
-                self.octets = octets
+            if self.position + 4 > len(self.data):
+                data = os.urandom(4096)
+                if len(data) < 4:  # from somebody's stand-in: then there is nothing to read
+                    raise ValueError("os.urandom returned too few bytes")
+                self.data = data
                 self.position = 0
-            memcpy(&key, PyBytes_AS_STRING(self.octets) + self.position, 4)
+            memcpy(&key, PyBytes_AS_STRING(self.data) + self.position, 4)
             self.position += 4
         return key
 
     cdef void clear(self) noexcept:
         with cython.critical_section(self):
-            self.octets = b""
+            self.data = b""
             self.position = 0
 
 
@@ -331,6 +331,6 @@ if hasattr(os, "register_at_fork"):
 
 
 def new_masking_key():
-    """Return a fresh masking key: 4 octets from ``os.urandom`` (RFC 6455, section 5.3)."""
+    """Return a fresh masking key: 4 bytes from ``os.urandom`` (RFC 6455, section 5.3)."""
     cdef uint32_t key = _pool.next_key()
     return PyBytes_FromStringAndSize(<const char*> &key, 4)

@@ -339,7 +339,7 @@ class _Repeated(threading.local):
     """Notice what many connections send, and compress it once.
 
     The groups of Channels have each consumer encode and send the same message. Measured with 500 connections
-    and JSON of 140, 970 and 4200 octets, that takes 2.5, 2.7 and 4.1 µs each instead of 11, 26 and 70. But
+    and JSON of 140, 970 and 4200 bytes, that takes 2.5, 2.7 and 4.1 µs each instead of 11, 26 and 70. But
     what is compressed for many has no context: it is 3.3, 1.6 and 1.1 times as long. So it begins with the
     third connection that sends the message.
     """
@@ -380,14 +380,14 @@ _repeated = _Repeated()
 
 def _payload(event: Event) -> str | bytes:
     """Return what websocket.send sends."""
-    octets, text = event.get("bytes"), event.get("text")
-    if isinstance(text, str) and octets is None:  # perhaps Django's SafeString
+    data, text = event.get("bytes"), event.get("text")
+    if isinstance(text, str) and data is None:  # perhaps Django's SafeString
         return text
-    if isinstance(octets, (bytes, bytearray, memoryview)) and text is None:
-        return octets  # type: ignore[return-value]  # one that is not bytes is as good
+    if isinstance(data, (bytes, bytearray, memoryview)) and text is None:
+        return data  # type: ignore[return-value]  # one that is not bytes is as good
     raise TypeError(
         "websocket.send must have text, a str, or bytes, not "
-        f"text={type(text).__name__} and bytes={type(octets).__name__}"
+        f"text={type(text).__name__} and bytes={type(data).__name__}"
     )
 
 

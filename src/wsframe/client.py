@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientConnection"]
 
-_MAX_BODY_SIZE = 65536  # octets of a refusal that are kept
+_MAX_BODY_SIZE = 65536  # bytes of a refusal that are kept
 _MAX_INFORMATIONAL = 10  # responses of 100 to 199 before the one that counts
-_SHOWN = 24  # octets of what is not HTTP
+_SHOWN = 24  # bytes of what is not HTTP
 
 
 class ClientConnection(Connection):
@@ -141,22 +141,22 @@ class ClientConnection(Connection):
         return self._read_body(self._parser)
 
     def _take_head(self) -> bytes:
-        """Take octets of the head, once it is known to be one.
+        """Take bytes of the head, once it is known to be one.
 
         Who speaks something else may say a line, and then wait for us: its blank line would never come.
         """
         if self._start is None:
             return self._decoder.take_all()
-        octets = self._start + self._decoder.take_all()
-        if octets.startswith(b"HTTP/"):
+        data = self._start + self._decoder.take_all()
+        if data.startswith(b"HTTP/"):
             self._start = None
-            return octets
-        if octets.startswith(b"\x15\x03"):  # an alert, which answers our "GET"
+            return data
+        if data.startswith(b"\x15\x03"):  # an alert, which answers our "GET"
             raise RemoteProtocolError(1002, "server speaks TLS, as for a wss address")
-        line, is_line, _ = octets[:_SHOWN].partition(b"\n")
-        if not b"HTTP/".startswith(octets) and (is_line or len(octets) >= _SHOWN or self._eof):
+        line, is_line, _ = data[:_SHOWN].partition(b"\n")
+        if not b"HTTP/".startswith(data) and (is_line or len(data) >= _SHOWN or self._eof):
             raise RemoteProtocolError(1002, f"server does not speak HTTP, but says {line.rstrip()!r}")
-        self._start = octets
+        self._start = data
         return b""
 
     def _read_head(self, head: bytes) -> int:
@@ -201,9 +201,9 @@ class ClientConnection(Connection):
     def _read_body(self, parser: h11.Connection) -> Response | None:
         import h11
 
-        octets = self._decoder.take_all()
-        if octets:
-            parser.receive_data(octets)
+        data = self._decoder.take_all()
+        if data:
+            parser.receive_data(data)
         is_complete = self._eof
         while len(self._body) < _MAX_BODY_SIZE:
             try:

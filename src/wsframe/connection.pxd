@@ -11,7 +11,7 @@ from wsframe.frames cimport FrameDecoder
 cdef class _TextDecoder:
     cdef public bytes pending
     @cython.locals(text=str)
-    cdef str decode(self, bytes octets, bint final)
+    cdef str decode(self, bytes data, bint final)
 
 
 cdef class Connection:
@@ -25,7 +25,7 @@ cdef class Connection:
     cdef public object close_received
     cdef readonly long long uncompressed
     cdef readonly long long compressed
-    # Octets in
+    # Bytes in
     cdef public FrameDecoder _decoder
     cdef public bint _eof
     cdef public bint _over
@@ -43,7 +43,7 @@ cdef class Connection:
     cdef bint _is_compressed
     cdef long long _room
     cdef bint _is_last
-    # Octets out
+    # Bytes out
     cdef bint _masks
     cdef public list _output
     cdef int _sent_opcode
@@ -62,7 +62,7 @@ cdef class Connection:
     cdef _receive_piece(self)
     cdef _decompress(self)
     @cython.locals(opcode=cython.int)
-    cdef _receive_octets(self, bytes octets, bint final)
+    cdef _receive_bytes(self, bytes data, bint final)
     cdef _check_text(self, Py_ssize_t size, bint final)
     @cython.locals(opcode=cython.int)
     cdef _take_message(self)

@@ -3,7 +3,7 @@ r"""RFC 6455, sections 5.4 to 5.6, 6 and 7: the connection, as a state machine.
 Theory of operation
 ===================
 
-A Connection is the RFC and nothing else: octets in, events out; calls in, octets out. It never touches
+A Connection is the RFC and nothing else: bytes in, events out; calls in, bytes out. It never touches
 the network, a clock or a thread. Whoever does its I/O follows this contract:
 
     1  receive_data(what you read; b"" at the end)
@@ -31,11 +31,11 @@ It has four states:
 
 "Over" means that the last event, a Close or a Fail, has been returned.
 
-It is lazy: octets are only stored when they come in, and ``next_event`` reads them up to the next event.
+It is lazy: bytes are only stored when they come in, and ``next_event`` reads them up to the next event.
 So the state that you see is the state as of that event, and what a peer said before it closed, or before
 it broke the protocol, can still be answered.
 
-What may come next is not a set of flags to be tested: the decoder holds the set of first octets that are
+What may come next is not a set of flags to be tested: the decoder holds the set of first bytes that are
 legal now, and this module swaps that set at the beginning and at the end of a fragmented message.
 """
 
@@ -64,7 +64,7 @@ from .frames import (
     TEXT,
     WITHIN_MESSAGE,
     FrameDecoder,
-    as_octets,
+    as_bytes,
 )
 from .prepared import Prepared
 
@@ -75,8 +75,8 @@ Message: TypeAlias = Fragment | Prepared
 # Why a connection is closed with 1011 when the fragments of a message end before the message does
 ABANDONED = "message could not be completed"
 
-_PIECE = 65536  # octets: what one event of a compressed message holds, with fragments=True
-# A message may have this many fragments, or one for each 64 octets of the limit if those are more.
+_PIECE = 65536  # bytes: what one event of a compressed message holds, with fragments=True
+# A message may have this many fragments, or one for each 64 bytes of the limit if those are more.
 _MAX_FRAGMENTS = 65536
 # Section 7.4: the status codes that may stand in a Close frame, and those that never do.
 _REGISTERED_CODES = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
@@ -120,12 +120,12 @@ def _encode_close(code: int, reason: str) -> bytes:
     if not _is_sendable(code):
         raise LocalProtocolError(f"status code {code} must not be sent")
     try:
-        octets = reason.encode()
+        data = reason.encode()
     except UnicodeEncodeError:
         raise LocalProtocolError("reason contains a lone surrogate") from None
-    if len(octets) > 123:
-        raise LocalProtocolError(f"reason must be at most 123 octets long, not {len(octets)}")
-    return code.to_bytes(2, "big") + octets
+    if len(data) > 123:
+        raise LocalProtocolError(f"reason must be at most 123 bytes long, not {len(data)}")
+    return code.to_bytes(2, "big") + data
 
 
 def is_fragmented(message: object) -> bool:
@@ -158,7 +158,7 @@ def as_plain(data: Any) -> str | bytes:
     Raises:
         TypeError: it is neither, or not contiguous.
     """
-    return str.__str__(data) if isinstance(data, str) else as_octets(data)
+    return str.__str__(data) if isinstance(data, str) else as_bytes(data)
 
 
 def check_fragment(fragment: object, last: object) -> str | bytes:
@@ -201,20 +201,20 @@ def check_deflate(deflate: Deflate | None) -> Deflate | None:
 
 
 class _TextDecoder:
-    """Decode UTF-8 that comes in pieces, and refuse at once an octet that no other can complete."""
+    """Decode UTF-8 that comes in pieces, and refuse at once a byte that no other can complete."""
 
     __slots__ = ("pending",)
 
     def __init__(self) -> None:
         self.pending = b""  # the beginning of a character
 
-    def decode(self, octets: bytes, final: bool) -> str:
-        if not self.pending and octets.isascii():
-            return octets.decode("ascii")
-        octets = self.pending + octets
-        text, length = codecs.utf_8_decode(octets, "strict", final)
-        pending = octets[length:]
-        # The codec waits for the third octet of a surrogate, but the second gives it away.
+    def decode(self, data: bytes, final: bool) -> str:
+        if not self.pending and data.isascii():
+            return data.decode("ascii")
+        data = self.pending + data
+        text, length = codecs.utf_8_decode(data, "strict", final)
+        pending = data[length:]
+        # The codec waits for the third byte of a surrogate, but the second gives it away.
         if b"\xed\xa0" <= pending < b"\xee":
             raise UnicodeDecodeError("utf-8", pending, 0, 2, "surrogates are not allowed")
         self.pending = pending
@@ -228,10 +228,10 @@ class Connection:
 
     Args:
         role: Role.CLIENT or Role.SERVER.
-        max_message_size: the largest message to receive, in octets; by default 1 MiB. A larger one
+        max_message_size: the largest message to receive, in bytes; by default 1 MiB. A larger one
             fails the connection with 1009 as soon as a header announces it. None: no limit.
         deflate: what was agreed on about compression (RFC 7692), or None.
-        fragments: whether ``Text`` and ``Binary`` arrive piece by piece, as the octets come in, with
+        fragments: whether ``Text`` and ``Binary`` arrive piece by piece, as the bytes come in, with
             ``final=False`` until the last; otherwise each is a whole message.
 
     Attributes:
@@ -242,7 +242,7 @@ class Connection:
         deflate: what is agreed on about compression, or None.
         close_sent: the ``Close`` that we sent, or None.
         close_received: the ``Close`` that the peer sent, or None.
-        uncompressed: how many octets the messages had that were sent compressed.
+        uncompressed: how many bytes the messages had that were sent compressed.
         compressed: how many they had after that.
 
     Raises:
@@ -310,7 +310,7 @@ class Connection:
         self.close_sent: Close | None = None
         self.close_received: Close | None = None
 
-        # Octets in
+        # Bytes in
         self._max_message_size = max_message_size
         self._max_fragments = max(_MAX_FRAGMENTS, max_message_size // 64)
         self._fragments = fragments
@@ -328,10 +328,10 @@ class Connection:
         self._utf8 = _TextDecoder()
         self._decompressor: Decompressor = None  # type: ignore[assignment]  # until _agree()
         self._is_compressed = False
-        self._room = 0  # how many octets it may still decompress to
+        self._room = 0  # how many bytes it may still decompress to
         self._is_last = False  # whether it ends with the frame that is being decompressed
 
-        # Octets out
+        # Bytes out
         self._masks = role is Role.CLIENT
         self._output: list[bytes] = []
         # The message that is going out in fragments: its opcode, or 0
@@ -365,33 +365,33 @@ class Connection:
         # A copy would share the decoder and the queue of what is to be sent, or have none of them.
         raise TypeError(f"a {type(self).__name__} cannot be copied or pickled")
 
-    # 1. Octets in
+    # 1. Bytes in
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Take octets off the network. It never raises for what the peer did.
+        """Take bytes off the network. It never raises for what the peer did.
 
         Args:
             data: what was read; any contiguous bytes-like object. ``b""`` is the end of the stream.
 
         Raises:
             TypeError: it is not bytes-like, or not contiguous.
-            LocalProtocolError: octets come after the end of the stream.
+            LocalProtocolError: bytes come after the end of the stream.
         """
-        data = as_octets(data)
+        data = as_bytes(data)
         if not data:
             self._receive_eof()
         elif self._eof:
-            raise LocalProtocolError("octets after the end of the stream")
+            raise LocalProtocolError("bytes after the end of the stream")
         elif not self._over:
             self._decoder.feed(data)
 
     def get_buffer(self, hint: int = -1) -> memoryview:
-        """Return a buffer to receive octets into, as ``receive_data`` but without a copy.
+        """Return a buffer to receive bytes into, as ``receive_data`` but without a copy.
 
         Made for ``socket.recv_into`` and ``asyncio.BufferedProtocol``.
 
         Args:
-            hint: how many octets may come; 0 or less: as many as you like.
+            hint: how many bytes may come; 0 or less: as many as you like.
 
         Returns:
             A writable buffer, valid until ``buffer_updated`` or ``receive_data``.
@@ -399,38 +399,38 @@ class Connection:
         return self._decoder.get_buffer(hint)
 
     def buffer_updated(self, count: int) -> None:
-        """Take octets that were received into the buffer of ``get_buffer``.
+        """Take bytes that were received into the buffer of ``get_buffer``.
 
         Args:
             count: how many came; 0 is the end of the stream.
 
         Raises:
             ValueError: the buffer does not hold as many.
-            LocalProtocolError: octets come after the end of the stream.
+            LocalProtocolError: bytes come after the end of the stream.
         """
         if count == 0:
             self._receive_eof()
         elif self._eof:
-            raise LocalProtocolError("octets after the end of the stream")
+            raise LocalProtocolError("bytes after the end of the stream")
         elif not self._over:
             self._decoder.buffer_updated(count)
 
     def borrow(self, buffer: bytearray, count: int) -> None:
-        """Take octets off the network without a copy, as ``receive_data`` with one.
+        """Take bytes off the network without a copy, as ``receive_data`` with one.
 
         Read events, and then call ``give_back``: what they did not need is copied.
 
         Args:
-            buffer: where the octets stand. Nobody may change it meanwhile.
+            buffer: where the bytes stand. Nobody may change it meanwhile.
             count: how many came; one or more.
 
         Raises:
-            LocalProtocolError: octets come after the end of the stream.
+            LocalProtocolError: bytes come after the end of the stream.
             TypeError: the buffer is not a ``bytearray``.
             ValueError: it does not hold as many.
         """
         if self._eof:
-            raise LocalProtocolError("octets after the end of the stream")
+            raise LocalProtocolError("bytes after the end of the stream")
         if not self._over:
             self._decoder.borrow(buffer, count)
 
@@ -446,22 +446,22 @@ class Connection:
 
     @property
     def unread(self) -> int:
-        """How many octets have come in that ``next_event`` has not read yet."""
+        """How many bytes have come in that ``next_event`` has not read yet."""
         return self._decoder.unread
 
     def has_unread(self) -> bool:
-        """Tell whether octets have come in that ``next_event`` has not read yet."""
+        """Tell whether bytes have come in that ``next_event`` has not read yet."""
         return self._decoder.has_unread()
 
     @property
     def frame_remaining(self) -> int:
-        """How many octets of a frame that is read in part are still to come: no Pong can, before them."""
+        """How many bytes of a frame that is read in part are still to come: no Pong can, before them."""
         return self._decoder.remaining if self._decoder._in_payload else 0
 
     # 2. Events out
 
     def next_event(self) -> Event | None:
-        """Return what the peer said next, or None if more octets are needed.
+        """Return what the peer said next, or None if more bytes are needed.
 
         The last event is a Close or a Fail. Pings are answered and Closes are echoed by the core: what
         it answers stands in ``data_to_send()``. It never raises for what the peer did.
@@ -547,7 +547,7 @@ class Connection:
             self._is_last = final
             return self._decompress()
         if self._as_pieces:
-            return self._receive_octets(decoder.read_payload(), final)
+            return self._receive_bytes(decoder.read_payload(), final)
         decoder.collect(self._message)
         if self._message_opcode == 1:
             self._check_text(decoder.payload_size(), final)
@@ -555,34 +555,34 @@ class Connection:
 
     def _decompress(self) -> Text | Binary | None:
         """Take some of what a piece decompresses to (RFC 7692, section 7.2.2)."""
-        octets = self._decompressor.read(min(self._room, _PIECE - 1) + 1)
-        self._room -= len(octets)
+        data = self._decompressor.read(min(self._room, _PIECE - 1) + 1)
+        self._room -= len(data)
         if self._room < 0:
             raise RemoteProtocolError(1009, "message is too big")
         final = self._is_last and not self._decompressor.has_more
         if final:
             self._decompressor.finish()
             self._is_compressed = False
-        return self._receive_octets(octets, final)
+        return self._receive_bytes(data, final)
 
-    def _receive_octets(self, octets: bytes, final: bool) -> Text | Binary | None:
-        """Take some of the octets of a message, and return it when it is whole, or else a piece of it."""
+    def _receive_bytes(self, data: bytes, final: bool) -> Text | Binary | None:
+        """Take some of the bytes of a message, and return it when it is whole, or else a piece of it."""
         opcode = self._message_opcode
         if not self._as_pieces:
-            self._message.append(octets, 0)
+            self._message.append(data, 0)
             if opcode == 1:
-                self._check_text(len(octets), final)
+                self._check_text(len(data), final)
             return self._take_message() if final else None
         if final:
             self._message_opcode = 0
             self._as_pieces = self._fragments
         if opcode == 1:
-            text = self._utf8.decode(octets, final)
+            text = self._utf8.decode(data, final)
             return Text(text, final) if text or final else None
-        return Binary(octets, final) if octets or final else None
+        return Binary(data, final) if data or final else None
 
     def _check_text(self, size: int, final: bool) -> None:
-        """Check the last octets of a message as they come, so that a bad one fails the connection at once."""
+        """Check the last bytes of a message as they come, so that a bad one fails the connection at once."""
         if self._utf8.pending or not self._message.is_ascii(size):
             self._utf8.decode(self._message.last(size), final)
 
@@ -603,15 +603,15 @@ class Connection:
 
     def _take_collected(self) -> Text | Binary | None:
         """Return what was collected of a message before ``stream_next()`` was called."""
-        octets = self._message.take()
+        data = self._message.take()
         if self._message_opcode == BINARY:
-            return Binary(octets, False)
-        text = octets[: len(octets) - len(self._utf8.pending)].decode("utf-8")
+            return Binary(data, False)
+        text = data[: len(data) - len(self._utf8.pending)].decode("utf-8")
         return Text(text, False) if text else None
 
     @property
     def collected(self) -> int:
-        """How many octets are kept of a message that is not there whole yet."""
+        """How many bytes are kept of a message that is not there whole yet."""
         return self._message.size
 
     def _receive_control(self, opcode: int, payload: bytes) -> Ping | Pong | Close:
@@ -644,7 +644,7 @@ class Connection:
         # Section 5.5.1: "If there is a body, the first two bytes of the body MUST be a 2-byte unsigned
         # integer"
         if len(payload) == 1:
-            raise RemoteProtocolError(1002, "close payload must not be 1 octet long")
+            raise RemoteProtocolError(1002, "close payload must not be 1 byte long")
         code = int.from_bytes(payload[:2], "big")
         if not _is_sendable(code):
             raise RemoteProtocolError(1002, f"status code {code} must not be sent")
@@ -685,7 +685,7 @@ class Connection:
         """Send a text message, or a fragment of one (RFC 6455, section 5.6).
 
         Args:
-            data: the text; octets must be UTF-8. Between fragments they may be cut anywhere.
+            data: the text; bytes must be UTF-8. Between fragments they may be cut anywhere.
             fin: whether the message ends here. After ``fin=False``, go on with ``send_text``.
             compress: whether to compress the message, if that is agreed on. None: if its first fragment
                 reaches the threshold, or there are more. The first fragment decides.
@@ -699,7 +699,7 @@ class Connection:
             self._send_text(data, fin, compress)
             return
         self._check_sending(TEXT)
-        payload = as_octets(data)
+        payload = as_bytes(data)
         try:
             self._sent_utf8.decode(payload, fin)
         except UnicodeDecodeError:
@@ -725,7 +725,7 @@ class Connection:
         """Send a binary message, or a fragment of one (RFC 6455, section 5.6).
 
         Args:
-            data: any contiguous bytes-like object; items of several octets count as that many.
+            data: any contiguous bytes-like object; items of several bytes count as that many.
             fin: whether the message ends here. After ``fin=False``, go on with ``send_binary``.
             compress: as for ``send_text``.
 
@@ -739,7 +739,7 @@ class Connection:
         if self.state is not OPEN or self._sent_opcode:
             self._check_sending(2)
         if type(data) is not bytes:
-            data = as_octets(data)
+            data = as_bytes(data)
         self._queue_message(2, data, fin, compress)
 
     def send_message(self, message: Message, fin: bool = True, compress: bool | None = None) -> None:
@@ -765,7 +765,7 @@ class Connection:
         """Tell whether a message will be compressed.
 
         Args:
-            length: its length, in octets.
+            length: its length, in bytes.
             compress: as for ``send_text``.
         """
         return self._compressor is not None and self._compressor.is_wanted(length, compress)
@@ -798,7 +798,7 @@ class Connection:
         """Send a Ping (RFC 6455, section 5.5.2).
 
         Args:
-            payload: up to 125 octets, which the Pong brings back.
+            payload: up to 125 bytes, which the Pong brings back.
 
         Raises:
             LocalProtocolError: the state is not OPEN, or the payload is longer.
@@ -810,7 +810,7 @@ class Connection:
         """Send a Pong that no Ping asked for (RFC 6455, section 5.5.3). Pings are answered anyway.
 
         Args:
-            payload: up to 125 octets.
+            payload: up to 125 bytes.
 
         Raises:
             LocalProtocolError: the state is not OPEN, or the payload is longer.
@@ -825,7 +825,7 @@ class Connection:
 
         Args:
             code: 1000 to 1003, 1007 to 1014, or 3000 to 4999; 1005 sends a Close without a code.
-            reason: up to 123 octets of UTF-8.
+            reason: up to 123 bytes of UTF-8.
 
         Raises:
             LocalProtocolError: the state is not OPEN, the code must not be sent, or the reason is too
@@ -845,7 +845,7 @@ class Connection:
 
         Args:
             code: 1000 to 1003, 1007 to 1014, or 3000 to 4999.
-            reason: up to 123 octets of UTF-8.
+            reason: up to 123 bytes of UTF-8.
 
         Returns:
             The last event.
@@ -873,9 +873,9 @@ class Connection:
 
     def _send_control(self, opcode: int, payload: bytes | bytearray | memoryview) -> None:
         self._check_open()
-        payload = as_octets(payload)
+        payload = as_bytes(payload)
         if len(payload) > 125:
-            raise LocalProtocolError(f"payload must be at most 125 octets long, not {len(payload)}")
+            raise LocalProtocolError(f"payload must be at most 125 bytes long, not {len(payload)}")
         self._queue_frame(FIN | opcode, payload)
 
     def _queue_message(self, opcode: int, payload: Any, fin: bool, compress: bool | None) -> None:
@@ -910,15 +910,15 @@ class Connection:
         """Whether a message is being sent in fragments, and its last one is still to come."""
         return self._sent_opcode != CONTINUATION
 
-    # Octets out
+    # Bytes out
 
     def data_to_send(self) -> bytes:
-        """Return the octets to put on the network, and forget them; ``b""`` if there are none."""
+        """Return the bytes to put on the network, and forget them; ``b""`` if there are none."""
         chunks = self.chunks_to_send()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def chunks_to_send(self) -> list[bytes]:
-        """Return the octets to put on the network in pieces, and forget them.
+        """Return the bytes to put on the network in pieces, and forget them.
 
         So a long payload goes out without being copied. For ``transport.writelines`` or ``socket.sendmsg``.
         """
@@ -927,10 +927,10 @@ class Connection:
         return output
 
     def has_unsent(self) -> bool:
-        """Tell whether octets wait for ``data_to_send()``."""
+        """Tell whether bytes wait for ``data_to_send()``."""
         return bool(self._output)
 
     @property
     def unsent(self) -> int:
-        """How many octets wait for ``data_to_send()``."""
+        """How many bytes wait for ``data_to_send()``."""
         return sum(map(len, self._output))

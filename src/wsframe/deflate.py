@@ -47,11 +47,11 @@ _PARAMETER = rf"{_SPACE};{_SPACE}{_CHARACTER}++(?:{_SPACE}={_SPACE}{_VALUE})?+"
 _ELEMENT = rf"{_SPACE}(?:{_CHARACTER}++(?:{_PARAMETER})*+{_SPACE})?+"
 _EXTENSIONS = re.compile(rf"{_ELEMENT}(?:,{_ELEMENT})*+")
 
-# Section 7.2.1: an empty block without compression, which every message ends with, less its first octet.
+# Section 7.2.1: an empty block without compression, which every message ends with, less its first byte.
 _TAIL = b"\x00\x00\xff\xff"
 # An empty block with fixed Huffman codes and BFINAL.
 _END = b"\x03\x00"
-_STEP = 65536  # octets that zlib is given at a time
+_STEP = 65536  # bytes that zlib is given at a time
 _SMALL_STEP = 1024
 # Each block with BFINAL costs a zlib object, about 1 us. So a message may have this many of them, one more
 # for each of its fragments, and one more for so many bytes of it.
@@ -68,7 +68,7 @@ class Deflate:
 
     Args:
         level: how hard to compress, by the scale of the zlib module; None: the module's default.
-        mem_level: how much memory to compress with: 1 to 9, which is 2**(mem_level + 9) octets.
+        mem_level: how much memory to compress with: 1 to 9, which is 2**(mem_level + 9) bytes.
         server_max_window_bits: the base 2 logarithm of the largest window that the server compresses with, 9
             to 15 (section 7.1.2.1). A client with a number below 15 asks the server for it, and takes what it
             gets. A server keeps to it, and announces it only where the client's offer has this parameter.
@@ -78,9 +78,9 @@ class Deflate:
             parameter; otherwise the client may use 15. None: a client uses 12 and does not say so; a server
             asks for 12.
         server_no_context_takeover: whether the server compresses each message by itself, which takes less
-            memory and more octets (section 7.1.1.1). A client asks the server for it.
+            memory and more bytes (section 7.1.1.1). A client asks the server for it.
         client_no_context_takeover: the same for the client (section 7.1.1.2).
-        threshold: messages of fewer octets go out plain.
+        threshold: messages of fewer bytes go out plain.
         zlib: the module that compresses: ``zlib``, ``zlib_ng.zlib_ng`` or ``isal.isal_zlib``.
 
     Raises:
@@ -372,7 +372,7 @@ class Compressor:
         """Tell whether to compress a message.
 
         Args:
-            length: its length, in octets.
+            length: its length, in bytes.
             compress: what its sender says; None: what its length says.
         """
         return length >= self._deflate.threshold if compress is None else compress
@@ -381,25 +381,25 @@ class Compressor:
         """Return a message, or the next fragment of one, compressed.
 
         Args:
-            payload: the octets.
+            payload: the bytes.
             fin: whether the message ends here.
         """
         compressor = self._object or self._deflate._compressobj(self._bits)
         # If it fails, the peer never gets the bytes that it has taken. Nothing may refer to them.
         self._object = None
-        octets: bytes = compressor.compress(payload) + compressor.flush(self._deflate.zlib.Z_SYNC_FLUSH)
+        data: bytes = compressor.compress(payload) + compressor.flush(self._deflate.zlib.Z_SYNC_FLUSH)
         if not fin:
             self._object = compressor
-            return octets
+            return data
         if self._keeps_context:
             self._object = compressor
         # "Remove 4 octets (that are 0x00 0x00 0xff 0xff) from the tail end." Nothing is there when nothing
         # came since the last flush; section 7.2.3.6: then "0x00" stands for the empty block.
-        return octets[:-4] or b"\x00"
+        return data[:-4] or b"\x00"
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What ``compress_alone`` depends on: where it is equal, so are the octets."""
+        """What ``compress_alone`` depends on: where it is equal, so are the bytes."""
         deflate = self._deflate
         return deflate.zlib, deflate.level, deflate.mem_level, self._bits
 
@@ -407,11 +407,11 @@ class Compressor:
         """Return a message compressed without a reference to those before it.
 
         Args:
-            payload: all of its octets.
+            payload: all of its bytes.
         """
         compressor = self._deflate._compressobj(self._bits)
-        octets: bytes = compressor.compress(payload) + compressor.flush(self._deflate.zlib.Z_SYNC_FLUSH)
-        return octets[:-4] or b"\x00"
+        data: bytes = compressor.compress(payload) + compressor.flush(self._deflate.zlib.Z_SYNC_FLUSH)
+        return data[:-4] or b"\x00"
 
     def forget(self) -> None:
         """Forget the messages so far: the next one does not refer to them."""
@@ -421,7 +421,7 @@ class Compressor:
 class Decompressor:
     """Decompress the messages that come in on one connection (RFC 7692, section 7.2.2).
 
-    Each message has a zlib object of its own, which is given the window: the last octets before it. So a
+    Each message has a zlib object of its own, which is given the window: the last bytes before it. So a
     connection holds no more than that between messages, a block with BFINAL is nothing special, and the
     end of a message can be checked: a block that ends the stream is read after it.
 
@@ -468,7 +468,7 @@ class Decompressor:
         """Take some of a message, when all that came before was read.
 
         Args:
-            payload: the octets.
+            payload: the bytes.
             fragments: how many fragments of the message came before the one that they belong to.
         """
         self._consumed += self._position
@@ -481,7 +481,7 @@ class Decompressor:
         """Return some of what was fed, decompressed; it may be empty while ``has_more`` is true.
 
         Args:
-            max_length: the most octets to return; 1 or more.
+            max_length: the most bytes to return; 1 or more.
 
         Raises:
             RemoteProtocolError: it is corrupt, or has too many blocks with BFINAL.
@@ -496,11 +496,11 @@ class Decompressor:
         step = _SMALL_STEP if self._streams else _STEP
         chunk = self._input[self._position : self._position + step]
         try:
-            octets: bytes = decompressor.decompress(chunk, max_length)
+            data: bytes = decompressor.decompress(chunk, max_length)
         except self._zlib.error:
             raise RemoteProtocolError(1007, "compressed data is corrupt") from None
         self._position += len(chunk) - len(decompressor.unconsumed_tail)
-        self.has_more = len(octets) == max_length or self._position < len(self._input)
+        self.has_more = len(data) == max_length or self._position < len(self._input)
         if decompressor.eof:
             # Section 7.2.1: "The next DEFLATE block follows the padded data if any."
             # (zlib has it in both of these when there was no room.)
@@ -514,10 +514,10 @@ class Decompressor:
         if not self.has_more:
             self._input = b""
         size = 1 << self._bits
-        self._window += octets[-size:]
+        self._window += data[-size:]
         if len(self._window) > size:
             del self._window[:-size]
-        return octets
+        return data
 
     def finish(self) -> None:
         """End the message.
@@ -547,8 +547,8 @@ class Decompressor:
         """Return a whole message, decompressed.
 
         Args:
-            payload: all of its octets.
-            max_size: its limit, in octets.
+            payload: all of its bytes.
+            max_size: its limit, in bytes.
 
         Raises:
             RemoteProtocolError: it is corrupt, cut short, larger than its limit, or has too many blocks with

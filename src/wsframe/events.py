@@ -28,7 +28,7 @@ __all__ = [
     "size_in_memory",
 ]
 
-_SHOWN = 64  # octets or characters of a payload that a repr shows
+_SHOWN = 64  # bytes or characters of a payload that a repr shows
 
 
 def _shorten(value: object) -> str:
@@ -186,7 +186,7 @@ class Binary(_Event):
     """A binary message, or with ``fragments=True`` a piece of one (RFC 6455, section 5.6).
 
     Args:
-        data: the octets.
+        data: the bytes.
         final: whether the message ends here.
 
     Raises:
@@ -206,7 +206,7 @@ class Ping(_Event):
     """A Ping, which is already answered by a Pong (RFC 6455, section 5.5.2).
 
     Args:
-        payload: up to 125 octets.
+        payload: up to 125 bytes.
     """
 
     __slots__ = __match_args__ = ("payload",)
@@ -219,7 +219,7 @@ class Pong(_Event):
     """A Pong: the answer to a Ping, or a one-way heartbeat (RFC 6455, section 5.5.3).
 
     Args:
-        payload: the octets of the Ping that it answers.
+        payload: the bytes of the Ping that it answers.
     """
 
     __slots__ = __match_args__ = ("payload",)

@@ -7,7 +7,7 @@ from wsframe cimport _mask as masking
 
 @cython.final
 cdef class FrameDecoder:
-    # Which first octets may come now
+    # Which first bytes may come now
     cdef public bytes legal
     cdef public long long max_size
     cdef public long long max_compressed_size
@@ -34,11 +34,11 @@ cdef class FrameDecoder:
 
     cpdef feed(self, data)
     @cython.locals(
-        position=Py_ssize_t, end=Py_ssize_t, octets="const unsigned char*",
+        position=Py_ssize_t, end=Py_ssize_t, data="const unsigned char*",
         first=cython.int, second=cython.int, size=cython.int, length=cython.longlong, limit=cython.longlong,
     )
     cpdef bint advance(self) except -1
-    @cython.locals(octets="const unsigned char*", length=cython.longlong)
+    @cython.locals(data="const unsigned char*", length=cython.longlong)
     cdef long long _read_length(self, Py_ssize_t position, int size) except *
     @cython.locals(start=Py_ssize_t, length=Py_ssize_t, turn=cython.int)
     cdef bint _advance_payload(self) except -1

@@ -17,7 +17,7 @@
      :                     Payload Data continued ...                :
      +---------------------------------------------------------------+
 
-``encode_frame`` writes one frame. ``FrameDecoder`` reads them: octets in, frames out. It also is the
+``encode_frame`` writes one frame. ``FrameDecoder`` reads them: bytes in, frames out. It also is the
 input buffer of a ``Connection``, which reads a frame piece by piece while it arrives.
 """
 
@@ -68,22 +68,22 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 FIN, RSV1, MASK = 0x80, 0x40, 0x80
 
 
-def legal_octets(*firsts: int) -> bytes:
-    """Return a table that has a 1 for each first octet that is legal, and a 0 for all others."""
+def legal_bytes(*firsts: int) -> bytes:
+    """Return a table that has a 1 for each first byte that is legal, and a 0 for all others."""
     return bytes(first in firsts for first in range(256))
 
 
-# A first octet is legal or not: FIN, RSV1-3 and the opcode are judged at one look, by what may come now.
+# A first byte is legal or not: FIN, RSV1-3 and the opcode are judged at one look, by what may come now.
 _CONTROL = (FIN | CLOSE, FIN | PING, FIN | PONG)
 _DATA = (TEXT, BINARY, FIN | TEXT, FIN | BINARY)
 _CONTINUATION = (CONTINUATION, FIN | CONTINUATION)
 # RFC 7692, section 6: with permessage-deflate, RSV1 marks the first frame of a compressed message.
 _COMPRESSED = (RSV1 | TEXT, RSV1 | BINARY, FIN | RSV1 | TEXT, FIN | RSV1 | BINARY)
-BETWEEN_MESSAGES = legal_octets(*_DATA, *_CONTROL)
-BETWEEN_COMPRESSED = legal_octets(*_DATA, *_COMPRESSED, *_CONTROL)
-WITHIN_MESSAGE = legal_octets(*_CONTINUATION, *_CONTROL)
-_ANYWHERE = legal_octets(*_DATA, *_CONTINUATION, *_CONTROL)
-_ANYWHERE_COMPRESSED = legal_octets(*_DATA, *_COMPRESSED, *_CONTINUATION, *_CONTROL)
+BETWEEN_MESSAGES = legal_bytes(*_DATA, *_CONTROL)
+BETWEEN_COMPRESSED = legal_bytes(*_DATA, *_COMPRESSED, *_CONTROL)
+WITHIN_MESSAGE = legal_bytes(*_CONTINUATION, *_CONTROL)
+_ANYWHERE = legal_bytes(*_DATA, *_CONTINUATION, *_CONTROL)
+_ANYWHERE_COMPRESSED = legal_bytes(*_DATA, *_COMPRESSED, *_CONTINUATION, *_CONTROL)
 
 MAX_LENGTH = 2**63 - 1  # section 5.2: "the most significant bit MUST be 0"
 _READ_SIZE = 65536
@@ -134,18 +134,18 @@ def encode_frame(
     rsv: int = 0,
     mask: bytes | None = None,
 ) -> bytes:
-    """Return the octets of one frame (RFC 6455, section 5.2).
+    """Return the bytes of one frame (RFC 6455, section 5.2).
 
     Args:
         opcode: an Opcode.
         payload: any contiguous bytes-like object.
         fin: whether it is the last fragment of its message.
         rsv: the three reserved bits, as a number of 0 to 7 (RSV1 is 4).
-        mask: the masking key, 4 octets; None for a frame that is not masked, as a server sends it.
+        mask: the masking key, 4 bytes; None for a frame that is not masked, as a server sends it.
 
     Raises:
         LocalProtocolError: the opcode is reserved, or a control frame is fragmented or larger than 125.
-        ValueError: ``rsv`` is out of range, or the masking key is not 4 octets long.
+        ValueError: ``rsv`` is out of range, or the masking key is not 4 bytes long.
         TypeError: the payload is not bytes-like, or not contiguous.
     """
     if not 0 <= rsv <= 7:
@@ -154,23 +154,23 @@ def encode_frame(
         opcode = Opcode(opcode)
     except ValueError:
         raise LocalProtocolError(f"opcode {opcode} is reserved") from None
-    payload = as_octets(payload)
+    payload = as_bytes(payload)
     if opcode >= CLOSE:
         if not fin:
             raise LocalProtocolError("control frames cannot be fragmented")
         if len(payload) > 125:
-            raise LocalProtocolError(f"a control frame has at most 125 octets, not {len(payload)}")
+            raise LocalProtocolError(f"a control frame has at most 125 bytes, not {len(payload)}")
     first = (FIN if fin else 0) | rsv << 4 | opcode
     if mask is None:
         return masking.encode_header(first, len(payload), 0) + payload
     return masking.encode_header(first, len(payload), MASK) + mask + masking.apply_mask(payload, mask)
 
 
-def as_octets(data: bytes | bytearray | memoryview) -> bytes:
+def as_bytes(data: bytes | bytearray | memoryview) -> bytes:
     """Return what a bytes-like object holds, without a copy if it is ``bytes`` already.
 
     Args:
-        data: any contiguous bytes-like object; items of several octets count as that many.
+        data: any contiguous bytes-like object; items of several bytes count as that many.
 
     Raises:
         TypeError: it is not bytes-like (an int is not), or not contiguous.
@@ -187,16 +187,16 @@ def as_octets(data: bytes | bytearray | memoryview) -> bytes:
 
 
 class FrameDecoder:
-    """Read frames from octets that come in any pieces (RFC 6455, section 5.2).
+    """Read frames from bytes that come in any pieces (RFC 6455, section 5.2).
 
-    Strict: only legal first octets, minimal lengths, control frames of at most 125 octets that are not
+    Strict: only legal first bytes, minimal lengths, control frames of at most 125 bytes that are not
     fragmented, and masking exactly where the RFC asks for it. Each field of a header is judged as soon
     as it is there, a length before its payload is buffered.
 
     Args:
         masked: True to read what a client sends, False to read what a server sends. Section 5.1: "a
             client MUST mask all frames", "a server MUST NOT mask any frames".
-        max_size: the largest payload of a data frame, in octets; by default 2**63 - 1.
+        max_size: the largest payload of a data frame, in bytes; by default 2**63 - 1.
         rsv1: whether RSV1 may mark the first frame of a message, as RFC 7692 has it.
     """
 
@@ -224,7 +224,7 @@ class FrameDecoder:
     )
 
     def __init__(self, *, masked: bool, max_size: int = MAX_LENGTH, rsv1: bool = False) -> None:
-        # Which first octets may come now
+        # Which first bytes may come now
         self.legal = _ANYWHERE_COMPRESSED if rsv1 else _ANYWHERE
         self.max_size = max_size = min(max_size, MAX_LENGTH)  # what fits into 64 bits
         self.max_compressed_size = max_size  # the same for frames with RSV1
@@ -247,17 +247,17 @@ class FrameDecoder:
         self._key_size = 4 if masked else 0
         # The frame that is not there whole
         self._in_payload = False
-        self.remaining = 0  # octets of its payload that are still to come
+        self.remaining = 0  # bytes of its payload that are still to come
         self._turn = 0  # how far the key is to be turned for them
 
     def __reduce__(self) -> NoReturn:
         # A copy would share the buffer, which changes under its offsets.
         raise TypeError("a FrameDecoder cannot be copied or pickled")
 
-    # Octets in
+    # Bytes in
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
-        """Take octets off the network.
+        """Take bytes off the network.
 
         Args:
             data: any contiguous bytes-like object.
@@ -265,7 +265,7 @@ class FrameDecoder:
         Raises:
             TypeError: it is not bytes-like, or not contiguous.
         """
-        data = as_octets(data)
+        data = as_bytes(data)
         if self._position == self._end:
             # Nothing is left over: read straight from what was given, without a copy.
             self._buffer = data
@@ -285,13 +285,13 @@ class FrameDecoder:
         self._position = 0
 
     def get_buffer(self, hint: int = _READ_SIZE) -> memoryview:
-        """Return a buffer to receive octets into; ``buffer_updated`` says how many came.
+        """Return a buffer to receive bytes into; ``buffer_updated`` says how many came.
 
         Args:
-            hint: how many octets may come; 0 or less: as many as you like (64 KiB).
+            hint: how many bytes may come; 0 or less: as many as you like (64 KiB).
 
         Returns:
-            A writable buffer of one octet or more. It is valid until ``buffer_updated`` or ``feed``.
+            A writable buffer of one byte or more. It is valid until ``buffer_updated`` or ``feed``.
         """
         if hint <= 0:
             hint = _READ_SIZE
@@ -315,7 +315,7 @@ class FrameDecoder:
         return self._view[unread:]
 
     def buffer_updated(self, count: int) -> None:
-        """Take octets that were received into the buffer of ``get_buffer``.
+        """Take bytes that were received into the buffer of ``get_buffer``.
 
         Args:
             count: how many came.
@@ -328,7 +328,7 @@ class FrameDecoder:
         self._end += count
 
     def borrow(self, buffer: bytearray, count: int) -> None:
-        """Read octets where somebody received them, without a copy, until ``give_back`` is called.
+        """Read bytes where somebody received them, without a copy, until ``give_back`` is called.
 
         Args:
             buffer: where they stand. Nobody may change it meanwhile.
@@ -362,19 +362,19 @@ class FrameDecoder:
 
     @property
     def unread(self) -> int:
-        """How many octets have come in that were not read yet."""
+        """How many bytes have come in that were not read yet."""
         return self._end - self._position
 
     def has_unread(self) -> bool:
-        """Tell whether octets have come in that were not read yet."""
+        """Tell whether bytes have come in that were not read yet."""
         return self._position < self._end
 
     def take_all(self) -> bytes:
-        """Return the octets that were not read yet, and forget them."""
-        octets = bytes(self._buffer[self._position : self._end])
+        """Return the bytes that were not read yet, and forget them."""
+        data = bytes(self._buffer[self._position : self._end])
         self._position = self._end
         self._release()
-        return octets
+        return data
 
     def _release(self) -> None:
         # An idle connection holds no memory for what it has read; but the buffer of get_buffer() stays
@@ -386,7 +386,7 @@ class FrameDecoder:
     # Frames out
 
     def next_frame(self) -> Frame | None:
-        """Return the next frame, or None if more octets are needed.
+        """Return the next frame, or None if more bytes are needed.
 
         Raises:
             RemoteProtocolError: what came is not a frame, or too large.
@@ -398,13 +398,13 @@ class FrameDecoder:
     def advance(self) -> bool:
         """Read on, for a caller that wants no ``Frame`` objects.
 
-        When it returns True, ``first`` is the first octet of a frame (FIN, RSV1-3 and the opcode), and one
+        When it returns True, ``first`` is the first byte of a frame (FIN, RSV1-3 and the opcode), and one
         of ``read_payload``, ``read_text`` and ``collect`` may be called for its payload, if it ``is_whole``.
         With ``partial``, it may be some of the payload of a data frame; then ``is_end`` tells whether it is
         the last of it.
 
         Returns:
-            False when more octets are needed.
+            False when more bytes are needed.
 
         Raises:
             RemoteProtocolError: what came is not a frame, or too large.
@@ -417,15 +417,15 @@ class FrameDecoder:
         if self._in_payload:
             return self._advance_payload()
         buffer = self._buffer
-        octets = buffer  # compiled, this is a pointer: below, what is not there yet is never looked at
+        data = buffer  # compiled, this is a pointer: below, what is not there yet is never looked at
         # 1. FIN, RSV1-3 and opcode
-        first = octets[position]
+        first = data[position]
         if not self.legal[first]:
             raise self._illegal(first)
         # 2. MASK
         if end - position < 2:
             return False
-        second = octets[position + 1]
+        second = data[position + 1]
         if second & 0x80 != self._mask_bit:
             # "a server MUST close the connection upon receiving a frame that is not masked" and
             # "a client MUST close a connection if it detects a masked frame", both with 1002.
@@ -437,7 +437,7 @@ class FrameDecoder:
         if length > 125:
             if first & 0x08:
                 # Section 5.5: "All control frames MUST have a payload length of 125 bytes or less"
-                raise RemoteProtocolError(1002, "control frame payload exceeds 125 octets")
+                raise RemoteProtocolError(1002, "control frame payload exceeds 125 bytes")
             # 4. Extended payload length
             size = 2 if length == 126 else 8
             if end - position < size:
@@ -470,11 +470,11 @@ class FrameDecoder:
         return True
 
     def _read_length(self, position: int, size: int) -> int:
-        octets = self._buffer
+        data = self._buffer
         if size == 2:
-            length = octets[position] << 8 | octets[position + 1]
+            length = data[position] << 8 | data[position + 1]
         else:
-            if octets[position] & 0x80:
+            if data[position] & 0x80:
                 raise RemoteProtocolError(1002, "payload length must be below 2**63")
             length = int.from_bytes(self._buffer[position : position + size], "big")
         # "the minimal number of bytes MUST be used to encode the length"
@@ -501,7 +501,7 @@ class FrameDecoder:
         return True
 
     def payload_size(self) -> int:
-        """Return how many octets of a payload ``advance`` found."""
+        """Return how many bytes of a payload ``advance`` found."""
         return self._position - self._start
 
     def read_payload(self) -> bytes:

@@ -8,7 +8,7 @@
     Sec-WebSocket-Version: 13
     Sec-WebSocket-Protocol: chat, superchat
 
-A head is read in three steps: ``HeadReader`` collects its octets, h11 parses them (``read_plain_head`` does
+A head is read in three steps: ``HeadReader`` collects its bytes, h11 parses them (``read_plain_head`` does
 where there is nothing special in them), and ``check_request`` or ``check_response`` judges the headers. These
 two, with ``accept``, work on header lists alone, so that a server that speaks HTTP already can use them; over
 HTTP/2 as well (RFC 8441: ``:protocol = websocket``).
@@ -46,7 +46,7 @@ __all__ = [
     "refusal",
 ]
 
-MAX_HEAD_SIZE = 16384  # octets
+MAX_HEAD_SIZE = 16384  # bytes
 MAX_HEADERS = 100
 VERSION = "13"
 # RFC 7231, section 6.5.15: "The server MUST send an Upgrade header field in a 426 response".
@@ -86,10 +86,10 @@ _ILLEGAL = re.compile(rb"(?<!\r)\n|\r[^\n]|\r\n[\t ]|[\x00-\x08\x0b\x0c\x0e-\x1f
 _VISIBLE = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 
 
-def _is_clean(octets: bytes) -> bool:
+def _is_clean(data: bytes) -> bool:
     """Tell that nothing in there is illegal, at a fraction of what ``_ILLEGAL`` takes; False: who knows."""
-    line_ends = len(octets.translate(None, _VISIBLE))
-    return line_ends == 2 * octets.count(b"\r\n") and b"\r\n " not in octets and b"\r\n\t" not in octets
+    line_ends = len(data.translate(None, _VISIBLE))
+    return line_ends == 2 * data.count(b"\r\n") and b"\r\n " not in data and b"\r\n\t" not in data
 
 
 # Methods of requests that the application is asked about. A health check may be any of them.
@@ -116,11 +116,11 @@ _OURS = frozenset(
 )
 
 
-# Octets of a head
+# Bytes of a head
 
 
 class HeadReader:
-    """Collect the octets of a head up to its blank line, in linear time whatever the pieces.
+    """Collect the bytes of a head up to its blank line, in linear time whatever the pieces.
 
     Section 4: lines are split on CRLF only; what holds a bare CR or LF, a folded line or a control
     character is refused as soon as it is there, and so is what exceeds 16 KiB.
@@ -132,52 +132,52 @@ class HeadReader:
         is_head_request: whether the method is HEAD, also when what follows it is wrong.
     """
 
-    __slots__ = ("_octets", "_skip_empty_line", "is_head_request")
+    __slots__ = ("_bytes", "_skip_empty_line", "is_head_request")
 
     def __init__(self, *, skip_empty_line: bool = False) -> None:
-        self._octets = bytearray()
+        self._bytes = bytearray()
         self._skip_empty_line = skip_empty_line
         self.is_head_request = False
 
     def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
-        """Take octets, and return the head and what follows it, or None if more octets are needed.
+        """Take bytes, and return the head and what follows it, or None if more bytes are needed.
 
         Args:
-            data: the next octets of the stream.
+            data: the next bytes of the stream.
 
         Raises:
-            HandshakeError: with status 400 for an illegal octet, 431 for a head that is too large.
+            HandshakeError: with status 400 for an illegal byte, 431 for a head that is too large.
         """
-        octets = self._octets
-        seen = len(octets)
-        octets += data
-        if self._skip_empty_line and len(octets) >= 2:
+        raw = self._bytes
+        seen = len(raw)
+        raw += data
+        if self._skip_empty_line and len(raw) >= 2:
             # RFC 9112, section 2.2: "a server that is expecting to receive and parse a request-line SHOULD
             # ignore at least one empty line (CRLF) received prior to the request-line."
             self._skip_empty_line = False
-            if octets.startswith(b"\r\n"):
-                del octets[:2]
+            if raw.startswith(b"\r\n"):
+                del raw[:2]
                 data, seen = data[2 - seen :], 0
         if seen < len(_HEAD_METHOD):
-            self.is_head_request = octets.startswith(_HEAD_METHOD)
-        blank_line = _BLANK_LINE.search(octets, max(seen - 2, 0))
-        end = blank_line.end() if blank_line else len(octets)
+            self.is_head_request = raw.startswith(_HEAD_METHOD)
+        blank_line = _BLANK_LINE.search(raw, max(seen - 2, 0))
+        end = blank_line.end() if blank_line else len(raw)
         illegal = None
         if seen or not _is_clean(data[:end]):
-            illegal = _ILLEGAL.search(octets, max(seen - 2, 0), min(end, MAX_HEAD_SIZE))
+            illegal = _ILLEGAL.search(raw, max(seen - 2, 0), min(end, MAX_HEAD_SIZE))
         if illegal:
             what = illegal[0]
             if what.startswith(b"\r\n"):
                 raise HandshakeError(400, "header lines must not be folded")
             if what.startswith((b"\r", b"\n")):
                 raise HandshakeError(400, "lines must end with CR LF")
-            raise HandshakeError(400, f"octet 0x{what[0]:02x} is not allowed in a head")
+            raise HandshakeError(400, f"byte 0x{what[0]:02x} is not allowed in a head")
         if end > MAX_HEAD_SIZE:
-            raise HandshakeError(431, f"head exceeds {MAX_HEAD_SIZE} octets")
+            raise HandshakeError(431, f"head exceeds {MAX_HEAD_SIZE} bytes")
         if blank_line is None:
             return None
-        head, rest = bytes(octets[:end]), bytes(octets[end:])
-        octets.clear()
+        head, rest = bytes(raw[:end]), bytes(raw[end:])
+        raw.clear()
         return head, rest
 
 
@@ -208,10 +208,10 @@ def read_plain_head(head: bytes) -> tuple[str, Headers] | None:
 
 
 def decode_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """Return headers as text: h11's octets, decoded.
+    """Return headers as text: h11's bytes, decoded.
 
     Args:
-        headers: pairs of octets; names in lower case.
+        headers: pairs of bytes; names in lower case.
 
     Raises:
         HandshakeError: with status 431, when there are more than 100; with 400, when a value has a control
@@ -274,7 +274,7 @@ def check_header(name: str, value: str | bytes) -> str:
 
 
 def encode_request(resource_name: str, headers: Iterable[tuple[str, str]]) -> bytes:
-    """Return the octets of a GET (RFC 6455, section 4.1).
+    """Return the bytes of a GET (RFC 6455, section 4.1).
 
     Args:
         resource_name: path and query.
@@ -286,7 +286,7 @@ def encode_request(resource_name: str, headers: Iterable[tuple[str, str]]) -> by
 def encode_response(
     status: int, headers: Iterable[tuple[str, str]], body: bytes = b"", *, method: str = "GET"
 ) -> bytes:
-    """Return the octets of a response (RFC 7230, section 3).
+    """Return the bytes of a response (RFC 7230, section 3).
 
     Args:
         status: the HTTP status code.
@@ -315,7 +315,7 @@ def _encode_head(first_line: str, headers: Iterable[tuple[str, str]]) -> bytes:
 
 
 def new_key() -> str:
-    """Return a fresh Sec-WebSocket-Key: 16 random octets in base64 (RFC 6455, section 4.1, item 7)."""
+    """Return a fresh Sec-WebSocket-Key: 16 random bytes in base64 (RFC 6455, section 4.1, item 7)."""
     return base64.b64encode(os.urandom(16)).decode()
 
 
@@ -426,7 +426,7 @@ def check_request(
     if key is None:
         raise HandshakeError(400, "Sec-WebSocket-Key header is missing")
     if not _is_key(key):
-        raise HandshakeError(400, "Sec-WebSocket-Key must be base64 of 16 octets")
+        raise HandshakeError(400, "Sec-WebSocket-Key must be base64 of 16 bytes")
     # 8. and 9. "Optionally," Origin and Sec-WebSocket-Protocol
     return _request(resource_name, headers)
 

@@ -1,4 +1,4 @@
-"""RFC 6455, section 5.3: client-to-server masking, and all else that touches every octet, in Python.
+"""RFC 6455, section 5.3: client-to-server masking, and all else that touches every byte, in Python.
 
     j                   = i MOD 4
     transformed-octet-i = original-octet-i XOR masking-key-octet-j
@@ -29,7 +29,7 @@ __all__ = [
 _LARGE = 16384
 _MAX_PIECES = 64  # of a message; then they are put together, for small ones take more memory than they hold
 
-# Up to this many octets one XOR of two big integers is faster than four strided translations.
+# Up to this many bytes one XOR of two big integers is faster than four strided translations.
 _LONGEST_INTEGER = 2048
 _number = int.from_bytes
 
@@ -52,23 +52,23 @@ _repunits = _Repunits()
 
 
 @cache
-def _xor_table(octet: int) -> bytes:
-    return bytes(octet ^ other for other in range(256))
+def _xor_table(byte: int) -> bytes:
+    return bytes(byte ^ other for other in range(256))
 
 
 def apply_mask(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
-    """Mask or unmask octets: the two are the same (RFC 6455, section 5.3).
+    """Mask or unmask bytes: the two are the same (RFC 6455, section 5.3).
 
     Args:
         data: any contiguous bytes-like object; it is not changed.
-        key: the masking key, 4 octets.
+        key: the masking key, 4 bytes.
 
     Returns:
-        As many octets as ``data`` has.
+        As many bytes as ``data`` has.
 
     Raises:
         TypeError: an argument is not bytes-like, or ``data`` is not contiguous.
-        ValueError: the key is not 4 octets long.
+        ValueError: the key is not 4 bytes long.
     """
     if type(data) is not bytes and type(data) is not bytearray:
         view = memoryview(data)
@@ -78,21 +78,21 @@ def apply_mask(data: bytes | bytearray | memoryview, key: bytes) -> bytes:
     if type(key) is not bytes:
         key = bytes(memoryview(key))
     if len(key) != 4:
-        raise ValueError(f"masking key must be 4 octets long, not {len(key)}")
+        raise ValueError(f"masking key must be 4 bytes long, not {len(key)}")
     length = len(data)
     if length <= _LONGEST_INTEGER:
         number = _number(data, "little") ^ _number(key, "little") * _repunits[length]
         if length & 3:
             return number.to_bytes((length | 3) + 1, "little")[:length]
         return number.to_bytes(length, "little")
-    octets = bytearray(data)
+    raw = bytearray(data)
     for i in range(4):
-        octets[i::4] = octets[i::4].translate(_xor_table(key[i]))
-    return bytes(octets)
+        raw[i::4] = raw[i::4].translate(_xor_table(key[i]))
+    return bytes(raw)
 
 
 def take(buffer: bytes | bytearray, start: int, stop: int) -> bytes:
-    """Return some octets of a buffer.
+    """Return some bytes of a buffer.
 
     Args:
         buffer: ``bytes`` or a ``bytearray``.
@@ -103,13 +103,13 @@ def take(buffer: bytes | bytearray, start: int, stop: int) -> bytes:
 
 
 def unmask(buffer: bytes | bytearray, start: int, stop: int, key: bytes | None) -> bytes:
-    """Return some octets of a buffer, unmasked (RFC 6455, section 5.2).
+    """Return some bytes of a buffer, unmasked (RFC 6455, section 5.2).
 
     Args:
         buffer: ``bytes`` or a ``bytearray``.
         start: where they begin.
         stop: where they end.
-        key: the masking key; None: the 4 octets before ``start``; ``b""``: they are not masked.
+        key: the masking key; None: the 4 bytes before ``start``; ``b""``: they are not masked.
     """
     if key == b"":
         return bytes(memoryview(buffer)[start:stop])
@@ -130,8 +130,8 @@ def encode_header(first: int, length: int, mask_bit: int) -> bytes:
     """Return the header of a frame, up to its masking key (RFC 6455, section 5.2).
 
     Args:
-        first: the first octet: FIN, RSV1-3 and the opcode.
-        length: the length of the payload, in octets.
+        first: the first byte: FIN, RSV1-3 and the opcode.
+        length: the length of the payload, in bytes.
         mask_bit: 0x80, or 0 for a frame without a masking key.
     """
     # "the minimal number of bytes MUST be used to encode the length"
@@ -143,11 +143,11 @@ def encode_header(first: int, length: int, mask_bit: int) -> bytes:
 
 
 def append_frame(output: list[bytes], first: int, payload: str | bytes, masked: bool) -> None:
-    """Append the octets of a frame to a list, in one or two pieces (RFC 6455, section 5.2).
+    """Append the bytes of a frame to a list, in one or two pieces (RFC 6455, section 5.2).
 
     Args:
         output: the list.
-        first: the first octet: FIN, RSV1-3 and the opcode.
+        first: the first byte: FIN, RSV1-3 and the opcode.
         payload: the payload; text goes out as UTF-8.
         masked: whether to mask it, with a fresh key.
 
@@ -173,28 +173,28 @@ class Collector:
     """Put together a message that comes in pieces.
 
     Attributes:
-        size: how many octets it holds.
+        size: how many bytes it holds.
     """
 
-    __slots__ = ("_octets", "_pieces", "size")
+    __slots__ = ("_bytes", "_pieces", "size")
 
     def __init__(self) -> None:
         self.size = 0
-        self._octets = bytearray()
+        self._bytes = bytearray()
         self._pieces: list[bytes] = []  # what comes after that
 
-    def append(self, octets: bytes, more: int) -> None:  # noqa: ARG002
+    def append(self, data: bytes, more: int) -> None:  # noqa: ARG002
         """Take the next piece.
 
         Args:
-            octets: the piece.
-            more: how many octets the peer says will follow in this frame. It need not keep to that.
+            data: the piece.
+            more: how many bytes the peer says will follow in this frame. It need not keep to that.
         """
         if len(self._pieces) == _MAX_PIECES:
-            self._octets += b"".join(self._pieces)
+            self._bytes += b"".join(self._pieces)
             self._pieces.clear()
-        self.size += len(octets)
-        self._pieces.append(octets)
+        self.size += len(data)
+        self._pieces.append(data)
 
     def unmask(self, buffer: bytes | bytearray, start: int, stop: int, key: bytes | None, more: int) -> None:
         """Take the next piece from a buffer, and unmask it.
@@ -212,7 +212,7 @@ class Collector:
         """Return the last piece.
 
         Args:
-            size: its length, in octets.
+            size: its length, in bytes.
         """
         return self._pieces[-1] if size else b""
 
@@ -220,18 +220,18 @@ class Collector:
         """Tell whether the last piece is ASCII.
 
         Args:
-            size: its length, in octets.
+            size: its length, in bytes.
         """
         return self.last(size).isascii()
 
     def take(self) -> bytes:
         """Return what came, and forget it."""
-        octets = b"".join(self._pieces)
-        if self._octets:
-            self._octets += octets
-            octets = bytes(self._octets)
+        data = b"".join(self._pieces)
+        if self._bytes:
+            self._bytes += data
+            data = bytes(self._bytes)
         self.clear()
-        return octets
+        return data
 
     def take_text(self) -> str:
         """Return what came as text, and forget it.
@@ -244,7 +244,7 @@ class Collector:
     def clear(self) -> None:
         """Forget what came."""
         self.size = 0
-        self._octets = bytearray()
+        self._bytes = bytearray()
         self._pieces.clear()
 
 
@@ -265,13 +265,13 @@ if hasattr(os, "register_at_fork"):
 
 
 def new_masking_key() -> bytes:
-    """Return a fresh masking key: 4 octets from ``os.urandom`` (RFC 6455, section 5.3)."""
+    """Return a fresh masking key: 4 bytes from ``os.urandom`` (RFC 6455, section 5.3)."""
     try:
         return _keys.pop()
     except IndexError:
-        octets = os.urandom(_POOL)
-        _keys.extend([octets[i : i + 4] for i in range(4, _POOL, 4)])
-        return octets[:4]
+        data = os.urandom(_POOL)
+        _keys.extend([data[i : i + 4] for i in range(4, _POOL, 4)])
+        return data[:4]
 
 
 pure_append_frame, pure_apply_mask, pure_take = append_frame, apply_mask, take
@@ -292,4 +292,4 @@ except ImportError:
     compiled = False
 else:
     compiled = True
-"""Whether what touches every octet runs in C."""
+"""Whether what touches every byte runs in C."""

@@ -2,7 +2,7 @@
 
     prepare(message) --> Prepared --> Connection.send_prepared(), any number of times
 
-A server's frames are not masked, so every client gets the same octets. What differs is compression: a
+A server's frames are not masked, so every client gets the same bytes. What differs is compression: a
 message is compressed at most once for each set of parameters that connections have agreed on.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from . import masking
 from .deflate import Compressor
 from .errors import LocalProtocolError
-from .frames import BINARY, FIN, RSV1, TEXT, as_octets
+from .frames import BINARY, FIN, RSV1, TEXT, as_bytes
 
 __all__ = ["Prepared", "prepare"]
 
@@ -25,7 +25,7 @@ class Prepared:
 
     Attributes:
         opcode: TEXT or BINARY.
-        payload: the octets of the message.
+        payload: the bytes of the message.
     """
 
     __slots__ = ("_compress", "_encoded", "opcode", "payload")
@@ -37,13 +37,13 @@ class Prepared:
         self._encoded: dict[object, tuple[int, bytes, tuple[bytes, ...]]] = {}
 
     def __repr__(self) -> str:
-        return f"<Prepared {'text' if self.opcode == TEXT else 'binary'}, {len(self.payload)} octets>"
+        return f"<Prepared {'text' if self.opcode == TEXT else 'binary'}, {len(self.payload)} bytes>"
 
     def __len__(self) -> int:
         return len(self.payload)
 
     def encode(self, compressor: Compressor | None) -> tuple[int, bytes, tuple[bytes, ...]]:
-        """Return the first octet and the payload of the one frame, and all of it as a server sends it.
+        """Return the first byte and the payload of the one frame, and all of it as a server sends it.
 
         Args:
             compressor: that of the connection, or None.
@@ -76,7 +76,7 @@ def prepare(message: str | bytes | bytearray | memoryview, *, compress: bool | N
         TypeError: the message is neither a string nor bytes-like.
     """
     if not isinstance(message, str):
-        return Prepared(BINARY, as_octets(message), compress)
+        return Prepared(BINARY, as_bytes(message), compress)
     try:
         return Prepared(TEXT, str.encode(message), compress)
     except UnicodeEncodeError:

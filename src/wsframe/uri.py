@@ -21,7 +21,7 @@ _AUTHORITY = re.compile(r"(?:[^\\\[\]]*@)?(?:\[[^\[\]]*:[^\[\]]*\]|[^\\\[\]:@]*)
 # Section 3.2.2, reg-name or IPv6address, with the zone of RFC 6874.
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+|[0-9A-Fa-f:.]+(?:%25[A-Za-z0-9._~-]+)?")
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
-_LONGEST = 8192  # RFC 7230, section 3.1.1, asks for request lines of at least 8000 octets
+_LONGEST = 8192  # RFC 7230, section 3.1.1, asks for request lines of at least 8000 bytes
 
 
 class URI(NamedTuple):
@@ -155,7 +155,7 @@ def join_uri(uri: str, location: str) -> str:
     base = urlsplit(uri)
     userinfo, at, netloc = base.netloc.rpartition("@")
     try:
-        # Octets that should have been percent-encoded; a fragment is for who shows a page.
+        # Bytes that should have been percent-encoded; a fragment is for who shows a page.
         location = quote(location, safe=_PRINTABLE, encoding="latin-1")
         target = urldefrag(urljoin(base._replace(netloc=netloc).geturl(), location)).url
         has_user = "@" in urlsplit(target).netloc

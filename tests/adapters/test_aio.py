@@ -37,14 +37,14 @@ async def echo(websocket):
         await websocket.send(message)
 
 
-def receive(websocket, octets):
-    """Let a WebSocket receive octets, as the event loop does it."""
-    while octets:
+def receive(websocket, data):
+    """Let a WebSocket receive bytes, as the event loop does it."""
+    while data:
         buffer = websocket.get_buffer(-1)
-        count = min(len(octets), len(buffer))
-        buffer[:count] = octets[:count]
+        count = min(len(data), len(buffer))
+        buffer[:count] = data[:count]
         websocket.buffer_updated(count)
-        octets = octets[count:]
+        data = data[count:]
 
 
 @asynccontextmanager
@@ -109,9 +109,9 @@ class Spy:
     def __getattr__(self, name):
         return getattr(self.transport, name)
 
-    def write(self, octets) -> None:
+    def write(self, data) -> None:
         self.writes += 1
-        self.transport.write(octets)
+        self.transport.write(data)
 
     def writelines(self, chunks) -> None:
         self.writes += 1
@@ -132,7 +132,7 @@ async def test_answers_to_a_batch_go_out_in_one_write():
             await in_thread(peer.send, b"".join(peer.text("x") for _ in range(100)))
             for _ in range(100):
                 assert await in_thread(peer.read_text) == "x"
-            # One for each packet that the octets came in; it is one, or two if the system cuts it.
+            # One for each packet that the bytes came in; it is one, or two if the system cuts it.
             assert 1 <= spies[0].writes <= 5
             await in_thread(peer.send, peer.close())
             assert await in_thread(peer.read_close) == (1000, "")
@@ -351,19 +351,19 @@ async def close_while_a_client_connects(turns):
 
     def read_all() -> bytes:
         try:
-            octets = peer.sock.recv(65536)
-            if b"\x88\x02\x03\xe9" not in octets:
-                octets += peer.sock.recv(65536)
+            data = peer.sock.recv(65536)
+            if b"\x88\x02\x03\xe9" not in data:
+                data += peer.sock.recv(65536)
             peer.sock.sendall(peer.close(1001))
-            return octets + peer.read_all()
+            return data + peer.read_all()
         except ConnectionResetError:
             return b""
 
-    octets = await in_thread(read_all)
+    data = await in_thread(read_all)
     peer.sock.close()
     await closing
     # It is told why, or it was not accepted.
-    assert octets.endswith(b"\x88\x02\x03\xe9") or octets == b""
+    assert data.endswith(b"\x88\x02\x03\xe9") or data == b""
     assert not server.connections
 
 
@@ -394,7 +394,7 @@ async def test_cancelling_a_recv_that_was_woken_loses_no_message():
     async with opened() as (websocket, peer):
         receiving = asyncio.create_task(websocket.recv())
         await asyncio.sleep(0)
-        # The octets come, and in the same turn of the loop the task is cancelled.
+        # The bytes come, and in the same turn of the loop the task is cancelled.
         receive(websocket, peer.text("a") + peer.text("b"))
         receiving.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -406,14 +406,14 @@ async def test_cancelling_a_recv_that_was_woken_loses_no_message():
 async def test_recv_begins_while_most_of_a_large_message_is_there():
     """What came was looked at ahead of recv, as far as that goes: now recv wants the rest."""
     async with opened(max_message_size=None) as (websocket, peer):
-        octets = peer.encode(Opcode.BINARY, bytes(2 * MIB))
-        receive(websocket, octets[: MIB - 1000])
+        data = peer.encode(Opcode.BINARY, bytes(2 * MIB))
+        receive(websocket, data[: MIB - 1000])
         await asyncio.sleep(0)
         receiving = asyncio.create_task(websocket.recv())
-        receive(websocket, octets[MIB - 1000 : MIB + 65536])
+        receive(websocket, data[MIB - 1000 : MIB + 65536])
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        await in_thread(peer.send, octets[MIB + 65536 :])
+        await in_thread(peer.send, data[MIB + 65536 :])
         assert await receiving == bytes(2 * MIB)
 
 
@@ -510,14 +510,14 @@ async def test_a_connection_that_was_lost_is_forgotten():
 
 
 @asynchronous
-async def test_octets_of_a_response_may_come_in_any_pieces():
+async def test_bytes_of_a_response_may_come_in_any_pieces():
     listener = Listener()
     connecting = asyncio.create_task(connect_to(listener.uri))
     with await in_thread(listener.accept) as peer:
         head = await in_thread(peer.read_head)
-        octets = response(key=key_of(head)) + b"\x81\x05Hello"
-        for octet in octets:
-            await in_thread(peer.send, bytes([octet]))
+        data = response(key=key_of(head)) + b"\x81\x05Hello"
+        for byte in data:
+            await in_thread(peer.send, bytes([byte]))
         websocket = await connecting
         assert await websocket.recv() == "Hello"
         await in_thread(peer.send, peer.close())
@@ -535,8 +535,8 @@ async def test_a_message_counts_once_in_however_many_pieces_it_comes():
             *[peer.encode(0, "b", False)] * 3,
             peer.encode(0, "c"),
         ]
-        for octets in (*frames, peer.text("whole"), *frames):
-            receive(websocket, octets)
+        for data in (*frames, peer.text("whole"), *frames):
+            receive(websocket, data)
         assert [piece async for piece in websocket.recv_stream()] == ["a", "b", "b", "b", "c"]
         assert websocket.counters.messages_received == 1
         assert await websocket.recv() == "whole"

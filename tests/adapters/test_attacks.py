@@ -25,12 +25,12 @@ def status(peer) -> int:
 
 
 def trickle(peer) -> None:
-    """Send octet by octet until the other end cuts the connection, which is before it has 16 KiB."""
-    octets = 0
+    """Send byte by byte until the other end cuts the connection, which is before it has 16 KiB."""
+    data = 0
     while not select.select([peer.sock], [], [], 0.001)[0]:
         peer.send(b"x")
-        octets += 1
-    assert octets < 16_000
+        data += 1
+    assert data < 16_000
     with suppress(ConnectionResetError):
         assert peer.sock.recv(1) == b""
 
@@ -45,12 +45,12 @@ def check_that_it_runs(running, tls=None) -> None:
 # A server
 
 
-def test_octet_by_octet(adapter):
+def test_byte_by_byte(adapter):
     with adapter.serve() as running, running.connect() as peer:
         peer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        octets = request() + peer.text("é" * 10) + peer.encode(Opcode.PING, b"p") + peer.close(3000, "bye")
-        for octet in octets:
-            peer.send(bytes([octet]))
+        data = request() + peer.text("é" * 10) + peer.encode(Opcode.PING, b"p") + peer.close(3000, "bye")
+        for byte in data:
+            peer.send(bytes([byte]))
         peer.read_head()
         assert peer.read_text() == "é" * 10
         assert peer.next_frame().opcode == Opcode.PONG
@@ -106,10 +106,10 @@ def test_a_head_that_is_too_large(adapter, maybe_tls):
         "headers": b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 101 + b"\r\n",
     }
     with adapter.serve(ssl=maybe_tls and maybe_tls.server) as running:
-        for name, octets in heads.items():
+        for name, data in heads.items():
             with case(head=name):
                 with running.connect(maybe_tls and maybe_tls.client) as peer:
-                    peer.send(octets)
+                    peer.send(data)
                     assert status(peer) == 431
                 check_that_it_runs(running, maybe_tls)
 
@@ -148,10 +148,10 @@ WRONG_HANDSHAKES = [
 
 def test_a_handshake_that_is_wrong(adapter):
     with adapter.serve() as running:
-        for octets, expected in WRONG_HANDSHAKES:
-            with case(octets=octets):
+        for data, expected in WRONG_HANDSHAKES:
+            with case(data=data):
                 with running.connect() as peer:
-                    peer.send(octets)
+                    peer.send(data)
                     assert status(peer) == expected
                 check_that_it_runs(running)
 
@@ -172,9 +172,9 @@ UNUSUAL_HANDSHAKES = [
 
 def test_a_handshake_that_is_unusual(adapter):
     with adapter.serve() as running:
-        for octets in UNUSUAL_HANDSHAKES:
-            with case(octets=octets), running.connect() as peer:
-                peer.send(octets)
+        for data in UNUSUAL_HANDSHAKES:
+            with case(data=data), running.connect() as peer:
+                peer.send(data)
                 assert peer.read_head().startswith(b"HTTP/1.1 101 "), peer.head
                 assert f"Sec-WebSocket-Accept: {accept_key(KEY)}".encode() in peer.head
                 peer.send(peer.text("hello"))
@@ -191,8 +191,8 @@ def test_a_refusal_is_read_although_the_client_is_sending(adapter, maybe_tls):
 def test_a_client_that_says_nothing_more(adapter):
     with adapter.serve(open_timeout=0.1) as running:
         peers = [running.connect() for _ in range(3)]
-        for peer, octets in zip(peers, (b"", b"GET / HT", request()[:-1]), strict=True):
-            peer.send(octets)
+        for peer, data in zip(peers, (b"", b"GET / HT", request()[:-1]), strict=True):
+            peer.send(data)
         for peer, name in zip(peers, ("nothing", "a line", "a head"), strict=True):
             with case(said=name), peer:
                 assert peer.read_all() == b""
@@ -232,10 +232,10 @@ def test_a_client_that_does_not_trust_the_server(adapter, tls):
 
 def test_a_client_that_goes(adapter):
     with adapter.serve() as running:
-        for octets in (b"", request(), request() + b"\x81"):
-            with case(octets=octets):
+        for data in (b"", request(), request() + b"\x81"):
+            with case(data=data):
                 with running.connect() as peer:
-                    peer.send(octets)
+                    peer.send(data)
                     peer.reset()
                 check_that_it_runs(running)
 
@@ -243,11 +243,11 @@ def test_a_client_that_goes(adapter):
 # A client
 
 
-def answer(listener, octets):
-    """Accept a client, answer with these octets and end the stream; return what it says after its request."""
+def answer(listener, data):
+    """Accept a client, answer with these bytes and end the stream; return what it says after its request."""
     with listener.accept() as peer:
         key = key_of(peer.read_head())
-        peer.send(octets(key) if callable(octets) else octets)
+        peer.send(data(key) if callable(data) else data)
         peer.end()
         return peer.read_all()
 
@@ -273,9 +273,9 @@ WRONG_ANSWERS = [
 
 
 def test_a_server_that_answers_wrongly(adapter, listener, spawn):
-    for octets, reason in WRONG_ANSWERS:
+    for data, reason in WRONG_ANSWERS:
         with case(expected=reason):
-            answering = spawn(answer, listener, octets)
+            answering = spawn(answer, listener, data)
             with pytest.raises(HandshakeRejected, match=reason):
                 adapter.connect(listener.uri)
             # It may be cut while it sends more than it should.
@@ -295,12 +295,12 @@ def test_frames_in_the_same_packet_as_the_response(adapter, listener, spawn):
         assert ending.exception(TIMEOUT).code == 3000
 
 
-@pytest.mark.parametrize("octets", [b"", b"HTTP/1.1 101 Switching Protocols\r\nX: "])
-def test_a_server_that_says_nothing_more(adapter, listener, spawn, octets):
+@pytest.mark.parametrize("data", [b"", b"HTTP/1.1 101 Switching Protocols\r\nX: "])
+def test_a_server_that_says_nothing_more(adapter, listener, spawn, data):
     connecting = spawn(adapter.connect, listener.uri, open_timeout=0.1)
     with listener.accept() as peer:
         peer.read_head()
-        peer.send(octets)
+        peer.send(data)
         assert isinstance(connecting.exception(TIMEOUT), TimeoutError)
         assert peer.read_all() == b""
 

@@ -14,8 +14,8 @@ REFUSED = Response(401, [CHALLENGE], b"name and password are required\n")
 
 
 def basic(pair: str | bytes, scheme: str = "Basic ") -> str:
-    octets = pair if isinstance(pair, bytes) else pair.encode()
-    return scheme + base64.b64encode(octets).decode()
+    data = pair if isinstance(pair, bytes) else pair.encode()
+    return scheme + base64.b64encode(data).decode()
 
 
 def asks(*authorizations: str) -> Request:

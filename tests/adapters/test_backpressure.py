@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("leaks")
 
 
 @contextmanager
-def at_most(octets: int) -> Iterator[None]:
+def at_most(data: int) -> Iterator[None]:
     """Check how much memory Python takes meanwhile. What the system holds is not counted."""
     tracemalloc = pytest.importorskip("tracemalloc", reason="PyPy has no tracemalloc")
     tracemalloc.start()
@@ -28,7 +28,7 @@ def at_most(octets: int) -> Iterator[None]:
         taken = tracemalloc.get_traced_memory()[1] - before
     finally:
         tracemalloc.stop()
-    assert taken < octets, f"{taken / MIB:.2f} MiB"
+    assert taken < data, f"{taken / MIB:.2f} MiB"
 
 
 def receive(adapter, websocket, count) -> list[str | bytes]:
@@ -53,10 +53,10 @@ def receive(adapter, websocket, count) -> list[str | bytes]:
 def test_a_peer_that_floods_and_a_handler_that_sleeps(adapter, role, spawn, length):
     """16 messages and 1 MiB wait at most, one more of up to 1 MiB, and what came with it."""
     with opened(adapter, role, ping_interval=None) as (websocket, peer):
-        octets = peer.encode(Opcode.BINARY, bytes(length)) * max(1, 60_000 // (length + 6))
-        messages = len(octets) // len(peer.encode(Opcode.BINARY, bytes(length)))
+        data = peer.encode(Opcode.BINARY, bytes(length)) * max(1, 60_000 // (length + 6))
+        messages = len(data) // len(peer.encode(Opcode.BINARY, bytes(length)))
         with at_most(4 * MIB):
-            flooded = fill(peer, octets) * messages
+            flooded = fill(peer, data) * messages
         # Wake up: nothing is lost.
         receiving = spawn(receive, adapter, websocket, flooded + messages)
         peer.send(peer.unsent)
@@ -70,9 +70,9 @@ def test_a_peer_that_floods_and_a_handler_that_sleeps(adapter, role, spawn, leng
 def test_a_peer_that_floods_with_pings_and_reads_no_pongs(adapter, role, spawn):
     with opened(adapter, role, receive_buffer=4096, ping_interval=None) as (websocket, peer):
         receiving = spawn(websocket.recv)
-        octets = peer.encode(Opcode.PING, bytes(125)) * 500
+        data = peer.encode(Opcode.PING, bytes(125)) * 500
         with at_most(4 * MIB):
-            pings = fill(peer, octets) * 500
+            pings = fill(peer, data) * 500
         sending = spawn(peer.sock.sendall, peer.unsent + peer.text("a"))
         pongs = [peer.next_frame() for _ in range(pings + 500)]
         assert {(frame.opcode, frame.payload) for frame in pongs} == {(Opcode.PONG, bytes(125))}

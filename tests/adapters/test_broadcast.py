@@ -49,9 +49,9 @@ async def test_it_is_compressed_where_that_is_agreed_on():
         for compress in None, True, False:
             assert broadcast(websockets, "abc" * 1000, compress=compress) == []
         assert [await client.recv() for client in clients for _ in range(3)] == ["abc" * 1000] * 12
-        sent = [websocket.counters.octets_sent for websocket in websockets]
+        sent = [websocket.counters.bytes_sent for websocket in websockets]
         assert sent[0] > 9000
-        assert all(3000 < octets < 4000 for octets in sent[1:])
+        assert all(3000 < data < 4000 for data in sent[1:])
         room.is_over.set()
         for client in clients:
             await client.close()
@@ -96,7 +96,7 @@ async def half_sent(rest):
         client = await connect(f"ws://127.0.0.1:{server.port}/", deflate=None)
         websocket = await room.websockets.get()
         sending = asyncio.create_task(websocket.send(fragments()))
-        while not websocket.counters.octets_sent > 130:
+        while not websocket.counters.bytes_sent > 130:
             await asyncio.sleep(0)
         yield client, websocket, sending, go_on
         room.is_over.set()
@@ -204,12 +204,12 @@ async def test_what_is_broadcast_while_writing_is_paused_goes_out_in_few_writes(
             assert broadcast([websocket], "") == []
         assert transport.writes == 10_000 * 16 // 65536
         assert websocket.buffered_amount == 10_000 % 4096 * 2  # what is not written: headers of two bytes
-        before = websocket.counters.octets_sent
+        before = websocket.counters.bytes_sent
         sending = asyncio.create_task(websocket.send("last"))
         await asyncio.sleep(0)
         closing = asyncio.create_task(websocket.close(4000)) if closes else None
         await asyncio.sleep(0)
-        assert websocket.counters.octets_sent == before
+        assert websocket.counters.bytes_sent == before
         websocket.resume_writing()
         assert transport.writes == 10_000 * 16 // 65536 + 1
         received = [await client.recv() for _ in range(10_000)]

@@ -387,15 +387,15 @@ def test_redirects_choose_the_proxy_anew(adapter, http_proxy, monkeypatch):
         assert echoes(adapter.connect(f"ws://127.0.0.1:{port}/back")) == http_proxy
 
 
-def answered(adapter, spawn, octets: bytes, **options) -> tuple[bytes, Exception | None]:
-    """Return what a proxy was asked that answers with these octets, one by one, and how it ended."""
+def answered(adapter, spawn, data: bytes, **options) -> tuple[bytes, Exception | None]:
+    """Return what a proxy was asked that answers with these bytes, one by one, and how it ended."""
 
     def answer() -> bytes:
         with listener.accept() as peer:
             head = peer.read_head()
             with suppress(OSError):
-                for octet in octets:
-                    peer.send(bytes([octet]))
+                for byte in data:
+                    peer.send(bytes([byte]))
                 peer.end()
                 peer.read_all()
             return head
@@ -421,9 +421,9 @@ REFUSALS = [
 
 
 def test_a_proxy_that_refuses(adapter, spawn):
-    for octets, problem, status in REFUSALS:
-        with case(octets=octets):
-            asked, message, error = answered(adapter, spawn, octets)
+    for data, problem, status in REFUSALS:
+        with case(data=data):
+            asked, message, error = answered(adapter, spawn, data)
             assert asked.split(b"\r\n")[0] == b"CONNECT nowhere.invalid:99 HTTP/1.1"
             assert b"\r\nProxy-Authorization: Basic dXNlcjpzZWNyZXQ=" in asked
             assert type(error) is HandshakeRejected
@@ -455,18 +455,18 @@ SOCKS_REFUSALS = [
 def test_a_socks_proxy_that_refuses(adapter, listener, spawn):
     pytest.importorskip("python_socks", reason="python-socks is not installed")
 
-    def answer(octets: bytes) -> None:
+    def answer(data: bytes) -> None:
         with listener.accept() as peer:
             peer.sock.recv(1)
             with suppress(OSError):  # it has read enough, and is gone
-                peer.send(octets)
+                peer.send(data)
                 peer.end()
                 peer.read_all()
 
     proxy = f"127.0.0.1:{listener.port}"
-    for octets, error, problem in SOCKS_REFUSALS:
-        with case(octets=octets):
-            answering = spawn(answer, octets)
+    for data, error, problem in SOCKS_REFUSALS:
+        with case(data=data):
+            answering = spawn(answer, data)
             with pytest.raises(error) as caught:
                 adapter.connect("ws://localhost:9/", proxy=f"socks5h://user:secret@{proxy}")
             answering.result(TIMEOUT)
@@ -489,9 +489,9 @@ def test_what_a_socks_proxy_is_asked(adapter, listener, spawn, scheme, said, ask
 
     def answer() -> bytes:
         with listener.accept() as peer:
-            for octets in said:
+            for data in said:
                 peer.sock.recv(65536)
-                peer.send(octets)
+                peer.send(data)
             request = peer.sock.recv(65536)
             # It failed.
             peer.send(b"\5\1\0" if said else b"\0\x5b\0\0\0\0\0\0")
@@ -560,7 +560,7 @@ def failure(adapter, uri, error, **options) -> str:
 
 
 def test_a_host_that_is_not_there(adapter):
-    host = "x" * 64 + ".invalid"  # labels have at most 63 octets: no server is asked for it
+    host = "x" * 64 + ".invalid"  # labels have at most 63 bytes: no server is asked for it
     assert f"] lookup of {host} failed: " in failure(adapter, f"ws://{host}:9/", socket.gaierror)
 
 
@@ -623,17 +623,17 @@ def test_another_name_for_a_certificate(adapter, certificates):
 
 
 @pytest.mark.parametrize(
-    ("octets", "errors", "problem"),
+    ("data", "errors", "problem"),
     [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", ssl.SSLError, "wrong version number"),
         (b"", OSError, "server closed the connection"),
     ],
 )
-def test_a_server_without_tls(adapter, tls, listener, spawn, octets, errors, problem):
+def test_a_server_without_tls(adapter, tls, listener, spawn, data, errors, problem):
     def answer() -> None:
         with listener.accept() as peer:
             peer.sock.recv(65536)
-            peer.send(octets)
+            peer.send(data)
 
     answering = spawn(answer)
     with pytest.raises(errors) as caught:
@@ -683,15 +683,15 @@ SOMETHING_ELSE = [
 def test_a_server_that_speaks_something_else(adapter, listener, spawn):
     """It stays, and waits for us."""
 
-    def answer(octets: bytes) -> None:
+    def answer(data: bytes) -> None:
         with listener.accept() as peer:
-            peer.send(octets)
+            peer.send(data)
             with suppress(OSError):
                 peer.read_all()
 
-    for octets, problem in SOMETHING_ELSE:
-        with case(octets=octets):
-            answering = spawn(answer, octets)
+    for data, problem in SOMETHING_ELSE:
+        with case(data=data):
+            answering = spawn(answer, data)
             message = failure(adapter, listener.uri, HandshakeRejected)
             answering.result(TIMEOUT)
             assert message == f"opening handshake with localhost:{listener.port} failed: {problem}"

@@ -23,8 +23,8 @@ def test_what_passes_is_counted(adapter, role, spawn):
     with opened(adapter, role, ping_interval=None) as (websocket, peer):
         handshake = websocket.counters
         assert handshake.connections == 1
-        assert handshake.octets_received > 100
-        assert handshake.octets_sent > 100
+        assert handshake.bytes_received > 100
+        assert handshake.bytes_sent > 100
         frames = peer.text("hello"), peer.encode(Opcode.PING, b"x"), peer.encode(Opcode.BINARY, b"")
         peer.send(*frames)
         assert [websocket.recv(), websocket.recv()] == ["hello", b""]
@@ -42,9 +42,9 @@ def test_what_passes_is_counted(adapter, role, spawn):
         assert (counters.pings_received, counters.pings_sent) == (1, 1)
         mask = 0 if peer.is_client else 4  # what we send is masked if we are the client
         sent = sum(len(frame.payload) + 2 + mask for frame in received) + 2 + mask
-        assert counters.octets_sent - handshake.octets_sent == sent
-        octets = sum(map(len, frames)) + len(pong)
-        assert counters.octets_received - handshake.octets_received == octets
+        assert counters.bytes_sent - handshake.bytes_sent == sent
+        data = sum(map(len, frames)) + len(pong)
+        assert counters.bytes_received - handshake.bytes_received == data
         assert (counters.uncompressed, counters.compression_ratio) == (0, None)
         peer.send(peer.close())
 
@@ -119,10 +119,10 @@ def test_what_is_logged(adapter, role, spawn, caplog):
     assert mine[0].startswith("> GET / HTTP/1.1" if role == "client" else "< GET / HTTP/1.1")
     assert f"opened: / with {websocket.remote_address}" in mine
     for line in (
-        "< TEXT 6 octets",
-        "> BINARY 6 octets",
-        "< BINARY 70000 octets, more follows",
-        "< CONTINUATION 0 octets",
+        "< TEXT 6 bytes",
+        "> BINARY 6 bytes",
+        "< BINARY 70000 bytes, more follows",
+        "< CONTINUATION 0 bytes",
         "< CLOSE 3000 'bye\\n'",
         "> CLOSE 3000 'bye\\n'",
         "closed: 3000 'bye\\n'",
@@ -174,7 +174,7 @@ def test_a_logger_of_ones_own(adapter, role, caplog):
 def test_a_frame_log_reads_any_pieces():
     lines = []
     log = FrameLog(lines.append, is_client=False)
-    octets = (
+    data = (
         b"GET /a?b HTTP/1.1\r\nHost: x\r\n\r\n"
         + encode_frame(Opcode.TEXT, b"hello", mask=b"abcd")
         + encode_frame(Opcode.PING, b"", mask=b"abcd")
@@ -183,18 +183,18 @@ def test_a_frame_log_reads_any_pieces():
         + b"\xff"
         + b"whatever follows"
     )
-    log.received(octets)
+    log.received(data)
     whole = lines[:]
     lines.clear()
     log = FrameLog(lines.append, is_client=False)
-    for octet in octets:
-        log.received(bytes([octet]))
+    for byte in data:
+        log.received(bytes([byte]))
     assert lines == whole
     assert lines == [
         "< GET /a?... HTTP/1.1",
-        "< TEXT 5 octets",
-        "< PING 0 octets",
-        "< BINARY 300 octets, compressed",
+        "< TEXT 5 bytes",
+        "< PING 0 bytes",
+        "< BINARY 300 bytes, compressed",
         "< CLOSE",
         "< violation: reserved bits must be zero (1002)",
     ]
@@ -210,7 +210,7 @@ def test_control_characters_of_iso_8859_1_in_a_head_are_logged_as_escapes():
 def test_the_empty_line_before_a_request_is_not_logged():
     lines = []
     FrameLog(lines.append, is_client=False).received(b"\r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\n\x89\x80abcd")
-    assert lines == ["< GET /a HTTP/1.1", "< PING 0 octets"]
+    assert lines == ["< GET /a HTTP/1.1", "< PING 0 bytes"]
 
 
 def test_a_frame_log_does_not_read_bodies_or_endless_heads():

@@ -109,22 +109,22 @@ def test_the_connection_is_lost(pair, spawn, how):
 
 
 @pytest.mark.parametrize(
-    ("octets", "code", "reason"),
+    ("data", "code", "reason"),
     [
         (lambda peer: peer.violation, 1002, "mask"),
         (lambda peer: b"\xc1\x00" if not peer.is_client else b"\xc1\x80\0\0\0\0", 1002, "reserved"),
         (lambda peer: peer.encode(Opcode.CONTINUATION, b""), 1002, "continu"),
         (lambda peer: peer.encode(Opcode.TEXT, b"\xff"), 1007, "UTF-8"),
         (lambda peer: peer.encode(Opcode.BINARY, bytes(1001)), 1009, "too big"),
-        (lambda peer: peer.encode(Opcode.CLOSE, b"\x03"), 1002, "1 octet"),
+        (lambda peer: peer.encode(Opcode.CLOSE, b"\x03"), 1002, "1 byte"),
         (lambda peer: peer.close(1006), 1002, "1006"),
     ],
     ids=["mask", "rsv", "continuation", "utf-8", "size", "close length", "close code"],
 )
-def test_the_peer_breaks_the_protocol(adapter, role, spawn, octets, code, reason):
+def test_the_peer_breaks_the_protocol(adapter, role, spawn, data, code, reason):
     with opened(adapter, role, max_message_size=1000) as (websocket, peer):
         ending = spawn(end_of, websocket)
-        peer.send(octets(peer))
+        peer.send(data(peer))
         told, why = peer.read_close()
         assert told == code
         assert reason in why
@@ -164,8 +164,8 @@ def test_a_message_without_a_limit(adapter, role, spawn):
 def test_the_peer_reads_why_although_it_is_sending(adapter, role, maybe_tls, spawn, code):
     with opened(adapter, role, maybe_tls, max_message_size=1000) as (websocket, peer):
         receiving = spawn(websocket.recv)
-        octets = peer.violation if code == 1002 else peer.encode(Opcode.BINARY, bytes(1001))
-        peer.send(octets, bytes(10 * MIB))
+        data = peer.violation if code == 1002 else peer.encode(Opcode.BINARY, bytes(1001))
+        peer.send(data, bytes(10 * MIB))
         assert peer.read_close()[0] == code
         peer.sock.close()
         assert receiving.exception(TIMEOUT).code == code
@@ -260,22 +260,22 @@ def test_a_slow_reader_reads_all_that_was_sent_before_the_close(aio_adapter, may
 
 
 @each_role_and_transport
-@pytest.mark.parametrize("octets", [b"", b"\x81"], ids=["silence", "half a frame"])
-def test_the_peer_never_answers_our_close(adapter, role, maybe_tls, octets):
+@pytest.mark.parametrize("data", [b"", b"\x81"], ids=["silence", "half a frame"])
+def test_the_peer_never_answers_our_close(adapter, role, maybe_tls, data):
     with opened(adapter, role, maybe_tls, close_timeout=0.1) as (websocket, peer):
-        peer.send(octets)
+        peer.send(data)
         websocket.close(3000)
         assert websocket.state is State.CLOSED
         assert websocket.close_code == 1006
         assert peer.read_close() == (3000, "")
 
 
-def close_during_a_flood(websocket, peer, octets, spawn) -> None:
+def close_during_a_flood(websocket, peer, data, spawn) -> None:
     """Close while the peer sends these bytes again and again, and does not read."""
 
     def flood() -> None:
         while True:
-            peer.send(octets)
+            peer.send(data)
 
     flooding = spawn(flood)
     websocket.close()

@@ -162,12 +162,12 @@ def test_a_long_frame_holds_up_the_pong(adapter, role, spawn, size):
     with opened(adapter, role, ping_interval=0.02, ping_timeout=0.2) as (websocket, peer):
         receiving = spawn(websocket.recv)
         message = bytes(size(60, 100))
-        octets = peer.encode(Opcode.BINARY, message)
-        for octet in octets[:-1]:
-            peer.send(bytes([octet]))
+        data = peer.encode(Opcode.BINARY, message)
+        for byte in data[:-1]:
+            peer.send(bytes([byte]))
             time.sleep(0.005)  # this is the slow peer: it takes 0.3 s, or 0.5 s
         payload = next_ping(peer)
-        peer.send(octets[-1:] + pong(peer, payload))
+        peer.send(data[-1:] + pong(peer, payload))
         assert receiving.result(TIMEOUT) == message
         assert websocket.state is State.OPEN
         peer.send(peer.close())

@@ -592,8 +592,8 @@ async def count_messages(port: int, number: int, is_under_way) -> int:
     decoder, count, is_closed = FrameDecoder(masked=False), 0, False
     mask = b"mask"
     with closing(writer):
-        while octets := await reader.read(65536):
-            decoder.feed(octets)
+        while data := await reader.read(65536):
+            decoder.feed(data)
             while (frame := decoder.next_frame()) is not None:
                 assert not is_closed
                 if frame.opcode == Opcode.CLOSE:
@@ -688,7 +688,7 @@ def test_servers_share_a_port(adapter):
 
 
 def backlog(sock: socket.socket) -> int:
-    # In Linux's struct tcp_info tcpi_sacked, after eight octets and five words, is this.
+    # In Linux's struct tcp_info tcpi_sacked, after eight bytes and five words, is this.
     return struct.unpack_from("8x20xI", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104))[0]
 
 

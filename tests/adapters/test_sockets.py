@@ -74,9 +74,9 @@ def test_nagles_algorithm_is_off_through_a_proxy(adapter, listener: Listener, sp
                 assert peer.read_head().startswith(b"CONNECT x.invalid:9 ")
                 peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
             else:
-                for octets in b"\5\0", b"\5\0\0\1\0\0\0\0\0\0":
+                for data in b"\5\0", b"\5\0\0\1\0\0\0\0\0\0":
                     peer.sock.recv(65536)
-                    peer.send(octets)
+                    peer.send(data)
             peer.send(response(key=key_of(peer.read_head())))
             assert peer.next_frame().opcode == 8
             peer.send(peer.close())

@@ -108,8 +108,8 @@ class Inflate:
 
     def __call__(self, *frames):
         assert [frame.rsv for frame in frames] == [RSV1] + [0] * (len(frames) - 1)
-        octets = b"".join(frame.payload for frame in frames)
-        return self._object.decompress(octets + b"\0\0\xff\xff")
+        data = b"".join(frame.payload for frame in frames)
+        return self._object.decompress(data + b"\0\0\xff\xff")
 
 
 def deflated(payload, end=b"\0\0\xff\xff"):
@@ -147,11 +147,11 @@ def test_a_piece_is_there_before_the_rest_of_its_message(pair):
 
 def test_a_piece_of_a_frame_is_there_before_the_rest_of_it(pair):
     websocket, peer = pair
-    octets = peer.encode(BINARY, b"Hello")
-    peer.send(octets[:-3])
+    data = peer.encode(BINARY, b"Hello")
+    peer.send(data[:-3])
     stream = websocket.recv_stream()
     assert next_piece(websocket, stream) == b"He"
-    peer.send(octets[-3:])
+    peer.send(data[-3:])
     assert next_piece(websocket, stream) == b"llo"
     assert next_piece(websocket, stream) is None
 
@@ -239,13 +239,13 @@ def test_the_limit_is_for_the_message_not_for_its_pieces(adapter, role):
 
 def test_a_compressed_message_comes_in_pieces_of_what_it_is(adapter, role):
     with compressing(adapter, role) as (websocket, peer):
-        octets = deflated(JSON.encode())
-        half = len(octets) // 2
-        peer.send(compressed(peer, TEXT, octets[:half], fin=False))
+        data = deflated(JSON.encode())
+        half = len(data) // 2
+        peer.send(compressed(peer, TEXT, data[:half], fin=False))
         stream = websocket.recv_stream()
         begun = next_piece(websocket, stream)
         assert JSON.startswith(begun)
-        peer.send(peer.encode(CONTINUATION, octets[half:]), peer.text("next"))
+        peer.send(peer.encode(CONTINUATION, data[half:]), peer.text("next"))
         pieces = list(iter(lambda: next_piece(websocket, stream), None))
         assert begun + "".join(pieces) == JSON
         assert websocket.recv() == "next"
@@ -691,8 +691,8 @@ def test_a_prepared_message_is_right_for_every_peer(adapter, opcode, compress):
                     assert frames[0].opcode == opcode
                     if "no_context" in str(offer):
                         inflate = Inflate(bits)
-                    octets = b"".join(frame.payload for frame in frames)
-                    assert (inflate(*frames) if is_compressed else octets) == JSON.encode()
+                    data = b"".join(frame.payload for frame in frames)
+                    assert (inflate(*frames) if is_compressed else data) == JSON.encode()
                 peer.send(peer.close())
                 assert peer.next_frame().opcode == CLOSE
 

@@ -191,7 +191,7 @@ def test_a_pong_that_there_is_no_room_for_keeps_nobody_from_receiving(role, mayb
         is_room = threading.Event()
         looks = []
 
-        def send_if_there_is_room(octets, deadline):
+        def send_if_there_is_room(data, deadline):
             if deadline is None:
                 is_room.wait(TIMEOUT)
             elif not is_room.is_set():
@@ -199,7 +199,7 @@ def test_a_pong_that_there_is_no_room_for_keeps_nobody_from_receiving(role, mayb
             elif len(looks) < 3:  # there was room, but another look is needed
                 looks.append(deadline)
                 raise TimeoutError("timed out")
-            return send(octets, deadline)
+            return send(data, deadline)
 
         websocket._stream.send = send_if_there_is_room
         peer.send(peer.encode(Opcode.PING, b"p"), peer.text("x"))

@@ -342,8 +342,8 @@ def test_frames_in_the_same_packet_as_the_request(place, leaks):
     with site_at(place) as site:
         visit = site.visit(hear)
         with site.connect() as peer:
-            octets = peer.text("early") + peer.close(4000)
-            peer.send(request(path=visit.path), octets)
+            data = peer.text("early") + peer.close(4000)
+            peer.send(request(path=visit.path), data)
             assert b" 101 " in peer.read_head()
             if site.http != "h11":
                 peer.send(peer.close(4001))

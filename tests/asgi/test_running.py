@@ -91,7 +91,7 @@ WRONG = {
     "no version": (changed("Sec-WebSocket-V"), 400, "Sec-WebSocket-Version header is missing"),
     "two versions": (request("Sec-WebSocket-Version: 13"), 400, "more than one Sec-WebSocket-Version header"),
     "no key": (changed("Sec-WebSocket-K"), 400, "Sec-WebSocket-Key header is missing"),
-    "a short key": (request(key="YQ=="), 400, "Sec-WebSocket-Key must be base64 of 16 octets"),
+    "a short key": (request(key="YQ=="), 400, "Sec-WebSocket-Key must be base64 of 16 bytes"),
     "two keys": (request(f"Sec-WebSocket-Key: {'A' * 22}=="), 400, "more than one Sec-WebSocket-Key header"),
     "no Host": (changed("Host"), 400, None),
     "two Hosts": (request("Host: b"), 400, None),
@@ -110,18 +110,18 @@ WRONG = {
         "Sec-WebSocket-Extensions is malformed",
     ),
     "fragment": (request(path="/a#b"), 400, None),
-    "a long head": (request("X: " + "a" * 17_000), 431, "head exceeds 16384 octets"),
+    "a long head": (request("X: " + "a" * 17_000), 431, "head exceeds 16384 bytes"),
     "many headers": (request(*["X: a"] * 101), 431, "head has more than 100 headers"),
-    "long and many": (request(*["X: " + "a" * 1000] * 40), 431, "head exceeds 16384 octets"),
+    "long and many": (request(*["X: " + "a" * 1000] * 40), 431, "head exceeds 16384 bytes"),
 }
 
 
 def test_a_wrong_handshake(site: Site, caplog):
     """The server answers each with its status, and asks no application. uvicorn itself refuses some."""
-    for wrong, (octets, status, says) in WRONG.items():
+    for wrong, (data, status, says) in WRONG.items():
         with case(wrong=wrong):
             with site.connect() as peer:
-                peer.send(octets)
+                peer.send(data)
                 answer = parsed(peer.read_all(), is_head=wrong == "HEAD")
             assert answer[0] == status
             assert answer[1]["connection"].split(", ")[-1] == "close"
@@ -137,12 +137,12 @@ def test_a_wrong_handshake(site: Site, caplog):
             assert warning.startswith(("Invalid WebSocket handshake: ", "Invalid HTTP request received."))
 
 
-def test_a_head_that_comes_octet_by_octet(site: Site):
+def test_a_head_that_comes_byte_by_byte(site: Site):
     visit = site.visit(echo)
     with site.connect() as peer:
         peer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for octet in request(path=visit.path):
-            peer.send(bytes([octet]))
+        for byte in request(path=visit.path):
+            peer.send(bytes([byte]))
         assert b" 101 " in peer.read_head()
         peer.send(peer.text("a"), peer.close())
         assert peer.read_text() == "a"
@@ -153,7 +153,7 @@ def test_a_head_that_comes_octet_by_octet(site: Site):
 
 SEEN = [(b"x", b"a b")]
 ODD = {
-    # octets, and what the application sees of them after h11 and after httptools; None: nothing, but a 400
+    # bytes, and what the application sees of them after h11 and after httptools; None: nothing, but a 400
     "tab": (b"X: a\tb\r\n", [(b"x", b"a\tb")], [(b"x", b"a\tb")]),
     "spaces around": (b"X: \t a \t\r\n", [(b"x", b"a")], [(b"x", b"a")]),
     "latin-1": (b"X: \xa0\xff\r\n", [(b"x", b"\xa0\xff")], [(b"x", b"\xa0\xff")]),
@@ -189,12 +189,12 @@ ODD = {
 
 
 def test_no_header_is_smuggled(site: Site, caplog):
-    for odd, (octets, h11_sees, httptools_sees) in ODD.items():
+    for odd, (data, h11_sees, httptools_sees) in ODD.items():
         seen = h11_sees if site.http == "h11" else httptools_sees
         visit = site.visit(hear)
         expected = request(path=visit.path)
         with case(odd=odd), site.connect() as peer:
-            peer.send(expected[:-2] + octets + b"\r\n")
+            peer.send(expected[:-2] + data + b"\r\n")
             peer.read_head()
             if seen is None:
                 assert peer.head.startswith(b"HTTP/1.1 400 ")
@@ -219,7 +219,7 @@ def test_expect_100_continue(site: Site):
 
 
 def with_http(size: int):
-    """An application that also answers HTTP requests, with so many octets."""
+    """An application that also answers HTTP requests, with so many bytes."""
 
     async def application(scope, receive, send):
         if scope["type"] == "websocket":
@@ -267,21 +267,21 @@ GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def read_head(peer: Peer) -> bytes:
-    """Read a head, and not an octet more."""
-    octets = b""
-    while not octets.endswith(b"\r\n\r\n"):
-        octet = peer.sock.recv(1)
-        assert octet, octets
-        octets += octet
-    return octets
+    """Read a head, and not a byte more."""
+    data = b""
+    while not data.endswith(b"\r\n\r\n"):
+        byte = peer.sock.recv(1)
+        assert byte, data
+        data += byte
+    return data
 
 
 def read_answer(peer: Peer, size: int) -> None:
     assert read_head(peer).startswith(b"HTTP/1.1 200 ")
     while size:
-        octets = peer.sock.recv(min(size, 65536))
-        assert octets
-        size -= len(octets)
+        data = peer.sock.recv(min(size, 65536))
+        assert data
+        size -= len(data)
 
 
 @pytest.mark.parametrize("size", [5, 300_000])
@@ -594,9 +594,9 @@ def test_a_client_that_does_not_read(corner, leaks):
         await send(ACCEPT)
         websocket = scope["extensions"]["wsframe"]["websocket"]
         sockets.append(websocket)
-        octets = bytes(60_000)
+        data = bytes(60_000)
         while True:
-            await send({"type": "websocket.send", "bytes": octets})
+            await send({"type": "websocket.send", "bytes": data})
             assert websocket.buffered_amount < 65536 + 2 * 60_014
 
     sockets = []
@@ -805,7 +805,7 @@ def test_gunicorn(tmp_path, leaks):
                 with pytest.raises(HandshakeRejected) as rejected:
                     wsframe.sync.connect("ws" + uri + "/", additional_headers={"X-A": "\xa0" * 17_000})
                 assert rejected.value.response.status == 431
-                assert rejected.value.response.body == b"head exceeds 16384 octets\n"
+                assert rejected.value.response.body == b"head exceeds 16384 bytes\n"
             with wsframe.sync.connect("ws" + uri + "/") as websocket:
                 process.send_signal(signal.SIGTERM)
                 with pytest.raises(ConnectionClosed) as closed:

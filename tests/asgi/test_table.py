@@ -65,9 +65,9 @@ SCOPE = {
     "client": "host and port, or `None`",
     "root_path": "optional, `''`",
     "path": "decoded, of `/%C3%A4%20b`",
-    "raw_path": "optional; octets as they came",
-    "query_string": "octets, percent-encoded",
-    "headers": "octets, names in lower case, each header by itself: here `X-A`, twice",
+    "raw_path": "optional; bytes as they came",
+    "query_string": "bytes, percent-encoded",
+    "headers": "bytes, names in lower case, each header by itself: here `X-A`, twice",
     "subprotocols": "a list, here of two headers",
     "state": "optional; a shallow copy of the lifespan's",
     "extensions": "optional; here its keys",
@@ -263,14 +263,14 @@ def second_receive(site: Site) -> str:
     return result_of(site, application, lambda peer: peer.send(peer.close()))
 
 
-def keys_of(octets: Callable[[Any], bytes]):
+def keys_of(data: Callable[[Any], bytes]):
     async def application(scope, receive, send):
         await receive()
         await send(ACCEPT)
         return repr(await receive())
 
     def act(peer):
-        peer.send(octets(peer))
+        peer.send(data(peer))
         peer.send(peer.close())
 
     return lambda site: f"`{result_of(site, application, act)}`"
@@ -295,7 +295,7 @@ def early(site: Site) -> str:
 
 OTHERS = {
     "receives text": ("`text` or `bytes`, the other missing or None", keys_of(lambda peer: peer.text("a"))),
-    "receives octets": ("", keys_of(lambda peer: peer.encode(Opcode.BINARY, b"a"))),
+    "receives bytes": ("", keys_of(lambda peer: peer.encode(Opcode.BINARY, b"a"))),
     "frames that come with the request (h11)": ("", early),
     "receives again after the disconnect": ("", second_receive),
     "sends after the client has closed": (

@@ -207,26 +207,26 @@ def test_text(browser, server):
 
 
 @pytest.mark.parametrize("kind", ["ArrayBuffer", "Blob"])
-def test_a_mebioctet(browser, server, kind):
-    """Random octets, which the browser compares."""
+def test_a_mebibyte(browser, server, kind):
+    """Random bytes, which the browser compares."""
     assert record(
         browser,
         """
         await reach(1)
         if (kind === "Blob") ws.binaryType = "blob"
-        const octets = new Uint8Array(size)
-        for (let i = 0; i < size; i += 65536) crypto.getRandomValues(octets.subarray(i, i + 65536))
-        ws.send(kind === "Blob" ? new Blob([octets]) : octets)
+        const bytes = new Uint8Array(size)
+        for (let i = 0; i < size; i += 65536) crypto.getRandomValues(bytes.subarray(i, i + 65536))
+        ws.send(kind === "Blob" ? new Blob([bytes]) : bytes)
         const [, data] = await reach(2)
         const back = new Uint8Array(kind === "Blob" ? await data.arrayBuffer() : data)
-        return [data.constructor.name, back.length, back.every((octet, i) => octet === octets[i])]
+        return [data.constructor.name, back.length, back.every((byte, i) => byte === bytes[i])]
         """,
         kind=kind,
         size=MIB,
     ) == [kind, MIB, True]
 
 
-def test_one_octet_too_many(browser, server):
+def test_one_byte_too_many(browser, server):
     events = record(
         browser, "await reach(1); ws.send(new Uint8Array(size)); return await closed()", size=MIB + 1
     )
@@ -262,7 +262,7 @@ def test_compression(browser, server):
     counters = server.websocket().counters
     assert counters.uncompressed == 30000
     assert counters.compressed < 300
-    assert counters.octets_received < 1000  # with the request
+    assert counters.bytes_received < 1000  # with the request
 
 
 def test_refused(browser, server):
@@ -351,9 +351,9 @@ def test_wss(browser, authority):
             await reach(1)
             ws.send("secret")
             ws.send(new Uint8Array(size))
-            const [, octets] = await reach(3)
+            const [, bytes] = await reach(3)
             ws.close(1000, "bye")
-            return [ws.url, events[1], octets.byteLength, (await closed()).at(-1)]
+            return [ws.url, events[1], bytes.byteLength, (await closed()).at(-1)]
             """,
             size=MIB,
         ) == [

@@ -66,7 +66,7 @@ from wsframe import (  # noqa: E402
 
 CHARACTERS = ["a", "b", " ", "\0", "\x7f", "\x80", "é", "\u07ff", "\u0800", "€", "\uffff", "\U00010000", "😀"]
 BAD_TEXT = [
-    bytes.fromhex(octets) for octets in ["80", "c080", "e09f", "eda080", "edbf", "f08f", "f490", "f5", "e2"]
+    bytes.fromhex(data) for data in ["80", "c080", "e09f", "eda080", "edbf", "f08f", "f490", "f5", "e2"]
 ]
 GOOD_CODES = [1000, 1001, 1003, 1011, 1014, 3000, 4999]
 CODES = [*GOOD_CODES, 0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65535]
@@ -83,7 +83,7 @@ def text(rng):
     return "".join(rng.choices(CHARACTERS, k=size(rng)))
 
 
-def octets(rng, most=2**20):
+def data(rng, most=2**20):
     return rng.randbytes(min(size(rng), most))
 
 
@@ -143,7 +143,7 @@ class Peer:
     def message(self):
         rng = self.rng
         opcode = rng.choice((TEXT, BINARY))
-        payload = text(rng).encode() if opcode == TEXT else octets(rng)
+        payload = text(rng).encode() if opcode == TEXT else data(rng)
         if not self.is_good and rng.random() < 0.1:
             cut = rng.randrange(len(payload) + 1)
             payload = payload[:cut] + rng.choice(BAD_TEXT) + payload[cut:]
@@ -168,7 +168,7 @@ class Peer:
         return b"".join([*frames, self.frame(FIN | CONTINUATION, b"c")])
 
     def control(self):
-        return self.frame(FIN | self.rng.choice((PING, PONG)), octets(self.rng, 125))
+        return self.frame(FIN | self.rng.choice((PING, PONG)), data(self.rng, 125))
 
     def close(self):
         rng = self.rng
@@ -181,10 +181,10 @@ class Peer:
         first = rng.choice((rng.randrange(256), 0x82, 0xC1, 0x02, 0x80, 0x88))
         masks = self.masks is (rng.random() < 0.8)
         length, bits = rng.choice((None, *LENGTHS)), rng.choice((None, 7, 16, 64))
-        return frame(rng, masks, first, octets(rng), length, bits)
+        return frame(rng, masks, first, data(rng), length, bits)
 
     def noise(self):
-        return octets(self.rng)
+        return data(self.rng)
 
     def stream(self):
         """Return some frames, or almost."""
@@ -214,7 +214,7 @@ def mutated(rng, data):
 
 
 def pieces(rng, data):
-    """Cut octets as a network might."""
+    """Cut bytes as a network might."""
     how = rng.random()
     if how < 0.35 or not data:
         return [data]
@@ -295,7 +295,7 @@ def response(rng, sent):
     accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode()
     if rng.random() < 0.15:
         lines = ["HTTP/1.1 404 Not Found", "HTTP/1.0 200 OK", "HTTP/1.1 204 No", "HTTP/1.1 103 Hints"]
-        body = rng.choice((octets(rng), octets(rng) * 400, b"3\r\nabc\r\n0\r\n\r\n"))
+        body = rng.choice((data(rng), data(rng) * 400, b"3\r\nabc\r\n0\r\n\r\n"))
         headers = (
             ("Content-Length", str(len(body))),
             ("Content-Length", "9"),
@@ -315,7 +315,7 @@ class Str(str):
     pass
 
 
-class Octets(bytes):
+class Bytes(bytes):
     pass
 
 
@@ -331,7 +331,7 @@ ODD = [
     [1],
     b"\xff",
     Str("subclass"),
-    Octets(b"subclass"),
+    Bytes(b"subclass"),
     bytearray(b"bytearray"),
     memoryview(b"view"),
     memoryview(b"not contiguous")[::2],
@@ -355,13 +355,13 @@ def calls(rng):
     if kind < 12:
         return "send_text", (text(rng).encode()[: size(rng)], fin), compress
     if kind < 19:
-        return "send_binary", (octets(rng), fin), compress
+        return "send_binary", (data(rng), fin), compress
     if kind < 23:
-        return "send_message", (rng.choice((text(rng), octets(rng))), fin), compress
+        return "send_message", (rng.choice((text(rng), data(rng))), fin), compress
     if kind < 25:
-        return "send_prepared", (prepare(rng.choice((text(rng), octets(rng))), **compress),), {}
+        return "send_prepared", (prepare(rng.choice((text(rng), data(rng))), **compress),), {}
     if kind < 29:
-        return rng.choice(("send_ping", "send_pong")), (octets(rng),), {}
+        return rng.choice(("send_ping", "send_pong")), (data(rng),), {}
     if kind < 32:
         return "stream_next", (), {}
     if kind == 32:
@@ -501,7 +501,7 @@ class Stream:
         if not piece:
             return
         if rng.random() < 0.6:
-            kind = bytes if rng.random() < 0.7 else rng.choice((bytearray, memoryview, Octets))
+            kind = bytes if rng.random() < 0.7 else rng.choice((bytearray, memoryview, Bytes))
             self.attempt("receive_data", conn.receive_data, kind(piece))
             return
         if rng.random() < 0.3:
@@ -539,8 +539,8 @@ class Stream:
         names = event.__match_args__ if event else ()
         fields = [(getattr(event, name), type(getattr(event, name)).__name__) for name in names]
         end = conn.state.name, conn.should_close, conn.close_sent, conn.close_received
-        octets = conn.unread, conn.has_unread(), conn.collected, conn.unsent, conn.has_unsent()
-        self.seen.append((type(event).__name__, fields, end, octets, conn.subprotocol, conn.deflate))
+        data = conn.unread, conn.has_unread(), conn.collected, conn.unsent, conn.has_unsent()
+        self.seen.append((type(event).__name__, fields, end, data, conn.subprotocol, conn.deflate))
 
     def call(self, choose):
         method, args, kwargs = choose(self.rng)
@@ -571,7 +571,7 @@ class Stream:
             "encode_frame",
             encode_frame,
             rng.choice((1, 2, 8, 9, 0, 3, 16)),
-            rng.choice((octets(rng), *ODD)),
+            rng.choice((data(rng), *ODD)),
             rng.random() < 0.8,
             rng.choice((0, 0, 0, 4, 1, 8)),
             mask,

@@ -30,17 +30,17 @@ from wsframe.server import ServerConnection
 
 MEGABYTE = 2**20
 
-HEAD = 16_384  # octets of a head, at most
-BODY = 65_536  # octets of a refusal's body that a client keeps
-CONSTANT = 256 * 1024  # octets that a connection may hold beside what its limits allow
+HEAD = 16_384  # bytes of a head, at most
+BODY = 65_536  # bytes of a refusal's body that a client keeps
+CONSTANT = 256 * 1024  # bytes that a connection may hold beside what its limits allow
 
 
-def by_octets(conn, octets, most):
-    """Return the events of octets that come one by one; never do more than ``most`` wait to be read."""
+def by_bytes(conn, data, most):
+    """Return the events of bytes that come one by one; never do more than ``most`` wait to be read."""
     events = []
     receive_data, next_event = conn.receive_data, conn.next_event
-    for i in range(len(octets)):
-        receive_data(octets[i : i + 1])
+    for i in range(len(data)):
+        receive_data(data[i : i + 1])
         while event := next_event():
             events.append(event)
         assert conn.unread <= most
@@ -101,37 +101,37 @@ def is_failed(conn, events):
     return True
 
 
-# One octet in each packet
+# One byte in each packet
 
 
 @pytest.mark.parametrize("fragments", [False, True])
 @pytest.mark.parametrize(("opcode", "kind"), [(1, Text), (2, Binary)])
-def test_a_megabyte_octet_by_octet_in_one_frame(opcode, kind, fragments, size):
+def test_a_megabyte_byte_by_byte_in_one_frame(opcode, kind, fragments, size):
     role = SERVER if fragments else CLIENT
     count = size(2**16, MEGABYTE) // 11
     payload = "κόσμε ".encode() * count
     conn = Connection(role, fragments=fragments)
-    events = by_octets(conn, said(role, opcode, payload), most=13)
+    events = by_bytes(conn, said(role, opcode, payload), most=13)
     assert events[-1].final
     assert len(events) == (len("κόσμε ") if kind is Text else 11) * count if fragments else 1
     data = (b"" if kind is Binary else "").join(event.data for event in events)
     assert data == (payload if kind is Binary else payload.decode())
 
 
-def test_a_megabyte_octet_by_octet_in_small_frames(size):
+def test_a_megabyte_byte_by_byte_in_small_frames(size):
     conn = Connection(SERVER)
     frames = said(SERVER, 1, b"a") + said(SERVER, 1, b"b", False) + said(SERVER, 9) + said(SERVER, 0, b"c")
     count = size(2**17, MEGABYTE) // len(frames)
-    events = by_octets(conn, frames * count, most=6)
+    events = by_bytes(conn, frames * count, most=6)
     assert events == [Text("a"), Ping(b""), Text("bc")] * count
 
 
 @pytest.mark.parametrize("line", [b"x", b"a: b\r\n", b"\r\n", b" ", b",", b'"', b"\\", b"\n", b"\r"])
-def test_a_megabyte_octet_by_octet_in_a_head(role, line, size):
+def test_a_megabyte_byte_by_byte_in_a_head(role, line, size):
     begin = b"GET / HTTP/1.1\r\nA: " if role is SERVER else b"HTTP/1.1 101 Yes\r\nA: "
     conn = ServerConnection() if role is SERVER else client()
     conn.data_to_send()
-    events = by_octets(conn, begin + line * (size(2**17, MEGABYTE) // len(line)), most=0)
+    events = by_bytes(conn, begin + line * (size(2**17, MEGABYTE) // len(line)), most=0)
     assert [type(event) for event in events] == [Fail]
     assert conn.state is State.CLOSED
 
@@ -143,7 +143,7 @@ def test_a_megabyte_in_one_packet_of_small_frames(role, size):
     assert hear(conn, frame * count) == [Binary(b"a")] * count
 
 
-def test_octets_that_pile_up_unread_are_appended_not_copied_each_time(role, size):
+def test_bytes_that_pile_up_unread_are_appended_not_copied_each_time(role, size):
     """Read one event for each packet of two, so that ever more of them wait."""
     count = size(20_000, 100_000)
     conn = Connection(role)
@@ -174,7 +174,7 @@ def test_without_a_limit_a_million_empty_fragments_are_an_empty_message(role, si
 
 @pytest.mark.parametrize("fragments", [False, True])
 @pytest.mark.parametrize("payload", [b"", b"a"])
-def test_fragments_hold_the_memory_of_their_octets_and_no_more(role, fragments, payload, size):
+def test_fragments_hold_the_memory_of_their_bytes_and_no_more(role, fragments, payload, size):
     packets = size(20, 100)
     conn = Connection(role, max_message_size=None, fragments=fragments)
     hear(conn, said(role, 1, b"", False))
@@ -210,7 +210,7 @@ def test_a_length_with_the_most_significant_bit_is_a_violation(role):
             assert hear(conn, header(role, 0x82, length)) == [fail]
 
 
-def test_a_length_is_believed_only_as_octets_come(role):
+def test_a_length_is_believed_only_as_bytes_come(role):
     conn = Connection(role, max_message_size=None)
     with Memory() as memory:
         hear(conn, header(role, 0x82, 2**63 - 1), bytes(1000))
@@ -228,8 +228,8 @@ def test_what_a_message_holds_is_bounded_by_its_limit(role, pieces):
     sizes = [1, 125, 126, 65_536, 0, 100_000]
     frames = b"".join(said(role, 0, bytes(size), False) for size in sizes)
     rest = 2**20 - sum(sizes) - 5
-    octets = said(role, 1, b"abcde", False) + frames + said(role, 0, bytes(rest))
-    packets = [octets[i : i + 4096] for i in range(0, len(octets), 4096)]
+    data = said(role, 1, b"abcde", False) + frames + said(role, 0, bytes(rest))
+    packets = [data[i : i + 4096] for i in range(0, len(data), 4096)]
     with Memory() as memory:
         for _ in range(3):
             for packet in packets:
@@ -257,8 +257,8 @@ def test_what_a_text_holds_is_bounded_whatever_its_characters_are(role, kind, is
     if is_compressed:
         compressor = zlib.compressobj(wbits=-12)
         payload = (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
-    octets = said(role, 1, payload, rsv=4 if is_compressed else 0)
-    packets = [octets[i : i + 4096] for i in range(0, len(octets) - 1, 4096)]
+    data = said(role, 1, payload, rsv=4 if is_compressed else 0)
+    packets = [data[i : i + 4096] for i in range(0, len(data) - 1, 4096)]
     conn = Connection(role, deflate=Deflate())
     with Memory() as memory:
         for packet in packets[:-1]:
@@ -266,7 +266,7 @@ def test_what_a_text_holds_is_bounded_whatever_its_characters_are(role, kind, is
     assert memory.peak < 2.4 * limit  # while it grows
     assert memory.held < 1.3 * limit + CONSTANT
     with Memory() as memory:
-        conn.receive_data(octets[4096 * (len(packets) - 1) :])
+        conn.receive_data(data[4096 * (len(packets) - 1) :])
         event = conn.next_event()
     assert event == Text(text)
     assert memory.held < size_in_memory(text) + CONSTANT
@@ -332,7 +332,7 @@ def test_a_head_that_never_ends_is_refused_with_431():
     begin = b"GET / HTTP/1.1\r\nHost: localhost\r\nA: "
     conn.receive_data(begin + b"x" * (HEAD - len(begin)))
     assert conn.next_event() is None
-    assert hear(conn, b"x") == [Fail(1002, "head exceeds 16384 octets")]
+    assert hear(conn, b"x") == [Fail(1002, "head exceeds 16384 bytes")]
     assert refusal(conn, 431)
 
 
@@ -409,7 +409,7 @@ def test_a_padded_header_of_a_request_is_taken_or_refused(name, good):
         conn.receive_data(request(**{name: value}))
         event = conn.next_event()
         if not fits:
-            assert event == Fail(1002, "head exceeds 16384 octets")
+            assert event == Fail(1002, "head exceeds 16384 bytes")
             assert refusal(conn, 431)
         elif isinstance(event, Request):
             opened += event.is_upgrade
@@ -542,12 +542,12 @@ def test_control_characters_do_not_get_out():
                 client(origin=bad)
             for uri in (f"ws://localhost/{bad}", f"ws://local{control}host/", f"ws://localhost/?{bad}"):
                 try:
-                    octets = ClientConnection(uri).data_to_send()
+                    data = ClientConnection(uri).data_to_send()
                 except ValueError:
                     continue
                 # What is encoded is harmless.
-                assert octets.count(b"\r\n") == octets.count(b"\n") == octets.count(b"\r") == 8
-                assert not set(octets) & set(range(0x7F, 0x100))
+                assert data.count(b"\r\n") == data.count(b"\n") == data.count(b"\r") == 8
+                assert not set(data) & set(range(0x7F, 0x100))
             assert conn.unsent == 0
             conn.accept()
             assert conn.state is State.OPEN
@@ -588,9 +588,9 @@ def test_a_response_that_says_something_twice_or_what_was_not_asked_fails(line):
 
 def test_an_accept_that_is_right_twice_fails():
     conn = client()
-    octets = response(conn)
-    start = octets.index(b"Sec-WebSocket-Accept")
-    twice = octets[:-2] + octets[start:-2] + b"\r\n"
+    data = response(conn)
+    start = data.index(b"Sec-WebSocket-Accept")
+    twice = data[:-2] + data[start:-2] + b"\r\n"
     assert is_failed(conn, hear(conn, twice))
 
 

@@ -47,15 +47,15 @@ def connecting():
 
 
 def changed(old, new):
-    """Return the sample response with these octets replaced."""
+    """Return the sample response with these bytes replaced."""
     assert RESPONSE.count(old) == 1
     return RESPONSE.replace(old, new)
 
 
-def receive(conn, octets, reading, trailing=b""):
-    """Feed octets up to the first event, which is returned, and then the rest of them."""
+def receive(conn, data, reading, trailing=b""):
+    """Feed bytes up to the first event, which is returned, and then the rest of them."""
     event = None
-    *first, last = reading.cut(octets)
+    *first, last = reading.cut(data)
     for chunk in (*first, last + reading.trailing(trailing)):
         conn.receive_data(chunk)
         event = event or conn.next_event()
@@ -65,8 +65,8 @@ def receive(conn, octets, reading, trailing=b""):
 def check_over(conn, *received):
     """Check that nothing follows, whatever is received."""
     assert (conn.state, conn.should_close) == (State.CLOSED, True)
-    for octets in received:
-        conn.receive_data(octets)
+    for data in received:
+        conn.receive_data(data)
     assert (conn.next_event(), conn.data_to_send()) == (None, b"")
     for call in (lambda: conn.send_text("a"), conn.send_close):
         with pytest.raises(LocalProtocolError):
@@ -106,13 +106,13 @@ def check_over(conn, *received):
 )
 def test_the_request_of_rfc6455_1_2_is_sent_at_once(uri, arguments, request_line_and_host, lines):
     conn = ClientConnection(uri, deflate=None, **arguments)
-    octets = conn.data_to_send()
+    data = conn.data_to_send()
     rest = REQUEST.partition(b"server.example.com\r\n")[2]
-    assert octets == (request_line_and_host or REQUEST.removesuffix(rest)) + rest + lines + b"\r\n"
+    assert data == (request_line_and_host or REQUEST.removesuffix(rest)) + rest + lines + b"\r\n"
     assert (conn.state, conn.uri, conn.response) == (State.CONNECTING, parse_uri(uri), None)
     assert (conn.next_event(), conn.should_close) == (None, False)
     server = h11.Connection(h11.SERVER)
-    server.receive_data(octets)
+    server.receive_data(data)
     assert type(server.next_event()) is h11.Request
 
 
@@ -173,8 +173,8 @@ def test_the_sample_of_rfc6455_1_2_with_frames_in_the_same_packet(reading):
     assert conn.next_event() == Text("Hello")
     assert conn.next_event() is None
     conn.send_text("Hello")
-    octets = conn.data_to_send()
-    assert (octets[:2], len(octets)) == (b"\x81\x85", 11)
+    data = conn.data_to_send()
+    assert (data[:2], len(data)) == (b"\x81\x85", 11)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ MALFORMED = "malformed HTTP response: "
         (
             b"chat\r\n",
             b"chat\r\na:" + b"b" * (16385 - len(RESPONSE) - 4) + b"\r\n",
-            "head exceeds 16384 octets",
+            "head exceeds 16384 bytes",
         ),
         (b"Upgrade: websocket\r\n", b"Upgrade: websocket\n", "lines must end with CR LF"),
         (b"Upgrade: websocket\r\n", b"Upgrade: websocket\r", "lines must end with CR LF"),
@@ -285,8 +285,8 @@ MALFORMED = "malformed HTTP response: "
             "server does not speak HTTP, but says b'ICY 200 OK'",
         ),
         *(
-            (b"Upgrade: ", b"Upgrade: " + bytes([octet]), f"octet 0x{octet:02x} is not allowed in a head")
-            for octet in (0x00, 0x0B, 0x0C, 0x1B, 0x1C, 0x1D, 0x1E, 0x7F)
+            (b"Upgrade: ", b"Upgrade: " + bytes([byte]), f"byte 0x{byte:02x} is not allowed in a head")
+            for byte in (0x00, 0x0B, 0x0C, 0x1B, 0x1C, 0x1D, 0x1E, 0x7F)
         ),
     ],
 )
@@ -390,11 +390,11 @@ def test_a_body_is_cut_at_64_kib(headers):
         with case(size=size):
             conn = connecting()
             body = bytes(i % 251 for i in range(70000))
-            octets = HEAD + headers + b"\r\n" + (b"11170\r\n" if b"chunked" in headers else b"") + body
+            data = HEAD + headers + b"\r\n" + (b"11170\r\n" if b"chunked" in headers else b"") + body
             event, position = None, 0
             while event is None:
-                assert position < len(octets)
-                conn.receive_data(octets[position : position + size])
+                assert position < len(data)
+                conn.receive_data(data[position : position + size])
                 position += size
                 event = conn.next_event()
             assert event.body == body[:65536]
@@ -445,9 +445,9 @@ def test_the_stream_may_end_right_after_the_101():
 
 def test_the_response_can_be_received_into_the_buffer():
     conn = connecting()
-    octets = b"HTTP/1.1 100 \r\n\r\n" + RESPONSE + HELLO
-    conn.get_buffer()[: len(octets)] = octets
-    conn.buffer_updated(len(octets))
+    data = b"HTTP/1.1 100 \r\n\r\n" + RESPONSE + HELLO
+    conn.get_buffer()[: len(data)] = data
+    conn.buffer_updated(len(data))
     assert conn.next_event() is conn.response
     assert conn.next_event() == Text("Hello")
 

@@ -42,11 +42,11 @@ from wsframe.server import ServerConnection
 
 CONNECTING, OPEN, CLOSING, CLOSED = State.CONNECTING, State.OPEN, State.CLOSING, State.CLOSED
 
-# First octets
+# First bytes
 TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
 TEXT_STARTS, BINARY_STARTS, GOES_ON, ENDS = 0x01, 0x02, 0x00, 0x80
 
-# A Ping may come after any frame, so its first octet may.
+# A Ping may come after any frame, so its first byte may.
 TRAILING = b"\x89"
 BY_BYTE = READINGS[1]
 
@@ -183,7 +183,7 @@ ROWS = {
 
 CALLS = {
     "send text": lambda conn: conn.send_text("Hello"),
-    "send text octets": lambda conn: conn.send_text(b"Hello"),
+    "send text bytes": lambda conn: conn.send_text(b"Hello"),
     "send text fragment": lambda conn: conn.send_text("Hello", fin=False),
     "send binary": lambda conn: conn.send_binary(b"Hello"),
     "send binary fragment": lambda conn: conn.send_binary(b"Hello", fin=False),
@@ -193,7 +193,7 @@ CALLS = {
 }
 SENT = {
     "send text": (TEXT, b"Hello"),
-    "send text octets": (TEXT, b"Hello"),
+    "send text bytes": (TEXT, b"Hello"),
     "send text fragment": (TEXT_STARTS, b"Hello"),
     "send binary": (BINARY, b"Hello"),
     "send binary fragment": (BINARY_STARTS, b"Hello"),
@@ -292,14 +292,14 @@ def test_what_the_peer_says_leads_to_one_event(role, begin, what, outcome):
         with case(reading=reading):
             conn = begin(role)
             event, state, should_close, frames = outcome
-            octets = GETS[what](role)
-            chunks = reading.chunks(octets, TRAILING) if octets else [b""]
+            data = GETS[what](role)
+            chunks = reading.chunks(data, TRAILING) if data else [b""]
             assert hear(conn, *chunks) == [event]
             assert conn.state is state
             assert conn.should_close is should_close[conn.role is SERVER]
             assert sent_pairs(conn) == frames
             is_over = isinstance(event, (Close, Fail))
-            assert conn.unread == (0 if is_over or not octets else len(reading.trailing(TRAILING)))
+            assert conn.unread == (0 if is_over or not data else len(reading.trailing(TRAILING)))
             assert conn.close_received == (event if isinstance(event, Close) else None)
             assert conn.next_event() is None
 
@@ -311,8 +311,8 @@ def test_after_the_last_event_nothing_is_heard(role, begin, what, state):
             conn = begin(role)
             should_close = conn.should_close
             close_sent, close_received = conn.close_sent, conn.close_received
-            octets = GETS[what](role)
-            assert hear(conn, *(reading.chunks(octets, TRAILING) if octets else [b""])) == []
+            data = GETS[what](role)
+            assert hear(conn, *(reading.chunks(data, TRAILING) if data else [b""])) == []
             assert conn.state is state
             assert conn.should_close is (should_close or what == "end of stream")
             assert (conn.close_sent, conn.close_received) == (close_sent, close_received)
@@ -321,15 +321,15 @@ def test_after_the_last_event_nothing_is_heard(role, begin, what, state):
 
 
 @pytest.mark.parametrize("begin", begun("CLOSED by the end"))
-def test_octets_after_the_end_of_the_stream_are_the_callers_mistake(role, begin):
+def test_bytes_after_the_end_of_the_stream_are_the_callers_mistake(role, begin):
     conn = begin(role)
     before = snapshot(conn)
-    with pytest.raises(LocalProtocolError, match="octets after the end of the stream"):
+    with pytest.raises(LocalProtocolError, match="bytes after the end of the stream"):
         conn.receive_data(b"\x89\x00")
     conn.get_buffer(16)
-    with pytest.raises(LocalProtocolError, match="octets after the end of the stream"):
+    with pytest.raises(LocalProtocolError, match="bytes after the end of the stream"):
         conn.buffer_updated(2)
-    with pytest.raises(LocalProtocolError, match="octets after the end of the stream"):
+    with pytest.raises(LocalProtocolError, match="bytes after the end of the stream"):
         conn.borrow(bytearray(b"\x89\x00"), 2)
     assert snapshot(conn) == before
     assert conn.next_event() is None
@@ -337,11 +337,11 @@ def test_octets_after_the_end_of_the_stream_are_the_callers_mistake(role, begin)
 
 def test_a_violation_in_the_handshake_fails_it_and_a_server_answers_first(role, reading):
     conn = connecting(role)
-    octets = (REQUEST if role is SERVER else response_to(conn.request_sent)).replace(
+    data = (REQUEST if role is SERVER else response_to(conn.request_sent)).replace(
         b"websocket", b"web\0socket"
     )
-    events = hear(conn, *reading.chunks(octets, TRAILING))
-    assert events == [Fail(1002, "octet 0x00 is not allowed in a head")]
+    events = hear(conn, *reading.chunks(data, TRAILING))
+    assert events == [Fail(1002, "byte 0x00 is not allowed in a head")]
     assert conn.state is CLOSED
     assert conn.should_close
     assert conn.close_sent is None
@@ -420,7 +420,7 @@ def test_a_connection_starts_open_without_a_handshake(role):
     assert conn.next_event() is None
 
 
-def test_receive_data_takes_octets_only(role):
+def test_receive_data_takes_bytes_only(role):
     for data in ["text", 5, None, [1], memoryview(b"abcd")[::2]]:
         with case(data=data):
             conn = Connection(role)
@@ -435,7 +435,7 @@ def test_receive_data_takes_octets_only(role):
     [bytes, bytearray, memoryview, lambda data: array.array("B", data)],
     ids=["bytes", "bytearray", "memoryview", "array"],
 )
-def test_receive_data_takes_any_octets_and_keeps_none_of_the_callers_memory(role, kind):
+def test_receive_data_takes_any_bytes_and_keeps_none_of_the_callers_memory(role, kind):
     conn = Connection(role)
     data = kind(raw_frame(role, TEXT, b"Hello"))
     conn.receive_data(data)
@@ -449,7 +449,7 @@ def test_receive_data_takes_any_octets_and_keeps_none_of_the_callers_memory(role
 
 WIDE = array.array("I", [0x41424344, 0x45464748])
 HOLES = memoryview(b"abcdef")[::2]
-OCTETS = [
+BYTES = [
     b"",
     b"Hello",
     bytearray(b"Hello"),
@@ -460,10 +460,10 @@ OCTETS = [
 ]
 
 
-def test_payloads_are_measured_in_octets(role):
-    for data in OCTETS:
+def test_payloads_are_measured_in_bytes(role):
+    for data in BYTES:
         with case(data=data):
-            octets = memoryview(data).tobytes()
+            raw = memoryview(data).tobytes()
             for send, first in (
                 (Connection.send_binary, BINARY),
                 (Connection.send_text, TEXT),
@@ -472,11 +472,11 @@ def test_payloads_are_measured_in_octets(role):
             ):
                 conn = Connection(role)
                 send(conn, data)
-                assert sent_pairs(conn) == [(first, octets)]
+                assert sent_pairs(conn) == [(first, raw)]
 
 
 @pytest.mark.parametrize("method", ["send_text", "send_binary", "send_ping", "send_pong"])
-def test_only_octets_are_payloads(role, method):
+def test_only_bytes_are_payloads(role, method):
     for data in [5, None, 1.5, ["Hello"], object(), HOLES]:
         with case(data=data):
             conn = Connection(role)
@@ -548,30 +548,30 @@ def test_frames_of_any_size_go_out_minimally_encoded(role):
                 length = (
                     b"\x7e" + size.to_bytes(2, "big") if size < 65536 else b"\x7f" + size.to_bytes(8, "big")
                 )
-            octets = conn.data_to_send()
+            data = conn.data_to_send()
             if role is SERVER:
-                assert octets == b"\x82" + length + payload
+                assert data == b"\x82" + length + payload
             else:
                 header = len(length) + 1
-                assert octets[:header] == bytes([0x82, length[0] | 0x80]) + length[1:]
-                key = octets[header : header + 4]
+                assert data[:header] == bytes([0x82, length[0] | 0x80]) + length[1:]
+                key = data[header : header + 4]
                 # A payload of zeros shows the masking key.
-                assert octets[header + 4 :] == (key * (size // 4 + 1))[:size]
+                assert data[header + 4 :] == (key * (size // 4 + 1))[:size]
 
 
 def test_each_frame_of_a_client_has_a_masking_key_of_its_own():
     conn = Connection(CLIENT)
     for _ in range(2000):  # more than one pool of keys
         conn.send_binary(bytes(4))
-    octets = conn.data_to_send()
-    assert len({octets[i + 2 : i + 6] for i in range(0, len(octets), 10)}) > 1990
+    data = conn.data_to_send()
+    assert len({data[i + 2 : i + 6] for i in range(0, len(data), 10)}) > 1990
 
 
 @pytest.mark.parametrize(("method", "first"), [("send_ping", PING), ("send_pong", PONG)])
-def test_control_payloads_have_at_most_125_octets(role, method, first):
+def test_control_payloads_have_at_most_125_bytes(role, method, first):
     conn = Connection(role)
     for payload in (bytes(126), bytearray(200), array.array("I", [0] * 32)):
-        with pytest.raises(LocalProtocolError, match="payload must be at most 125 octets long, not"):
+        with pytest.raises(LocalProtocolError, match="payload must be at most 125 bytes long, not"):
             getattr(conn, method)(payload)
         assert conn.unsent == 0
     getattr(conn, method)(bytes(125))
@@ -591,11 +591,11 @@ FRAGMENTED = {
         [("text", "", False), ("text", b"", False), ("text", "", True)],
         [(0x01, b""), (0x00, b""), (0x80, b"")],
     ),
-    "octets cut inside a character": (
+    "bytes cut inside a character": (
         [("text", b"\xe2", False), ("text", b"\x82", False), ("text", b"\xac", True)],
         [(0x01, b"\xe2"), (0x00, b"\x82"), (0x80, b"\xac")],
     ),
-    "octets, then a string": (
+    "bytes, then a string": (
         [
             ("text", b"\xe2\x82\xac", False),
             ("text", "€", False),
@@ -641,7 +641,7 @@ REFUSED_FRAGMENTS = {
         "a fragmented binary message is being sent",
         ("binary", b"b"),
     ),
-    "text octets within binary": (
+    "text bytes within binary": (
         [("binary", b"a", False)],
         ("text", b"b"),
         "a fragmented binary message is being sent",
@@ -659,13 +659,13 @@ REFUSED_FRAGMENTS = {
         "the last fragment ended inside a character",
         ("text", b"\xac"),
     ),
-    "octets that end the message inside a character": (
+    "bytes that end the message inside a character": (
         [("text", b"a\xe2", False)],
         ("text", b"\x82", True),
         "text is not UTF-8",
         ("text", b"\x82\xac"),
     ),
-    "octets that don't go on with the character": (
+    "bytes that don't go on with the character": (
         [("text", b"a\xe2", False)],
         ("text", b"b", False),
         "text is not UTF-8",
@@ -677,7 +677,7 @@ REFUSED_FRAGMENTS = {
         "text is not UTF-8",
         ("binary", b"b"),
     ),
-    "two octets of a surrogate": (
+    "two bytes of a surrogate": (
         [],
         ("text", b"\xed\xa0", False),
         "text is not UTF-8",
@@ -771,7 +771,7 @@ def test_a_close_code_may_be_an_int_enum(role):
     assert type(conn.close_sent.code) is int
 
 
-def test_a_reason_of_up_to_123_octets_is_sent_and_heard(role):
+def test_a_reason_of_up_to_123_bytes_is_sent_and_heard(role):
     for reason in ["", "a" * 123, "é" * 61 + "a", "€" * 41, "😀" * 30 + "abc"]:
         with case(reason=reason):
             conn = Connection(role)
@@ -785,10 +785,10 @@ def test_a_reason_of_up_to_123_octets_is_sent_and_heard(role):
 @pytest.mark.parametrize(
     ("code", "reason", "error", "problem"),
     [
-        (1000, "a" * 124, LocalProtocolError, "at most 123 octets long, not 124"),
-        (1000, "é" * 62, LocalProtocolError, "at most 123 octets long, not 124"),
-        (1000, "€" * 41 + "a", LocalProtocolError, "at most 123 octets long, not 124"),
-        (1000, "😀" * 31, LocalProtocolError, "at most 123 octets long, not 124"),
+        (1000, "a" * 124, LocalProtocolError, "at most 123 bytes long, not 124"),
+        (1000, "é" * 62, LocalProtocolError, "at most 123 bytes long, not 124"),
+        (1000, "€" * 41 + "a", LocalProtocolError, "at most 123 bytes long, not 124"),
+        (1000, "😀" * 31, LocalProtocolError, "at most 123 bytes long, not 124"),
         (1000, "\ud83d", LocalProtocolError, "reason contains a lone surrogate"),
         (True, "", TypeError, "code must be an int, not bool"),
         (1000.0, "", TypeError, "code must be an int, not float"),
@@ -829,7 +829,7 @@ def test_failing_the_connection_for_a_reason_of_ones_own(role, code, reason):
     [
         (1005, "", LocalProtocolError, "a failure has a status code"),
         (1006, "", LocalProtocolError, "status code 1006 must not be sent"),
-        (1011, "x" * 124, LocalProtocolError, "at most 123 octets"),
+        (1011, "x" * 124, LocalProtocolError, "at most 123 bytes"),
         ("1011", "", TypeError, "code must be an int"),
         (1011, None, TypeError, "reason must be a str"),
     ],
@@ -846,20 +846,20 @@ def test_a_failure_that_cannot_be_sent_changes_nothing(role, code, reason, error
 def test_what_is_still_to_come_of_a_frame(role):
     conn = Connection(role)
     assert conn.frame_remaining == 0
-    octets = raw_frame(role, 0x82, bytes(100))
-    for left in reversed(range(len(octets))):
-        events = hear(conn, octets[len(octets) - left - 1 : len(octets) - left])
+    data = raw_frame(role, 0x82, bytes(100))
+    for left in reversed(range(len(data))):
+        events = hear(conn, data[len(data) - left - 1 : len(data) - left])
         assert events == ([] if left else [Binary(bytes(100))])
         assert conn.frame_remaining == (left if left <= 100 else 0)
 
 
-# Receiving: samples, as pairs of first octet and payload, then what they lead to
+# Receiving: samples, as pairs of first byte and payload, then what they lead to
 
 SAMPLES = {
     "5.7 text": ([(TEXT, b"Hello")], [Text("Hello")], []),
     "5.7 text in two fragments": ([(0x01, b"Hel"), (0x80, b"lo")], [Text("Hello")], []),
     "5.7 ping": ([(PING, b"Hello")], [Ping(b"Hello")], [(PONG, b"Hello")]),
-    "5.7 256 octets": ([(BINARY, bytes(256))], [Binary(bytes(256))], []),
+    "5.7 256 bytes": ([(BINARY, bytes(256))], [Binary(bytes(256))], []),
     "5.7 64 KiB": ([(BINARY, bytes(65536))], [Binary(bytes(65536))], []),
     "empty messages": ([(TEXT, b""), (BINARY, b"")], [Text(""), Binary(b"")], []),
     "empty fragments": (
@@ -867,7 +867,7 @@ SAMPLES = {
         [Text(""), Binary(b"")],
         [],
     ),
-    "125 and 126 octets": ([(TEXT, b"a" * 125), (TEXT, b"b" * 126)], [Text("a" * 125), Text("b" * 126)], []),
+    "125 and 126 bytes": ([(TEXT, b"a" * 125), (TEXT, b"b" * 126)], [Text("a" * 125), Text("b" * 126)], []),
     "5.5.2 empty ping": ([(PING, b"")], [Ping(b"")], [(PONG, b"")]),
     "5.5.2 longest ping": ([(PING, bytes(125))], [Ping(bytes(125))], [(PONG, bytes(125))]),
     "5.5.3 pongs": ([(PONG, b""), (PONG, b"Hello")], [Pong(b""), Pong(b"Hello")], []),
@@ -940,11 +940,11 @@ SAMPLES |= {
         [(0x01, b"a"), (0x00, b""), (0x02, b"b")], 1002, "expected a continuation frame"
     ),
     "5.5 fragmented Ping": fails([(0x09, b"")], 1002, "control frames must not be fragmented"),
-    "5.5 Ping of 126 octets": fails([(PING, bytes(126))], 1002, "control frame payload exceeds 125 octets"),
-    "5.5 Close of 126 octets": fails(
-        [(CLOSE, close_payload(1000, "a" * 124))], 1002, "control frame payload exceeds 125 octets"
+    "5.5 Ping of 126 bytes": fails([(PING, bytes(126))], 1002, "control frame payload exceeds 125 bytes"),
+    "5.5 Close of 126 bytes": fails(
+        [(CLOSE, close_payload(1000, "a" * 124))], 1002, "control frame payload exceeds 125 bytes"
     ),
-    "5.5.1 Close of 1 octet": fails([(CLOSE, b"\x03")], 1002, "close payload must not be 1 octet long"),
+    "5.5.1 Close of 1 byte": fails([(CLOSE, b"\x03")], 1002, "close payload must not be 1 byte long"),
     "5.5.1 Close with a bad code": fails([(CLOSE, b"\x03\xed")], 1002, "status code 1005 must not be sent"),
     "5.5.1 Close with a bad code and a bad reason": fails(
         [(CLOSE, b"\x03\xed\xff")], 1002, "status code 1005 must not be sent"
@@ -1016,10 +1016,10 @@ def test_sample_then_the_end_of_the_stream(role, name):
 @pytest.mark.parametrize("name", SAMPLES)
 def test_sample_cut_short_by_the_end_of_the_stream_ends_too(role, name):
     frames, events, _ = SAMPLES[name]
-    octets = all_said(role, frames)
-    for cut in range(min(len(octets), 64)):
+    data = all_said(role, frames)
+    for cut in range(min(len(data), 64)):
         conn = Connection(role)
-        heard = hear(conn, octets[:cut], b"") if cut else hear(conn, b"")
+        heard = hear(conn, data[:cut], b"") if cut else hear(conn, b"")
         assert has_ended(heard)
         assert heard[:-1] == events[: len(heard) - 1]
         assert heard[-1] in (LOST, events[-1])
@@ -1091,13 +1091,13 @@ def test_closing_in_answer_to_a_message_crosses_the_peers_close(role):
     assert conn.should_close is (role is SERVER)
 
 
-def test_octets_are_kept_until_they_are_read(role):
+def test_bytes_are_kept_until_they_are_read(role):
     conn = Connection(role)
-    octets = raw_frame(role, TEXT, b"a") + raw_frame(role, TEXT, b"b")
-    conn.receive_data(octets)
-    assert conn.unread == len(octets)
+    data = raw_frame(role, TEXT, b"a") + raw_frame(role, TEXT, b"b")
+    conn.receive_data(data)
+    assert conn.unread == len(data)
     assert conn.next_event() == Text("a")
-    assert conn.unread == len(octets) // 2
+    assert conn.unread == len(data) // 2
     conn.receive_data(raw_frame(role, TEXT, b"c"))
     assert [conn.next_event(), conn.next_event(), conn.next_event()] == [Text("b"), Text("c"), None]
     assert conn.unread == 0
@@ -1123,7 +1123,7 @@ def test_a_violation_then_the_end_in_one_read_is_closed_at_once(role):
 # Limits (DESIGN, section 4)
 
 
-def test_a_message_may_have_as_many_octets_as_the_limit_but_not_one_more(role):
+def test_a_message_may_have_as_many_bytes_as_the_limit_but_not_one_more(role):
     for limit in [0, 1, 125, 126, 1000, 65535, 65536, 2**20]:
         with case(limit=limit):
             conn = Connection(role, max_message_size=limit)
@@ -1170,8 +1170,8 @@ def test_the_limit_is_for_the_message_not_for_the_frame(role, pieces):
             # Neither earlier messages nor control frames count.
             before = [(BINARY, bytes(10)), (0x02, bytes(9)), (PONG, bytes(100)), (0x80, bytes(1))]
             between = [part for frame in frames for part in (frame, (PONG, bytes(50)))]
-            octets = all_said(role, before + (between[:-1]))
-            events = hear(conn, *reading.chunks(octets, TRAILING))
+            data = all_said(role, before + (between[:-1]))
+            events = hear(conn, *reading.chunks(data, TRAILING))
             messages = [event for event in events if isinstance(event, Binary)]
             whole = b"".join(event.data for event in messages)
             if fits:
@@ -1204,7 +1204,7 @@ def test_without_a_limit_any_length_is_taken(role):
             ]
 
 
-def test_without_a_limit_a_message_still_has_less_than_2_to_the_63_octets(role):
+def test_without_a_limit_a_message_still_has_less_than_2_to_the_63_bytes(role):
     conn = Connection(role, max_message_size=None, fragments=True)
     assert hear(conn, raw_frame(role, 0x02, b"a"), raw_frame(role, 0x00, b"", 2**63 - 1)) == [
         Binary(b"a", final=False),
@@ -1225,14 +1225,14 @@ def test_a_message_may_have_65536_fragments_but_not_one_more(role, pieces):
     assert hear(conn, most, raw_frame(role, PONG), raw_frame(role, 0x00)) == [Pong(b""), TOO_MANY]
 
 
-def test_a_larger_limit_allows_one_fragment_for_each_64_octets(role):
+def test_a_larger_limit_allows_one_fragment_for_each_64_bytes(role):
     limit = 66_000 * 64
     conn = Connection(role, max_message_size=limit)
     assert hear(conn, fragments_of(role, 66_000)) == []
     assert hear(conn, raw_frame(role, 0x00)) == [TOO_MANY]
 
 
-# Text is judged as it arrives: what cannot be completed, and the index of the octet that shows it
+# Text is judged as it arrives: what cannot be completed, and the index of the byte that shows it
 
 INVALID_TEXT = [
     (b"\x80", 0),
@@ -1267,16 +1267,16 @@ INVALID_TEXT = [
 
 
 @pytest.mark.parametrize("pieces", [False, True])
-def test_text_fails_at_the_first_octet_that_cannot_be_completed(role, pieces):
-    for (octets, bad), before in itertools.product(INVALID_TEXT, ["", "abc", "κόσμε", "😀"]):
-        with case(octets=octets, bad=bad, before=before):
-            good = before.encode() + octets[:bad]
-            bad_octet = octets[bad : bad + 1]
+def test_text_fails_at_the_first_byte_that_cannot_be_completed(role, pieces):
+    for (data, bad), before in itertools.product(INVALID_TEXT, ["", "abc", "κόσμε", "😀"]):
+        with case(data=data, bad=bad, before=before):
+            good = before.encode() + data[:bad]
+            bad_byte = data[bad : bad + 1]
 
-            # Inside a frame that has not arrived whole: octet by octet, and all that came in one read
+            # Inside a frame that has not arrived whole: byte by byte, and all that came in one read
             for first in (TEXT, 0x01):
-                frame = raw_frame(role, first, good + octets[bad:], length=1000)
-                header = len(frame) - len(good + octets[bad:])
+                frame = raw_frame(role, first, good + data[bad:], length=1000)
+                header = len(frame) - len(good + data[bad:])
                 conn = Connection(role, fragments=pieces)
                 events = hear(conn, frame[:header], *BY_BYTE.cut(frame[header : header + len(good)]))
                 assert "".join(event.data for event in events) == (before if pieces else "")
@@ -1286,20 +1286,20 @@ def test_text_fails_at_the_first_octet_that_cannot_be_completed(role, pieces):
                 conn = Connection(role, fragments=pieces)
                 assert hear(conn, frame[: header + len(good) + 1])[-1] == BAD_TEXT
 
-            # In fragments: one for each octet
+            # In fragments: one for each byte
             conn = Connection(role, fragments=pieces)
             events = hear(
-                conn, raw_frame(role, 0x01), *(raw_frame(role, 0x00, bytes([octet])) for octet in good)
+                conn, raw_frame(role, 0x01), *(raw_frame(role, 0x00, bytes([byte])) for byte in good)
             )
             assert "".join(event.data for event in events) == (before if pieces else "")
-            assert hear(conn, raw_frame(role, 0x00, bad_octet)) == [BAD_TEXT]
+            assert hear(conn, raw_frame(role, 0x00, bad_byte)) == [BAD_TEXT]
 
             # Whole
             conn = Connection(role, fragments=pieces)
-            assert hear(conn, raw_frame(role, TEXT, good + bad_octet)) == [BAD_TEXT]
+            assert hear(conn, raw_frame(role, TEXT, good + bad_byte)) == [BAD_TEXT]
 
 
-def test_the_first_two_octets_of_a_character_are_refused_exactly_if_nothing_completes_them():
+def test_the_first_two_bytes_of_a_character_are_refused_exactly_if_nothing_completes_them():
     """All of them, against the encoding of every character."""
     characters = [*range(0x80, 0x800), *range(0x800, 0xD800, 64), *range(0xE000, 0x110000, 64)]
     completable = {chr(character).encode()[:2] for character in characters}
@@ -1309,7 +1309,7 @@ def test_the_first_two_octets_of_a_character_are_refused_exactly_if_nothing_comp
         assert events == ([] if bytes(pair) in completable else [BAD_TEXT]), pair
 
 
-def test_text_that_ends_inside_a_character_fails_as_of_its_last_octet(role, reading):
+def test_text_that_ends_inside_a_character_fails_as_of_its_last_byte(role, reading):
     for good in (b"\xc3", b"\xe2", b"\xe2\x82", b"\xf0\x9f", b"\xf0\x9f\x98", b"\xed", b"\xed\x9f"):
         conn = Connection(role)
         assert hear(conn, raw_frame(role, 0x01, good)) == []
@@ -1345,7 +1345,7 @@ PIECES = {
         [(TEXT, b""), (BINARY, b""), (0x01, b""), (0x80, b""), (0x02, b""), (0x80, b"")],
         [Text(""), Binary(b""), Text(""), Binary(b"")],
     ),
-    "a character cut by fragments comes with its last octet": (
+    "a character cut by fragments comes with its last byte": (
         [(0x01, b"a\xf0"), (0x00, b"\x9f\x98"), (0x80, b"\x80")],
         [Text("a", False), Text("😀")],
     ),
@@ -1371,29 +1371,29 @@ def test_pieces_come_as_fragments_do(role, name):
     assert sent_pairs(apart) == sent_pairs(whole)
 
 
-def test_pieces_come_as_octets_do(role):
+def test_pieces_come_as_bytes_do(role):
     """Also inside one long frame; and a character only when it is there whole."""
-    octets = raw_frame(role, TEXT, "aé€".encode())
-    header = len(octets) - 6
+    data = raw_frame(role, TEXT, "aé€".encode())
+    header = len(data) - 6
     conn = Connection(role, fragments=True)
     expected = [Text("a", False), None, Text("é", False), None, None, Text("€", True)]
-    assert hear(conn, octets[:header]) == []
-    for octet, event in zip(BY_BYTE.cut(octets[header:]), expected, strict=True):
-        assert hear(conn, octet) == ([event] if event else [])
+    assert hear(conn, data[:header]) == []
+    for byte, event in zip(BY_BYTE.cut(data[header:]), expected, strict=True):
+        assert hear(conn, byte) == ([event] if event else [])
 
 
 def test_a_long_frame_comes_in_the_pieces_in_which_it_arrives(role):
     for cut in [1, 2, 3, 4, 5, 7, 4096, 99_999]:
         with case(cut=cut):
             payload = bytes(itertools.islice(itertools.cycle(range(251)), 100_000))
-            octets = raw_frame(role, BINARY, payload)
-            header = len(octets) - len(payload)
+            data = raw_frame(role, BINARY, payload)
+            header = len(data) - len(payload)
             conn = Connection(role, fragments=True)
-            events = hear(conn, octets[: header + cut], octets[header + cut :])
+            events = hear(conn, data[: header + cut], data[header + cut :])
             assert events == [Binary(payload[:cut], False), Binary(payload[cut:])]
             # The same, when it is to be one message
             conn = Connection(role)
-            assert hear(conn, octets[: header + cut], octets[header + cut :]) == [Binary(payload)]
+            assert hear(conn, data[: header + cut], data[header + cut :]) == [Binary(payload)]
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -1417,20 +1417,20 @@ def test_pieces_make_up_the_messages_of_each_sample(role, name):
             assert sent_pairs(conn) == replies
 
 
-# Octets in without a copy
+# Bytes in without a copy
 
 
-def receive_into(conn, octets, hint=-1):
+def receive_into(conn, data, hint=-1):
     events = []
     while True:
         buffer = conn.get_buffer(hint)
-        count = min(len(buffer), len(octets))
-        buffer[:count] = octets[:count]
+        count = min(len(buffer), len(data))
+        buffer[:count] = data[:count]
         conn.buffer_updated(count)
         while event := conn.next_event():
             events.append(event)
-        octets = octets[count:]
-        if not octets:
+        data = data[count:]
+        if not data:
             return events
 
 
@@ -1467,23 +1467,23 @@ def test_buffer_updated_with_more_than_the_buffer_holds_is_an_error(role):
     assert conn.state is OPEN
 
 
-def test_octets_are_not_lost_between_the_two_ways_in(role):
-    octets = raw_frame(role, TEXT, b"Hello") * 3
+def test_bytes_are_not_lost_between_the_two_ways_in(role):
+    data = raw_frame(role, TEXT, b"Hello") * 3
     conn = Connection(role)
-    conn.receive_data(octets[:4])
+    conn.receive_data(data[:4])
     buffer = conn.get_buffer()
-    buffer[:5] = octets[4:9]
+    buffer[:5] = data[4:9]
     conn.buffer_updated(5)
-    conn.receive_data(octets[9:12])
+    conn.receive_data(data[9:12])
     buffer = conn.get_buffer()
-    rest = octets[12:]
+    rest = data[12:]
     buffer[: len(rest)] = rest
     conn.buffer_updated(len(rest))
     assert hear(conn, TRAILING) == [Text("Hello")] * 3
 
 
 @pytest.mark.parametrize("begin", [over_by_peer, over_by_us, over_by_violation, refused])
-def test_octets_in_the_buffer_after_the_last_event_are_ignored(role, begin):
+def test_bytes_in_the_buffer_after_the_last_event_are_ignored(role, begin):
     conn = begin(role)
     assert receive_into(conn, raw_frame(role, TEXT, b"Hello") * 3) == []
     assert conn.unread == 0
@@ -1502,7 +1502,7 @@ def test_the_buffer_outlives_the_last_event(role):
     assert conn.next_event() is None
 
 
-# Octets out
+# Bytes out
 
 
 def test_data_to_send_forgets_what_it_returned(role):
@@ -1556,10 +1556,10 @@ def test_handshake_answers_and_frames_go_out_in_order():
     conn.accept()
     conn.send_text("c")
     assert [conn.next_event(), conn.next_event()] == [Ping(b"a"), Text("b")]
-    octets = conn.data_to_send()
+    data = conn.data_to_send()
     response = response_to(REQUEST)
-    assert octets.startswith(response)
-    assert pairs_of(frames_of(SERVER, octets[len(response) :])) == [(TEXT, b"c"), (PONG, b"a")]
+    assert data.startswith(response)
+    assert pairs_of(frames_of(SERVER, data[len(response) :])) == [(TEXT, b"c"), (PONG, b"a")]
 
 
 # For the adapters: what a user gives as a message
@@ -1567,9 +1567,9 @@ def test_handshake_answers_and_frames_go_out_in_order():
 
 MESSAGES = [
     ("text", False),
-    (b"octets", False),
-    (bytearray(b"octets"), False),
-    (memoryview(b"octets"), False),
+    (b"bytes", False),
+    (bytearray(b"bytes"), False),
+    (memoryview(b"bytes"), False),
     (array.array("I", [1, 2]), False),
     (prepare("text"), False),
     ({"a": 1}, False),
@@ -1605,8 +1605,8 @@ def test_an_asynchronous_iterable_is_a_message_in_fragments():
     ("fragment", "last", "message"),
     [
         (prepare("text"), None, "a fragment must be str or bytes-like, not Prepared"),
-        (b"octets", "text", "the fragments of a message must be all str or all bytes-like"),
-        ("text", b"octets", "the fragments of a message must be all str or all bytes-like"),
+        (b"bytes", "text", "the fragments of a message must be all str or all bytes-like"),
+        ("text", b"bytes", "the fragments of a message must be all str or all bytes-like"),
     ],
 )
 def test_what_cannot_be_the_next_fragment(fragment, last, message):
@@ -1646,13 +1646,13 @@ def test_an_object_is_sent_as_what_it_holds(role):
             conn = Connection(role)
             conn.send_message(thing)
             conn.send_message(prepare(thing))
-            octets = held.encode() if isinstance(held, str) else held
+            data = held.encode() if isinstance(held, str) else held
             first = TEXT if isinstance(held, str) else BINARY
-            assert sent_pairs(conn) == [(first, octets)] * 2
+            assert sent_pairs(conn) == [(first, data)] * 2
             if first == BINARY:
                 conn.send_ping(thing)
                 conn.send_binary(thing)
-                assert sent_pairs(conn) == [(PING, octets), (BINARY, octets)]
+                assert sent_pairs(conn) == [(PING, data), (BINARY, data)]
 
 
 @pytest.mark.parametrize("is_compressed", [False, True])
@@ -1752,7 +1752,7 @@ def test_stream_next_before_the_end_of_the_stream_gives_what_was_collected_first
     assert [conn.next_event(), type(conn.next_event())] == [Text("ab", False), Fail]
 
 
-def test_whether_octets_wait_is_told(role):
+def test_whether_bytes_wait_is_told(role):
     conn = Connection(role)
     assert (conn.has_unread(), conn.unread, conn.has_unsent(), conn.unsent) == (False, 0, False, 0)
     conn.receive_data(raw_frame(role, ENDS | BINARY_STARTS, b"a"))
@@ -1770,21 +1770,21 @@ def test_whether_octets_wait_is_told(role):
 
 
 def test_what_is_not_read_of_a_borrowed_buffer_is_kept(role):
-    octets = raw_frame(role, 0x81, b"one") + raw_frame(role, 0x81, b"two")
-    buffer = bytearray(octets)
+    data = raw_frame(role, 0x81, b"one") + raw_frame(role, 0x81, b"two")
+    buffer = bytearray(data)
     conn = Connection(role)
-    conn.borrow(buffer, len(octets))
+    conn.borrow(buffer, len(data))
     assert conn.next_event() == Text("one")
     conn.give_back()
-    buffer[:] = bytes(len(octets))
+    buffer[:] = bytes(len(data))
     assert conn.next_event() == Text("two")
 
 
 def test_a_borrowed_buffer_is_not_read_after_the_last_event(role):
     conn = Connection(role)
     assert hear(conn, raw_frame(role, 0x88)) == [Close(1005)]
-    octets = raw_frame(role, 0x81, b"more")
-    conn.borrow(bytearray(octets), len(octets))
+    data = raw_frame(role, 0x81, b"more")
+    conn.borrow(bytearray(data), len(data))
     assert conn.next_event() is None
     conn.give_back()
     assert conn.unread == 0

@@ -49,8 +49,8 @@ modules = pytest.mark.parametrize("module", MODULES, ids=lambda module: module a
 def deflated(data, bits=15, *, end=zlib.Z_SYNC_FLUSH, level=-1):
     """Return a message, compressed by zlib alone."""
     compressor = zlib.compressobj(level, zlib.DEFLATED, -bits)
-    octets = compressor.compress(data) + compressor.flush(end)
-    return octets.removesuffix(b"\0\0\xff\xff")
+    raw = compressor.compress(data) + compressor.flush(end)
+    return raw.removesuffix(b"\0\0\xff\xff")
 
 
 def inflated(payload, bits=15):
@@ -683,11 +683,11 @@ def test_the_examples_of_the_rfc(role, frames, messages):
     for reading in READINGS:
         with case(reading=reading):
             conn = Connection(role, deflate=WIDE)
-            octets = b"".join(
+            data = b"".join(
                 said(role, opcode, bytes.fromhex(payload), fin, RSV1 if opcode else 0)
                 for opcode, payload, fin in frames
             )
-            assert hear(conn, *reading.chunks(octets, TRAILING)) == [Text(message) for message in messages]
+            assert hear(conn, *reading.chunks(data, TRAILING)) == [Text(message) for message in messages]
             assert conn.unread == len(reading.trailing(TRAILING))
             assert conn.state is State.OPEN
 
@@ -765,18 +765,18 @@ def test_blocks_that_follow_one_with_bfinal_are_read(role, payload, message):
     for reading in READINGS:
         with case(reading=reading):
             conn = Connection(role, deflate=WIDE)
-            octets = said(role, Opcode.BINARY, payload, rsv=RSV1) + said(role, Opcode.TEXT, HELLO, rsv=RSV1)
-            assert hear(conn, *reading.chunks(octets, TRAILING)) == [Binary(message), Text("Hello")]
+            data = said(role, Opcode.BINARY, payload, rsv=RSV1) + said(role, Opcode.TEXT, HELLO, rsv=RSV1)
+            assert hear(conn, *reading.chunks(data, TRAILING)) == [Binary(message), Text("Hello")]
 
 
 @modules
 def test_what_follows_bfinal_is_read_once_also_when_there_was_no_room_for_all_before_it(role, module):
     large = deflated(bytes(499_000), end=zlib.Z_FINISH)
-    octets = said(role, Opcode.BINARY, large * 2 + deflated(b"more"), rsv=RSV1)
+    data = said(role, Opcode.BINARY, large * 2 + deflated(b"more"), rsv=RSV1)
     deflate = replace(WIDE, zlib=module)
-    whole = hear(Connection(role, deflate=deflate), octets)
+    whole = hear(Connection(role, deflate=deflate), data)
     assert whole == [Binary(bytes(998_000) + b"more")]
-    pieces = hear(Connection(role, deflate=deflate, max_message_size=None, fragments=True), octets)
+    pieces = hear(Connection(role, deflate=deflate, max_message_size=None, fragments=True), data)
     assert b"".join(piece.data for piece in pieces) == whole[0].data
 
 
@@ -788,10 +788,10 @@ TOO_MANY_STREAMS = Fail(1009, "message has too many blocks with BFINAL")
 def message_in_frames(role, *payloads):
     """Return a binary message, each of whose fragments has one of these payloads."""
     first, *others = payloads
-    octets = said(role, Opcode.BINARY, first, not others, RSV1)
+    data = said(role, Opcode.BINARY, first, not others, RSV1)
     for index, payload in enumerate(others, 2):
-        octets += said(role, Opcode.CONTINUATION, payload, index == len(payloads))
-    return octets
+        data += said(role, Opcode.CONTINUATION, payload, index == len(payloads))
+    return data
 
 
 @pytest.mark.parametrize("fragments", [False, True])
@@ -821,8 +821,8 @@ def test_blocks_with_bfinal_are_limited(role, payloads, is_allowed, fragments):
     for reading in READINGS:
         with case(reading=reading):
             conn = Connection(role, deflate=WIDE, fragments=fragments)
-            octets = message_in_frames(role, *payloads) + message_in_frames(role, LAST * 8)
-            events = hear(conn, *reading.chunks(octets, TRAILING))
+            data = message_in_frames(role, *payloads) + message_in_frames(role, LAST * 8)
+            events = hear(conn, *reading.chunks(data, TRAILING))
             # Each message has its own limit.
             assert events == ([Binary(b""), Binary(b"")] if is_allowed else [TOO_MANY_STREAMS])
 
@@ -878,8 +878,8 @@ def test_fragments_without_bytes_are_not_given_to_zlib(role):
 
 def test_a_peer_that_forgets_the_0x00_after_bfinal_may_end_its_message_with_an_empty_fragment(role):
     conn = Connection(role, deflate=WIDE)
-    octets = [said(role, Opcode.BINARY, FINAL, False, RSV1), said(role, Opcode.CONTINUATION)]
-    assert hear(conn, *octets) == [Binary(b"first")]
+    data = [said(role, Opcode.BINARY, FINAL, False, RSV1), said(role, Opcode.CONTINUATION)]
+    assert hear(conn, *data) == [Binary(b"first")]
 
 
 def test_a_message_refers_to_what_came_before_bfinal(role):
@@ -888,8 +888,8 @@ def test_a_message_refers_to_what_came_before_bfinal(role):
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=first)
     second = compressor.compress(first) + compressor.flush(zlib.Z_SYNC_FLUSH)[:-4]
     assert len(second) < 30
-    octets = said(role, Opcode.BINARY, deflated(first, end=zlib.Z_FINISH) + b"\0", rsv=RSV1)
-    assert hear(conn, octets, said(role, Opcode.BINARY, second, rsv=RSV1)) == [Binary(first)] * 2
+    data = said(role, Opcode.BINARY, deflated(first, end=zlib.Z_FINISH) + b"\0", rsv=RSV1)
+    assert hear(conn, data, said(role, Opcode.BINARY, second, rsv=RSV1)) == [Binary(first)] * 2
 
 
 # Empty messages without bytes (section 7.2.3.6 wants 0x00 in them)
@@ -908,12 +908,12 @@ def test_a_compressed_message_without_any_bytes_is_empty(role, opcode, frames, f
     pings = [Ping(b"")] * (frames - 1)
     # The second "Hello" refers to the first, unless each message stands alone.
     again = AGAIN if takeover else HELLO
-    octets = nothing + said(role, Opcode.TEXT, HELLO, rsv=RSV1) + nothing * 2
-    octets += said(role, Opcode.TEXT, again, rsv=RSV1) + nothing + said(role, Opcode.TEXT, b"plain")
+    data = nothing + said(role, Opcode.TEXT, HELLO, rsv=RSV1) + nothing * 2
+    data += said(role, Opcode.TEXT, again, rsv=RSV1) + nothing + said(role, Opcode.TEXT, b"plain")
     for reading in READINGS:
         with case(reading=reading):
             conn = Connection(role, deflate=WIDE if takeover else ALONE, fragments=fragments)
-            assert joined(hear(conn, *reading.chunks(octets, TRAILING))) == [
+            assert joined(hear(conn, *reading.chunks(data, TRAILING))) == [
                 *[*pings, kind(empty)],
                 Text("Hello"),
                 *[*pings, kind(empty)] * 2,
@@ -1009,8 +1009,8 @@ def test_corrupt_data_fails_the_connection(role, fragments):
     for reading, payload in itertools.product(READINGS, CORRUPT_PAYLOADS):
         with case(reading=reading, payload=payload):
             conn = Connection(role, deflate=WIDE, fragments=fragments)
-            octets = said(role, Opcode.BINARY, payload, rsv=RSV1)
-            *pieces, end = hear(conn, *reading.chunks(octets, TRAILING))
+            data = said(role, Opcode.BINARY, payload, rsv=RSV1)
+            *pieces, end = hear(conn, *reading.chunks(data, TRAILING))
             assert end in (CORRUPT, CUT_SHORT)
             assert b"".join(piece.data for piece in pieces) in (b"", b"first", b"H", b"Hello")
             assert all(not piece.final for piece in pieces)
@@ -1031,12 +1031,12 @@ def test_a_message_that_is_cut_short_fails_the_connection(role, level, is_fragme
     for length in range(len(payload)):
         conn = Connection(role, deflate=WIDE)
         if is_fragmented:
-            octets = said(role, Opcode.BINARY, payload[:length], fin=False, rsv=RSV1)
-            octets += said(role, Opcode.CONTINUATION)
+            data = said(role, Opcode.BINARY, payload[:length], fin=False, rsv=RSV1)
+            data += said(role, Opcode.CONTINUATION)
         else:
-            octets = said(role, Opcode.BINARY, payload[:length], rsv=RSV1)
+            data = said(role, Opcode.BINARY, payload[:length], rsv=RSV1)
         # 0x00 is a message as well: an empty one (7.2.3.6). So is nothing.
-        assert hear(conn, octets) == [Binary(b"") if payload[:length] in (b"", b"\0") else CUT_SHORT], length
+        assert hear(conn, data) == [Binary(b"") if payload[:length] in (b"", b"\0") else CUT_SHORT], length
 
 
 def test_a_message_that_ends_inside_an_empty_block_is_cut_short(role):
@@ -1058,8 +1058,8 @@ def test_reserved_bits_where_they_may_not_be(role, opcode, rsv):
     for reading in READINGS:
         with case(reading=reading):
             conn = Connection(role, deflate=WIDE)
-            octets = said(role, opcode, HELLO, rsv=rsv)
-            assert hear(conn, *reading.chunks(octets, TRAILING)) == [RESERVED]
+            data = said(role, opcode, HELLO, rsv=rsv)
+            assert hear(conn, *reading.chunks(data, TRAILING)) == [RESERVED]
 
 
 @pytest.mark.parametrize("first", [0, RSV1])
@@ -1067,31 +1067,31 @@ def test_rsv1_on_a_continuation(role, first):
     for reading in READINGS:
         with case(reading=reading):
             conn = Connection(role, deflate=WIDE)
-            octets = (
+            data = (
                 said(role, Opcode.TEXT, HELLO[:3], fin=False, rsv=first)
                 if first
                 else said(role, 1, b"", False)
             )
-            octets += said(role, Opcode.CONTINUATION, HELLO[3:], rsv=RSV1)
-            assert hear(conn, *reading.chunks(octets, TRAILING)) == [RESERVED]
+            data += said(role, Opcode.CONTINUATION, HELLO[3:], rsv=RSV1)
+            assert hear(conn, *reading.chunks(data, TRAILING)) == [RESERVED]
 
 
 def test_rsv1_without_an_agreement(role, reading):
     conn = Connection(role)
-    octets = said(role, Opcode.TEXT, HELLO, rsv=RSV1)
-    assert hear(conn, *reading.cut(octets)) == [RESERVED]
+    data = said(role, Opcode.TEXT, HELLO, rsv=RSV1)
+    assert hear(conn, *reading.cut(data)) == [RESERVED]
 
 
 def test_plain_and_compressed_messages_in_turn(role, reading):
     conn = Connection(role, deflate=WIDE)
-    octets = (
+    data = (
         said(role, Opcode.TEXT, HELLO, rsv=RSV1)
         + said(role, Opcode.TEXT, b"plain")
         + said(role, Opcode.TEXT, b"pla", fin=False)
         + said(role, Opcode.CONTINUATION, b"in")
         + said(role, Opcode.TEXT, AGAIN, rsv=RSV1)
     )
-    assert hear(conn, *reading.chunks(octets, TRAILING)) == [
+    assert hear(conn, *reading.chunks(data, TRAILING)) == [
         Text("Hello"),
         Text("plain"),
         Text("plain"),
@@ -1123,8 +1123,8 @@ def test_control_frames_between_fragments_are_answered_at_once(role, fragments):
 
 def test_a_close_inside_a_compressed_message_ends_it(role):
     conn = Connection(role, deflate=WIDE)
-    octets = said(role, Opcode.TEXT, HELLO[:3], fin=False, rsv=RSV1) + said(role, Opcode.CLOSE)
-    assert hear(conn, octets) == [Close(1005)]
+    data = said(role, Opcode.TEXT, HELLO[:3], fin=False, rsv=RSV1) + said(role, Opcode.CLOSE)
+    assert hear(conn, data) == [Close(1005)]
     assert conn._decompressor is conn._compressor is None  # they hold memory
 
 
@@ -1140,7 +1140,7 @@ def test_text_is_checked_as_it_is_decompressed(role, fragments):
         compressor = zlib.compressobj(wbits=-15)
         payload = compressor.compress(text[: index + 1]) + compressor.flush(zlib.Z_SYNC_FLUSH)
         *pieces, last = hear(conn, said(role, Opcode.TEXT, payload, fin=False, rsv=RSV1)) or [None]
-        # The second octet of a surrogate cannot be completed; a text that is not whole may yet be.
+        # The second byte of a surrogate cannot be completed; a text that is not whole may yet be.
         if index > text.index(0xED):
             assert last == BAD_TEXT
         else:
@@ -1153,8 +1153,8 @@ def test_text_that_is_not_utf8_fails_the_connection(role):
         conn = Connection(role, deflate=WIDE)
         assert hear(conn, said(role, Opcode.TEXT, payload, rsv=RSV1)) == [BAD_TEXT]
         conn = Connection(role, deflate=WIDE)
-        octets = said(role, 1, payload[:2], False, RSV1) + said(role, 0, payload[2:])
-        assert hear(conn, octets) == [BAD_TEXT]
+        data = said(role, 1, payload[:2], False, RSV1) + said(role, 0, payload[2:])
+        assert hear(conn, data) == [BAD_TEXT]
 
 
 # Limits
@@ -1167,10 +1167,10 @@ def test_the_limit_is_for_what_it_decompresses_to(role, is_fragmented, fragments
         conn = Connection(role, deflate=WIDE, max_message_size=limit, fragments=fragments)
         payload = deflated(bytes(count))
         if is_fragmented:
-            octets = said(role, 2, payload[:2], False, RSV1) + said(role, 0, payload[2:])
+            data = said(role, 2, payload[:2], False, RSV1) + said(role, 0, payload[2:])
         else:
-            octets = said(role, 2, payload, rsv=RSV1)
-        return hear(conn, octets)
+            data = said(role, 2, payload, rsv=RSV1)
+        return hear(conn, data)
 
     for limit in [0, 1, 1000, 65_535, 65_536, 65_537, 200_000]:
         with case(limit=limit):
@@ -1187,7 +1187,7 @@ def test_what_does_not_compress_may_be_as_large_as_the_limit(role):
     limit = 10_000
     noise = zlib.compress(bytes(index * index % 65_521 % 251 for index in range(60_000)))[:limit]
     assert len(noise) == limit
-    # The worst that a compressor says: blocks of few octets each, not compressed.
+    # The worst that a compressor says: blocks of few bytes each, not compressed.
     payload = b"".join(
         b"\0" + len(block).to_bytes(2, "little") + (len(block) ^ 0xFFFF).to_bytes(2, "little") + block
         for block in (noise[index : index + 40] for index in range(0, limit, 40))
@@ -1200,10 +1200,10 @@ def test_what_does_not_compress_may_be_as_large_as_the_limit(role):
 def test_a_frame_that_is_too_big_in_any_case_is_refused_by_its_header(role, is_fragmented):
     limit = 1000
     conn = Connection(role, deflate=WIDE, max_message_size=limit)
-    octets = said(role, 2, b"\0", False, RSV1) if is_fragmented else b""
+    data = said(role, 2, b"\0", False, RSV1) if is_fragmented else b""
     length = limit + limit // 4 + 1024 + 1
     header = (b"\x80" if is_fragmented else b"\xc2") + bytes([0xFE if role is SERVER else 0x7E])
-    assert hear(conn, octets + header + length.to_bytes(2, "big")) == [TOO_BIG]
+    assert hear(conn, data + header + length.to_bytes(2, "big")) == [TOO_BIG]
 
 
 def test_a_plain_frame_may_not_be_larger_than_the_limit_though_a_compressed_one_may(role):
@@ -1218,12 +1218,12 @@ def test_a_bomb_costs_no_more_than_the_limit(role, module, fragments, is_fragmen
     bomb = deflated(bytes(size(2**23, 2**26)), level=9)
     assert len(bomb) < 70_000
     if is_fragmented:
-        octets = said(role, 2, bomb[:100], False, RSV1) + said(role, 0, bomb[100:])
+        data = said(role, 2, bomb[:100], False, RSV1) + said(role, 0, bomb[100:])
     else:
-        octets = said(role, 2, bomb, rsv=RSV1)
+        data = said(role, 2, bomb, rsv=RSV1)
     deflate = dataclasses.replace(WIDE, zlib=module)
     conn = Connection(role, deflate=deflate, fragments=fragments)
-    conn.receive_data(octets)
+    conn.receive_data(data)
     total = 0
     with Memory() as memory:
         while (event := conn.next_event()) and event != TOO_BIG:
@@ -1261,13 +1261,13 @@ def test_fragments_that_decompress_to_nothing_are_counted(role):
 def test_stream_next_gives_one_compressed_message_in_pieces(role):
     conn = Connection(role, deflate=WIDE)
     text = "0123456789" * 20_000
-    octets = said(role, 1, deflated(text.encode()), rsv=RSV1)
+    data = said(role, 1, deflated(text.encode()), rsv=RSV1)
     conn.stream_next()
-    *pieces, last = hear(conn, octets)
+    *pieces, last = hear(conn, data)
     assert all(not piece.final for piece in pieces)
     assert last.final
     assert "".join(piece.data for piece in (*pieces, last)) == text
-    assert hear(conn, octets) == [Text(text)]
+    assert hear(conn, data) == [Text(text)]
 
 
 def test_stream_next_inside_a_compressed_message(role):
@@ -1357,7 +1357,7 @@ def test_control_frames_are_not_compressed(role):
 def test_a_compressor_and_a_decompressor_of_their_own():
     compressor = Compressor(Deflate(), is_server=True)
     decompressor = Decompressor(Deflate(), is_server=False)
-    payloads = [compressor.compress(b"some octets" * 20) for _ in range(3)]
-    assert [decompressor.decompress(payload, 220) for payload in payloads] == [b"some octets" * 20] * 3
+    payloads = [compressor.compress(b"some bytes" * 20) for _ in range(3)]
+    assert [decompressor.decompress(payload, 200) for payload in payloads] == [b"some bytes" * 20] * 3
     with pytest.raises(RemoteProtocolError, match="message is too big"):
-        decompressor.decompress(compressor.compress(b"some octets" * 20), 219)
+        decompressor.decompress(compressor.compress(b"some bytes" * 20), 199)

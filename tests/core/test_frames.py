@@ -19,22 +19,22 @@ from wsframe.frames import (
     FrameDecoder,
     Opcode,
     encode_frame,
-    legal_octets,
+    legal_bytes,
 )
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = Opcode
 TRAILING = b"\xff\x00\x7f"  # no frame: a decoder that reads it fails
 
 
-def unmask(octets, key=SAMPLE_MASK):
-    return bytes(octet ^ key[i % 4] for i, octet in enumerate(octets))
+def unmask(data, key=SAMPLE_MASK):
+    return bytes(byte ^ key[i % 4] for i, byte in enumerate(data))
 
 
 def read(decoder, sample, reading):
-    """Return the frame that a sample is; its last octet completes it, or its error."""
+    """Return the frame that a sample is; its last byte completes it, or its error."""
     *first, last = reading.cut(sample)
-    for octets in first:
-        decoder.feed(octets)
+    for data in first:
+        decoder.feed(data)
         assert decoder.next_frame() is None
     decoder.feed(last + reading.trailing(TRAILING))
     frame = decoder.next_frame()
@@ -61,17 +61,17 @@ SAMPLES = [
         SAMPLE_MASK,
         id="5.7 masked Pong",
     ),
-    pytest.param(b"\x82\x7e\x01\x00" + bytes(256), Frame(BINARY, bytes(256)), None, id="5.7 256 octets"),
+    pytest.param(b"\x82\x7e\x01\x00" + bytes(256), Frame(BINARY, bytes(256)), None, id="5.7 256 bytes"),
     # Section 5.2, payload length
-    pytest.param(b"\x82\x00", Frame(BINARY), None, id="5.2 0 octets"),
-    pytest.param(b"\x82\x80" + SAMPLE_MASK, Frame(BINARY), SAMPLE_MASK, id="5.2 0 octets, masked"),
-    pytest.param(b"\x82\x7d" + b"a" * 125, Frame(BINARY, b"a" * 125), None, id="5.2 125 octets"),
-    pytest.param(b"\x82\x7e\x00\x7e" + b"a" * 126, Frame(BINARY, b"a" * 126), None, id="5.2 126 octets"),
+    pytest.param(b"\x82\x00", Frame(BINARY), None, id="5.2 0 bytes"),
+    pytest.param(b"\x82\x80" + SAMPLE_MASK, Frame(BINARY), SAMPLE_MASK, id="5.2 0 bytes, masked"),
+    pytest.param(b"\x82\x7d" + b"a" * 125, Frame(BINARY, b"a" * 125), None, id="5.2 125 bytes"),
+    pytest.param(b"\x82\x7e\x00\x7e" + b"a" * 126, Frame(BINARY, b"a" * 126), None, id="5.2 126 bytes"),
     pytest.param(
         b"\x82\xfe\x00\x7e" + SAMPLE_MASK + unmask(b"a" * 126),
         Frame(BINARY, b"a" * 126),
         SAMPLE_MASK,
-        id="5.2 126 octets, masked",
+        id="5.2 126 bytes, masked",
     ),
     # Section 5.4
     pytest.param(b"\x00\x01a", Frame(CONTINUATION, b"a", fin=False), None, id="5.4 a fragment within"),
@@ -86,19 +86,17 @@ SAMPLES = [
     ),
     pytest.param(b"\x89\x7d" + b"a" * 125, Frame(PING, b"a" * 125), None, id="5.5 the longest Ping"),
 ]
-# Too long to be read octet by octet in each test
+# Too long to be read byte by byte in each test
 LONG_SAMPLES = [
     pytest.param(
         b"\x82\x7f\0\0\0\0\0\1\0\0" + bytes(65536), Frame(BINARY, bytes(65536)), None, id="5.7 64 KiB"
     ),
-    pytest.param(
-        b"\x82\x7e\xff\xff" + bytes(65535), Frame(BINARY, bytes(65535)), None, id="5.2 65535 octets"
-    ),
+    pytest.param(b"\x82\x7e\xff\xff" + bytes(65535), Frame(BINARY, bytes(65535)), None, id="5.2 65535 bytes"),
     pytest.param(
         b"\x81\xff\0\0\0\0\0\1\0\0" + SAMPLE_MASK + unmask(b"a" * 65536),
         Frame(TEXT, b"a" * 65536),
         SAMPLE_MASK,
-        id="5.2 65536 octets, masked",
+        id="5.2 65536 bytes, masked",
     ),
 ]
 
@@ -116,10 +114,10 @@ def test_a_long_frame_is_read_in_any_pieces(sample, frame, mask):
         with case(size=size):
             decoder = FrameDecoder(masked=mask is not None)
             assert decoder.next_frame() is None
-            octets = sample + TRAILING
+            data = sample + TRAILING
             frames = []
-            for i in range(0, len(octets), size):
-                decoder.feed(octets[i : i + size])
+            for i in range(0, len(data), size):
+                decoder.feed(data[i : i + size])
                 if not frames and (found := decoder.next_frame()):
                     frames.append(found)
             assert frames == [frame]
@@ -138,19 +136,19 @@ def test_frames_are_read_one_after_the_other(reading):
     )
     decoder = FrameDecoder(masked=False)
     found = []
-    for octets in reading.cut(stream):
-        decoder.feed(octets)
+    for data in reading.cut(stream):
+        decoder.feed(data)
         while frame := decoder.next_frame():
             found.append(frame)
     assert found == frames
     assert decoder.unread == 0
 
 
-# The first octet (section 5.2)
+# The first byte (section 5.2)
 
 
 def problem_of(first, legal):
-    """Say what the RFC has against a first octet; its sets are written out in the tests."""
+    """Say what the RFC has against a first byte; its sets are written out in the tests."""
     if first in legal:
         return None
     if first & 0b0111_0000:
@@ -165,7 +163,7 @@ def problem_of(first, legal):
 
 
 @pytest.mark.parametrize(
-    ("legal", "octets"),
+    ("legal", "data"),
     [
         (None, {0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8A}),
         (BETWEEN_MESSAGES, {0x01, 0x02, 0x81, 0x82, 0x88, 0x89, 0x8A}),
@@ -173,14 +171,14 @@ def problem_of(first, legal):
     ],
     ids=["anywhere", "between messages", "within a message"],
 )
-def test_a_first_octet_is_legal_or_refused_at_once_rfc6455_5_2(legal, octets):
+def test_a_first_byte_is_legal_or_refused_at_once_rfc6455_5_2(legal, data):
     for first in range(256):
         with case(first=f"{first:#04x}"):
             decoder = FrameDecoder(masked=False)
             if legal is not None:
                 decoder.legal = legal
             decoder.feed(bytes([first]))
-            problem = problem_of(first, octets)
+            problem = problem_of(first, data)
             if problem is None:
                 assert decoder.next_frame() is None
                 decoder.feed(b"\0")
@@ -194,17 +192,17 @@ def test_a_first_octet_is_legal_or_refused_at_once_rfc6455_5_2(legal, octets):
 
 def test_reserved_bits_are_read_where_they_are_legal():
     decoder = FrameDecoder(masked=False)
-    decoder.legal = legal_octets(0xC1, 0xF2)
+    decoder.legal = legal_bytes(0xC1, 0xF2)
     decoder.feed(b"\xc1\x01a\xf2\x00")
     assert decoder.next_frame() == Frame(TEXT, b"a", rsv=4)
     assert decoder.next_frame() == Frame(BINARY, rsv=7)
 
 
-# The rest of the header. The last octet of each sample is the one that must not be.
+# The rest of the header. The last byte of each sample is the one that must not be.
 
 HUGE = b"\x7f\xff\xff\xff\xff\xff\xff\xff"
 UNMASKED, MASKED = "frames must be masked", "frames must not be masked"
-LONG_CONTROL = "control frame payload exceeds 125 octets"
+LONG_CONTROL = "control frame payload exceeds 125 bytes"
 NOT_MINIMAL = "payload length must be encoded minimally"
 SIGN_BIT = "payload length must be below 2**63"
 TOO_BIG = "message is too big"
@@ -231,7 +229,7 @@ TOO_BIG = "message is too big"
         pytest.param(b"\x80\xfe\x03\xe9", True, 1009, TOO_BIG, id="7.4.1 1001 of 1000, continuation"),
     ],
 )
-def test_a_header_is_refused_as_soon_as_the_octet_is_there(sample, masked, code, reason):
+def test_a_header_is_refused_as_soon_as_the_byte_is_there(sample, masked, code, reason):
     for reading in READINGS:
         with case(reading=reading):
             decoder = FrameDecoder(masked=masked, max_size=1000)
@@ -282,12 +280,12 @@ def test_by_default_the_limit_is_2_to_the_63_minus_1():
     assert decoder.next_frame() is None
 
 
-# Octets in
+# Bytes in
 
 
 @pytest.mark.parametrize(
     "buffer",
-    [bytes, bytearray, memoryview, lambda octets: array("B", octets), lambda octets: array("H", octets)],
+    [bytes, bytearray, memoryview, lambda data: array("B", data), lambda data: array("H", data)],
 )
 def test_every_contiguous_buffer_is_fed(buffer):
     decoder = FrameDecoder(masked=False)
@@ -304,7 +302,7 @@ def test_what_is_fed_is_copied_if_it_can_change():
     assert decoder.next_frame() == Frame(BINARY, b"ab")
 
 
-NOT_OCTETS = [
+NOT_BYTES = [
     (None, "bytes-like, not NoneType"),
     (5, "bytes-like, not int"),
     ("text", "bytes-like, not str"),
@@ -313,20 +311,20 @@ NOT_OCTETS = [
 
 
 def test_what_is_not_bytes_like_is_not_fed():
-    for data, problem in NOT_OCTETS:
+    for data, problem in NOT_BYTES:
         with case(data=data, problem=problem), pytest.raises(TypeError, match=problem):
             FrameDecoder(masked=False).feed(data)
 
 
-def receive(decoder, octets, hint):
-    """Put octets into the decoder's own buffer, as recv_into does, and keep hold of all the views."""
+def receive(decoder, data, hint):
+    """Put bytes into the decoder's own buffer, as recv_into does, and keep hold of all the views."""
     views = []
-    while octets:
+    while data:
         view = decoder.get_buffer(hint)
         assert len(view) >= 1
-        count = min(len(view), len(octets))
-        view[:count] = octets[:count]
-        octets = octets[count:]
+        count = min(len(view), len(data))
+        view[:count] = data[:count]
+        data = data[count:]
         decoder.buffer_updated(count)
         views.append(view)
     return views
@@ -343,12 +341,12 @@ def test_frames_are_received_into_the_buffer_and_fed_by_turns():
             found, held = [], []
             position, turn = 0, 0
             while position < len(stream):
-                octets = stream[position : position + (1, 7, 300, 5000)[turn % 4]]
-                position += len(octets)
+                data = stream[position : position + (1, 7, 300, 5000)[turn % 4]]
+                position += len(data)
                 if turn % 3:
-                    held += receive(decoder, octets, hint)
+                    held += receive(decoder, data, hint)
                 else:
-                    decoder.feed(octets)
+                    decoder.feed(data)
                 if turn % 2:
                     while frame := decoder.next_frame():
                         found.append(frame.payload)
@@ -501,7 +499,7 @@ def test_what_is_written_is_read():
         with case(length=length, mask=mask, rsv=rsv, fin=fin, opcode=opcode):
             frame = Frame(opcode, bytes(range(length)), fin, rsv)
             decoder = FrameDecoder(masked=mask is not None)
-            decoder.legal = legal_octets(*range(256))
+            decoder.legal = legal_bytes(*range(256))
             decoder.feed(encode_frame(opcode, frame.payload, fin, rsv, mask))
             assert decoder.next_frame() == frame
 
@@ -509,7 +507,7 @@ def test_what_is_written_is_read():
 PAYLOADS = [b"Hello!", bytearray(b"Hello!"), memoryview(b"Hello!"), array("H", b"Hello!")]
 
 
-def test_payload_and_masking_key_are_any_octets():
+def test_payload_and_masking_key_are_any_bytes():
     for mask, payload in itertools.product(
         [SAMPLE_MASK, bytearray(SAMPLE_MASK), memoryview(SAMPLE_MASK)], PAYLOADS
     ):
@@ -533,7 +531,7 @@ def test_a_fragmented_control_frame_is_not_written_rfc6455_5_5(opcode):
 
 @pytest.mark.parametrize("opcode", [CLOSE, PING, PONG])
 def test_a_large_control_frame_is_not_written_rfc6455_5_5(opcode):
-    with pytest.raises(LocalProtocolError, match="a control frame has at most 125 octets, not 126"):
+    with pytest.raises(LocalProtocolError, match="a control frame has at most 125 bytes, not 126"):
         encode_frame(opcode, bytes(126))
 
 
@@ -543,9 +541,9 @@ def test_reserved_bits_are_three():
             encode_frame(TEXT, b"", rsv=rsv)
 
 
-def test_a_masking_key_is_4_octets_long():
+def test_a_masking_key_is_4_bytes_long():
     for mask in [b"", b"abc", b"abcde"]:
-        with case(mask=mask), pytest.raises(ValueError, match="masking key must be 4 octets long"):
+        with case(mask=mask), pytest.raises(ValueError, match="masking key must be 4 bytes long"):
             encode_frame(TEXT, b"Hello", mask=mask)
 
 
@@ -556,7 +554,7 @@ def test_a_masking_key_is_bytes_like(mask):
 
 
 def test_a_payload_is_bytes_like_and_contiguous():
-    for payload, problem in NOT_OCTETS:
+    for payload, problem in NOT_BYTES:
         with case(payload=payload, problem=problem), pytest.raises(TypeError, match=problem):
             encode_frame(BINARY, payload)
 
@@ -605,9 +603,9 @@ def test_status_codes_have_the_names_of_the_iana_registry_rfc6455_7_4_1():
 @pytest.mark.parametrize("size", [10, 2**16, 2**20])
 def test_what_was_read_is_not_held(size):
     decoder = FrameDecoder(masked=False)
-    octets = encode_frame(Opcode.BINARY, bytes(size))
-    decoder.feed(octets[:1])
-    decoder.feed(octets[1:])
+    data = encode_frame(Opcode.BINARY, bytes(size))
+    decoder.feed(data[:1])
+    decoder.feed(data[1:])
     assert decoder.next_frame().payload == bytes(size)
     assert decoder.next_frame() is None
     names = [name for name in FrameDecoder.__slots__ if name != "legal"]
@@ -646,11 +644,11 @@ def test_what_is_not_read_of_a_borrowed_buffer_is_kept():
     for cut, masked in itertools.product([0, 1, 5, 7, 12, 20], [True, False]):
         with case(cut=cut, masked=masked):
             mask = SAMPLE_MASK if masked else None
-            octets = b"".join(encode_frame(Opcode.BINARY, bytes([i]) * 6, mask=mask) for i in range(4))
+            data = b"".join(encode_frame(Opcode.BINARY, bytes([i]) * 6, mask=mask) for i in range(4))
             decoder = FrameDecoder(masked=masked)
             buffer = bytearray(64)
             payloads = []
-            for part in (octets[:cut], octets[cut:-1], octets[-1:]):
+            for part in (data[:cut], data[cut:-1], data[-1:]):
                 buffer[: len(part)] = part
                 decoder.borrow(buffer, len(part))
                 frame = decoder.next_frame()

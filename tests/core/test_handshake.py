@@ -75,7 +75,7 @@ def test_the_sample_key_of_rfc6455_1_3():
     assert accept_key(KEY) == ACCEPT
 
 
-def test_a_key_is_16_fresh_octets_in_base64_rfc6455_4_1(monkeypatch):
+def test_a_key_is_16_fresh_bytes_in_base64_rfc6455_4_1(monkeypatch):
     monkeypatch.setattr("os.urandom", lambda size: b"the sample nonce" if size == 16 else b"")
     assert new_key() == KEY
     monkeypatch.undo()
@@ -83,17 +83,17 @@ def test_a_key_is_16_fresh_octets_in_base64_rfc6455_4_1(monkeypatch):
     assert len(base64.b64decode(new_key(), validate=True)) == 16
 
 
-# Octets of a head
+# Bytes of a head
 
 # With every byte that may stand in a value: obs-text of RFC 9110, section 5.5, and a tab
 OBS_TEXT = bytes(range(0x80, 0x100))
 HEAD = b"GET / HTTP/1.1\r\nHost: " + OBS_TEXT + b"\ta\r\n\r\n"
 
 
-def read(octets, reading, trailing=b" \t\n\n\r\0"):
+def read(data, reading, trailing=b" \t\n\n\r\0"):
     """Return the head that HeadReader finds; None if there is none, and check what is left."""
     reader = HeadReader()
-    *first, last = reading.cut(octets)
+    *first, last = reading.cut(data)
     for chunk in first:
         assert reader.feed(chunk) is None
     found = reader.feed(last + reading.trailing(trailing))
@@ -165,7 +165,7 @@ def test_the_reader_starts_anew_after_a_head():
     assert reader.feed(b"\nb") == (b"a\r\n\r\n", b"b")
 
 
-# The last octet of each sample is the one that must not be.
+# The last byte of each sample is the one that must not be.
 @pytest.mark.parametrize(
     ("sample", "problem"),
     [
@@ -179,18 +179,18 @@ def test_the_reader_starts_anew_after_a_head():
         pytest.param(b"a: b\r\n\t", "header lines must not be folded", id="7230 3.2.4 obs-fold with a tab"),
     ],
 )
-def test_an_illegal_octet_is_refused_at_once(sample, problem, reading):
+def test_an_illegal_byte_is_refused_at_once(sample, problem, reading):
     with pytest.raises(HandshakeError) as caught:
         read(sample, reading, trailing=b"\r\n\r\n")
     assert (caught.value.status, caught.value.reason) == (400, problem)
 
 
 def test_a_control_character_is_refused_at_once(reading):
-    for octet in (*range(9), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F):
-        with case(octet=f"{octet:#04x}"):
+    for byte in (*range(9), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F):
+        with case(byte=f"{byte:#04x}"):
             with pytest.raises(HandshakeError) as caught:
-                read(b"a: " + bytes([octet]), reading, trailing=b"\r\n\r\n")
-            problem = f"octet 0x{octet:02x} is not allowed in a head"
+                read(b"a: " + bytes([byte]), reading, trailing=b"\r\n\r\n")
+            problem = f"byte 0x{byte:02x} is not allowed in a head"
             assert (caught.value.status, caught.value.reason) == (400, problem)
 
 
@@ -207,7 +207,7 @@ def test_a_head_of_16_kib_is_fine(size):
 def test_a_head_of_more_than_16_kib_is_refused(head):
     with pytest.raises(HandshakeError) as caught:
         HeadReader().feed(head)
-    assert (caught.value.status, caught.value.reason) == (431, "head exceeds 16384 octets")
+    assert (caught.value.status, caught.value.reason) == (431, "head exceeds 16384 bytes")
 
 
 def test_a_head_without_an_end_is_refused_after_16_kib():
@@ -314,7 +314,7 @@ def test_a_request_is_written():
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "octets"),
+    ("status", "body", "data"),
     [
         (101, b"", b"HTTP/1.1 101 Switching Protocols\r\nA: b\r\n\r\n"),
         (200, b"page", b"HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 4\r\n\r\npage"),
@@ -324,10 +324,10 @@ def test_a_request_is_written():
         (599, b"", b"HTTP/1.1 599 \r\nA: b\r\nContent-Length: 0\r\n\r\n"),
     ],
 )
-def test_a_response_is_written_with_its_length_rfc7230_3_3_2(status, body, octets):
-    assert encode_response(status, [("A", "b")], body) == octets
+def test_a_response_is_written_with_its_length_rfc7230_3_3_2(status, body, data):
+    assert encode_response(status, [("A", "b")], body) == data
     # RFC 9110, section 9.3.2: the answer to a HEAD has the length of the body, and no body.
-    assert encode_response(status, [("A", "b")], body, method="HEAD") == octets.removesuffix(body)
+    assert encode_response(status, [("A", "b")], body, method="HEAD") == data.removesuffix(body)
     client = h11.Connection(h11.CLIENT)
     client.send(
         h11.Request(
@@ -335,7 +335,7 @@ def test_a_response_is_written_with_its_length_rfc7230_3_3_2(status, body, octet
         )
     )
     client.send(h11.EndOfMessage())
-    client.receive_data(octets)
+    client.receive_data(data)
     assert client.next_event().status_code == status
 
 
@@ -483,24 +483,24 @@ UPGRADE_REQUIRED = (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-W
         ("Connection", ["keep-alive Upgrade"], 400, "Connection header must include upgrade"),
         ("Sec-WebSocket-Key", [], 400, "Sec-WebSocket-Key header is missing"),
         ("Sec-WebSocket-Key", [KEY, KEY], 400, "more than one Sec-WebSocket-Key header"),
-        ("Sec-WebSocket-Key", [""], 400, "Sec-WebSocket-Key must be base64 of 16 octets"),
-        ("Sec-WebSocket-Key", [KEY[:-2]], 400, "Sec-WebSocket-Key must be base64 of 16 octets"),
-        ("Sec-WebSocket-Key", ["A" * 24], 400, "Sec-WebSocket-Key must be base64 of 16 octets"),
-        ("Sec-WebSocket-Key", ["A" * 23 + "="], 400, "Sec-WebSocket-Key must be base64 of 16 octets"),
-        ("Sec-WebSocket-Key", ["A" * 20 + "===="], 400, "Sec-WebSocket-Key must be base64 of 16 octets"),
+        ("Sec-WebSocket-Key", [""], 400, "Sec-WebSocket-Key must be base64 of 16 bytes"),
+        ("Sec-WebSocket-Key", [KEY[:-2]], 400, "Sec-WebSocket-Key must be base64 of 16 bytes"),
+        ("Sec-WebSocket-Key", ["A" * 24], 400, "Sec-WebSocket-Key must be base64 of 16 bytes"),
+        ("Sec-WebSocket-Key", ["A" * 23 + "="], 400, "Sec-WebSocket-Key must be base64 of 16 bytes"),
+        ("Sec-WebSocket-Key", ["A" * 20 + "===="], 400, "Sec-WebSocket-Key must be base64 of 16 bytes"),
         (
             "Sec-WebSocket-Key",
             ["A" * 10 + " " + "A" * 11 + "=="],
             400,
-            "Sec-WebSocket-Key must be base64 of 16 octets",
+            "Sec-WebSocket-Key must be base64 of 16 bytes",
         ),
-        ("Sec-WebSocket-Key", ["A" * 21 + "-=="], 400, "Sec-WebSocket-Key must be base64 of 16 octets"),
-        ("Sec-WebSocket-Key", ["é" * 22 + "=="], 400, "Sec-WebSocket-Key must be base64 of 16 octets"),
+        ("Sec-WebSocket-Key", ["A" * 21 + "-=="], 400, "Sec-WebSocket-Key must be base64 of 16 bytes"),
+        ("Sec-WebSocket-Key", ["é" * 22 + "=="], 400, "Sec-WebSocket-Key must be base64 of 16 bytes"),
         (
             "Sec-WebSocket-Key",
             ["A" * 22 + "==" + "A" * 22 + "=="],
             400,
-            "Sec-WebSocket-Key must be base64 of 16 octets",
+            "Sec-WebSocket-Key must be base64 of 16 bytes",
         ),
         ("Sec-WebSocket-Version", [], 400, "Sec-WebSocket-Version header is missing"),
         ("Sec-WebSocket-Version", ["13", "13"], 400, "more than one Sec-WebSocket-Version header"),
@@ -943,9 +943,9 @@ def read_by_h11(head, is_request):
     pieces=pieces_of_heads,
 )
 def test_what_is_read_without_h11_is_what_h11_reads(start, pieces):
-    octets = start + b"".join(pieces) + b"\r\n\r\n"
+    data = start + b"".join(pieces) + b"\r\n\r\n"
     try:
-        head, _ = handshake.HeadReader().feed(octets)
+        head, _ = handshake.HeadReader().feed(data)
     except HandshakeError:
         return
     plain = handshake.read_plain_head(head)
@@ -984,7 +984,7 @@ def test_a_head_is_plain_or_left_to_h11(head, expected):
 
 
 @settings(max_examples=5 * settings().max_examples)
-@given(octets=pieces_of_heads.map(b"".join))
-def test_what_is_clean_has_nothing_illegal(octets):
-    if handshake._is_clean(octets):
-        assert handshake._ILLEGAL.search(octets) is None
+@given(data=pieces_of_heads.map(b"".join))
+def test_what_is_clean_has_nothing_illegal(data):
+    if handshake._is_clean(data):
+        assert handshake._ILLEGAL.search(data) is None

@@ -14,15 +14,15 @@ from tests.support.cases import case
 from tests.support.core import SAMPLE_MASK, Memory
 from wsframe import FrameDecoder, masking
 
-OCTETS = bytes((i * 7 + i // 256) & 255 for i in range(70000))
+BYTES = bytes((i * 7 + i // 256) & 255 for i in range(70000))
 
 
 def naive(data, key):
     """RFC 6455, section 5.3: transformed-octet-i = original-octet-i XOR masking-key-octet-(i MOD 4)."""
-    return bytes(octet ^ key[i % 4] for i, octet in enumerate(data))
+    return bytes(byte ^ key[i % 4] for i, byte in enumerate(data))
 
 
-MASKED = naive(OCTETS, SAMPLE_MASK)
+MASKED = naive(BYTES, SAMPLE_MASK)
 
 
 NAMES = (
@@ -61,18 +61,18 @@ def test_the_sample_of_rfc6455_5_7(apply_mask):
     [range(2100), range(4080, 4112), range(65520, 65552)],
     ids=["0..2099", "around 4096", "around 65536"],
 )
-def test_every_length_is_masked_as_octet_by_octet(apply_mask, lengths):
+def test_every_length_is_masked_as_byte_by_byte(apply_mask, lengths):
     for length in lengths:
-        assert apply_mask(OCTETS[:length], SAMPLE_MASK) == MASKED[:length], f"length {length}"
+        assert apply_mask(BYTES[:length], SAMPLE_MASK) == MASKED[:length], f"length {length}"
 
 
-def test_every_octet_of_the_key_counts(apply_mask):
+def test_every_byte_of_the_key_counts(apply_mask):
     for length, key in itertools.product(
         [0, 1, 2, 3, 4, 5, 2047, 2048, 2049, 2050, 2051, 2052, 2053],
         [b"\0\0\0\0", b"\0\0\0\1", b"\1\0\0\0", b"\x80\0\0\0", b"\xff\xff\xff\xff", b"\0\xff\0\xff"],
     ):
         with case(length=length, key=key):
-            assert apply_mask(OCTETS[:length], key) == naive(OCTETS[:length], key)
+            assert apply_mask(BYTES[:length], key) == naive(BYTES[:length], key)
 
 
 def test_every_offset_into_a_buffer_is_masked_alike(apply_mask):
@@ -80,28 +80,28 @@ def test_every_offset_into_a_buffer_is_masked_alike(apply_mask):
         with case(length=length):
             buffer = bytearray(17 + length)
             for offset in range(17):
-                buffer[offset : offset + length] = OCTETS[:length]
+                buffer[offset : offset + length] = BYTES[:length]
                 view = memoryview(buffer)[offset : offset + length]
                 assert apply_mask(view, SAMPLE_MASK) == MASKED[:length]
-                assert view == OCTETS[:length]
+                assert view == BYTES[:length]
 
 
-class Octets(bytes):
+class Bytes(bytes):
     pass
 
 
 BUFFERS = {
     "bytes": bytes,
     "bytearray": bytearray,
-    "subclass": Octets,
+    "subclass": Bytes,
     "view": memoryview,
-    "writable": lambda octets: memoryview(bytearray(octets)),
-    "read-only": lambda octets: memoryview(bytearray(octets)).toreadonly(),
-    "B": lambda octets: array("B", octets),
-    "I": lambda octets: array("I", octets),
-    "d": lambda octets: array("d", octets),
-    "view of Q": lambda octets: memoryview(array("Q", octets)),
-    "signed": lambda octets: memoryview(octets).cast("b"),
+    "writable": lambda data: memoryview(bytearray(data)),
+    "read-only": lambda data: memoryview(bytearray(data)).toreadonly(),
+    "B": lambda data: array("B", data),
+    "I": lambda data: array("I", data),
+    "d": lambda data: array("d", data),
+    "view of Q": lambda data: memoryview(array("Q", data)),
+    "signed": lambda data: memoryview(data).cast("b"),
 }
 
 
@@ -109,21 +109,21 @@ BUFFERS = {
 def test_every_buffer_is_masked_into_new_bytes(apply_mask, buffer):
     for length in [0, 8, 2048, 2056, 4096]:
         with case(length=length):
-            data = buffer(OCTETS[:length])
+            data = buffer(BYTES[:length])
             masked = apply_mask(data, SAMPLE_MASK)
             assert type(masked) is bytes
             assert masked == MASKED[:length]
-            assert bytes(memoryview(data)) == OCTETS[:length]
+            assert bytes(memoryview(data)) == BYTES[:length]
 
 
 def test_a_buffer_of_several_dimensions_is_masked_as_it_lies_in_memory(apply_mask):
-    assert apply_mask(memoryview(OCTETS[:24]).cast("B", (2, 3, 4)), SAMPLE_MASK) == MASKED[:24]
-    assert apply_mask(memoryview(OCTETS[:1]).cast("B", ()), SAMPLE_MASK) == MASKED[:1]
+    assert apply_mask(memoryview(BYTES[:24]).cast("B", (2, 3, 4)), SAMPLE_MASK) == MASKED[:24]
+    assert apply_mask(memoryview(BYTES[:1]).cast("B", ()), SAMPLE_MASK) == MASKED[:1]
 
 
 def test_a_buffer_that_is_not_contiguous_is_refused(apply_mask):
     for length, step in itertools.product([10, 1000], [2, -1]):
-        view = memoryview(OCTETS[:length])[::step]
+        view = memoryview(BYTES[:length])[::step]
         with case(length=length, step=step), pytest.raises(TypeError, match="data must be contiguous"):
             apply_mask(view, SAMPLE_MASK)
 
@@ -140,22 +140,22 @@ def test_every_bytes_like_key_is_fine(apply_mask):
         [
             bytearray(SAMPLE_MASK),
             memoryview(SAMPLE_MASK),
-            Octets(SAMPLE_MASK),
+            Bytes(SAMPLE_MASK),
             array("B", SAMPLE_MASK),
             memoryview(b"\x3d\x21\xfa\x37")[::-1],
         ],
     ):
         with case(key=(type(key), bytes(key)), length=length):
-            assert apply_mask(OCTETS[:length], key) == MASKED[:length]
+            assert apply_mask(BYTES[:length], key) == MASKED[:length]
 
 
-def test_a_key_is_4_octets_long(apply_mask):
+def test_a_key_is_4_bytes_long(apply_mask):
     for key, length in itertools.product(
         [b"", b"\0", b"\0" * 3, b"\0" * 5, b"\0" * 8, bytearray(3), memoryview(b"")], [0, 5, 700]
     ):
-        problem = f"masking key must be 4 octets long, not {len(key)}"
+        problem = f"masking key must be 4 bytes long, not {len(key)}"
         with case(key=key, length=length), pytest.raises(ValueError, match=problem):
-            apply_mask(OCTETS[:length], key)
+            apply_mask(BYTES[:length], key)
 
 
 def test_a_key_that_is_not_bytes_like_is_refused(apply_mask):
@@ -175,14 +175,14 @@ def test_a_part_of_a_buffer_is_unmasked_with_the_key_before_it(functions):
             before, after = b"\xa5" * (start - 4), b"\x5a" * 9
             buffer = kind(before + SAMPLE_MASK + MASKED[:length] + after)
             part = buffer, start, start + length
-            for octets, expected in (
-                (functions.unmask(*part, None), OCTETS[:length]),
-                (functions.unmask(*part, SAMPLE_MASK), OCTETS[:length]),
+            for data, expected in (
+                (functions.unmask(*part, None), BYTES[:length]),
+                (functions.unmask(*part, SAMPLE_MASK), BYTES[:length]),
                 (functions.unmask(*part, b""), MASKED[:length]),
                 (functions.take(*part), MASKED[:length]),
             ):
-                assert type(octets) is bytes
-                assert octets == expected
+                assert type(data) is bytes
+                assert data == expected
             for key in (None, SAMPLE_MASK, b""):
                 collector = functions.Collector()
                 collector.append(b"before", 0)
@@ -210,14 +210,14 @@ TEXTS = [
 def test_a_part_of_a_buffer_is_unmasked_to_text(functions):
     for text, kind in itertools.product(TEXTS, [bytes, bytearray]):
         with case(text=text, kind=kind):
-            octets = text.encode()
+            data = text.encode()
             for key, before, payload in (
-                (None, SAMPLE_MASK, naive(octets, SAMPLE_MASK)),
-                (SAMPLE_MASK, b"none", naive(octets, SAMPLE_MASK)),
-                (b"", b"none", octets),
+                (None, SAMPLE_MASK, naive(data, SAMPLE_MASK)),
+                (SAMPLE_MASK, b"none", naive(data, SAMPLE_MASK)),
+                (b"", b"none", data),
             ):
                 buffer = kind(before + payload + b"\xff")
-                unmasked = functions.unmask_text(buffer, 4, 4 + len(octets), key)
+                unmasked = functions.unmask_text(buffer, 4, 4 + len(data), key)
                 assert type(unmasked) is str
                 assert unmasked == text
                 assert unmasked.isascii() == text.isascii()
@@ -225,13 +225,13 @@ def test_a_part_of_a_buffer_is_unmasked_to_text(functions):
 
 
 def test_text_that_is_not_utf8_is_refused_wherever_it_is_wrong(functions):
-    for octet, position in itertools.product([b"\x80", b"\xc0", b"\xff"], range(17)):
-        with case(octet=octet, position=position):
-            octets = b"a" * position + octet + b"b" * (16 - position)
+    for byte, position in itertools.product([b"\x80", b"\xc0", b"\xff"], range(17)):
+        with case(byte=byte, position=position):
+            data = b"a" * position + byte + b"b" * (16 - position)
             with pytest.raises(UnicodeDecodeError):
-                functions.unmask_text(octets, 0, 17, b"")
+                functions.unmask_text(data, 0, 17, b"")
             with pytest.raises(UnicodeDecodeError):
-                functions.unmask_text(SAMPLE_MASK + naive(octets, SAMPLE_MASK), 4, 21, None)
+                functions.unmask_text(SAMPLE_MASK + naive(data, SAMPLE_MASK), 4, 21, None)
 
 
 PARTS_OUTSIDE_OF_8 = [
@@ -271,7 +271,7 @@ def test_a_key_begins_inside_of_the_buffer():
 @pytest.mark.skipif(not masking.compiled, reason="Python's own slices need no check")
 def test_a_part_of_a_buffer_is_unmasked_with_a_whole_key():
     for key in [b"1", b"123", b"12345"]:
-        with case(key=key), pytest.raises(ValueError, match="must be 4 octets long"):
+        with case(key=key), pytest.raises(ValueError, match="must be 4 bytes long"):
             masking.unmask(b"12345678", 4, 8, key)
 
 
@@ -295,7 +295,7 @@ def test_a_frame_is_appended(functions):
     for masked, first, length in itertools.product([True, False], [0x00, 0x81, 0x82, 0xC1], LENGTHS):
         with case(masked=masked, first=first, length=length):
             output = [b"before"]
-            assert functions.append_frame(output, first, OCTETS[:length], masked) is None
+            assert functions.append_frame(output, first, BYTES[:length], masked) is None
             header = masking.encode_header(first, length, 0x80 if masked else 0)
             frame = b"".join(output[1:])
             assert frame.startswith(header)
@@ -304,7 +304,7 @@ def test_a_frame_is_appended(functions):
             decoder.legal = bytes([1]) * 256
             decoder.feed(frame)
             assert decoder.advance()
-            assert (decoder.first, decoder.read_payload(), decoder.unread) == (first, OCTETS[:length], 0)
+            assert (decoder.first, decoder.read_payload(), decoder.unread) == (first, BYTES[:length], 0)
 
 
 def test_text_is_appended_as_utf8(functions):
@@ -314,7 +314,7 @@ def test_text_is_appended_as_utf8(functions):
         with case(masked=masked, text=text):
             output = []
             functions.append_frame(output, 0x81, text, masked)
-            assert all(type(octets) is bytes for octets in output)
+            assert all(type(data) is bytes for data in output)
             decoder = FrameDecoder(masked=masked)
             decoder.feed(b"".join(output))
             assert decoder.next_frame().payload == text.encode()
@@ -331,7 +331,7 @@ def test_text_that_cannot_be_encoded_is_not_appended(functions):
 @pytest.mark.parametrize(("length", "is_apart"), [(16383, False), (16384, True)])
 def test_a_large_payload_that_is_not_masked_is_not_copied(functions, length, is_apart):
     output = []
-    payload = OCTETS[:length]
+    payload = BYTES[:length]
     functions.append_frame(output, 0x82, payload, False)
     assert (output[-1] is payload) is is_apart
     assert len(output) == 1 + is_apart
@@ -339,7 +339,7 @@ def test_a_large_payload_that_is_not_masked_is_not_copied(functions, length, is_
 
 @pytest.mark.skipif(not masking.compiled, reason="Python needs no types")
 def test_a_payload_is_bytes_or_text():
-    for payload in [None, 5, bytearray(b"octets"), memoryview(b"octets")]:
+    for payload in [None, 5, bytearray(b"bytes"), memoryview(b"bytes")]:
         with case(payload=payload), pytest.raises(TypeError):
             masking.append_frame([], 0x82, payload, False)
 
@@ -354,7 +354,7 @@ def test_a_message_is_put_together(functions):
         with case(more=more, length=length, count=count):
             collector = functions.Collector()
             for _ in range(2):  # it can be used again
-                pieces = [OCTETS[i : i + length] for i in range(count)]
+                pieces = [BYTES[i : i + length] for i in range(count)]
                 for i, piece in enumerate(pieces):
                     assert collector.append(piece, more) is None
                     assert collector.size == (i + 1) * length
@@ -370,8 +370,8 @@ def test_a_message_is_put_together(functions):
 def test_a_text_is_put_together(functions):
     collector = functions.Collector()
     for text in ("", "a", "abc ü €", "a" * 5000):
-        for octet in text.encode():
-            collector.append(bytes([octet]), 1)
+        for byte in text.encode():
+            collector.append(bytes([byte]), 1)
         assert collector.take_text() == text
         assert collector.size == 0
     collector.append(b"\x80", 0)
@@ -407,9 +407,9 @@ def test_what_is_announced_takes_no_memory_until_it_comes(functions, size):
 
 @pytest.mark.skipif(not masking.compiled, reason="Python needs no types")
 def test_a_piece_is_bytes():
-    for octets in [None, "text", bytearray(b"octets"), memoryview(b"octets")]:
-        with case(octets=octets), pytest.raises(TypeError):
-            masking.Collector().append(octets, 0)
+    for data in [None, "text", bytearray(b"bytes"), memoryview(b"bytes")]:
+        with case(data=data), pytest.raises(TypeError):
+            masking.Collector().append(data, 0)
 
 
 # Which ones are used
@@ -447,7 +447,7 @@ def test_no_fork_is_needed(monkeypatch):
 
 @pytest.fixture
 def entropy(monkeypatch, functions):
-    """Let os.urandom count 1, 2, 3, ... in words of 4 octets; return how many octets were asked for."""
+    """Let os.urandom count 1, 2, 3, ... in words of 4 bytes; return how many bytes were asked for."""
     asked = []
     words = itertools.count(1)
 
@@ -478,11 +478,11 @@ def test_frames_and_keys_share_the_entropy(functions, entropy):
 
 
 @pytest.mark.skipif(not masking.compiled, reason="Python's own slices need no check")
-@pytest.mark.parametrize(("octets", "error"), [(b"", ValueError), (b"abc", ValueError), (None, TypeError)])
-def test_nothing_but_entropy_is_a_key(monkeypatch, octets, error):
+@pytest.mark.parametrize(("data", "error"), [(b"", ValueError), (b"abc", ValueError), (None, TypeError)])
+def test_nothing_but_entropy_is_a_key(monkeypatch, data, error):
     masking.forget_keys()
     with monkeypatch.context() as patch:
-        patch.setattr(os, "urandom", lambda size: octets)
+        patch.setattr(os, "urandom", lambda size: data)
         for _ in range(2):
             with pytest.raises(error):
                 masking.new_masking_key()

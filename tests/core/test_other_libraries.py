@@ -119,7 +119,7 @@ class Context(NamedTuple):
 
     kind: int | None  # None between messages
     size: int
-    octets: bytes
+    data: bytes
 
 
 def contexts(raws):
@@ -128,12 +128,12 @@ def contexts(raws):
         yield raw, context
         if raw.opcode < CLOSE:
             kind = raw.opcode if context.kind is None else context.kind
-            size, octets = context.size + len(raw.payload), context.octets + raw.payload
-            context = Context(None, 0, b"") if raw.fin else Context(kind, size, octets)
+            size, data = context.size + len(raw.payload), context.data + raw.payload
+            context = Context(None, 0, b"") if raw.fin else Context(kind, size, data)
 
 
 def is_illegal(raw, context):
-    """Tell whether the first octet or the masking is enough to refuse the frame."""
+    """Tell whether the first byte or the masking is enough to refuse the frame."""
     if not raw.masked or raw.first & 0x70 or raw.opcode not in (0, 1, 2, 8, 9, 10):
         return True
     if raw.opcode >= CLOSE:
@@ -150,9 +150,9 @@ def is_minimal(raw):
 
 
 def holds_half_a_surrogate(raw, context):
-    octets = context.octets + raw.payload
+    data = context.data + raw.payload
     is_text = (raw.opcode if context.kind is None else context.kind) == TEXT
-    return is_text and raw.opcode < CLOSE and not raw.fin and b"\xed\xa0" <= octets[-2:] <= b"\xed\xbf"
+    return is_text and raw.opcode < CLOSE and not raw.fin and b"\xed\xa0" <= data[-2:] <= b"\xed\xbf"
 
 
 def has_close_of_two_faults(raw, context):
@@ -171,7 +171,7 @@ DIFFERENCES = {
         "takes lengths that are not minimal": lambda raw, context: not is_minimal(raw),
         # Section 5.2: "the most significant bit MUST be 0": 1002 here, 1009 there
         "finds a length of 2**63 too big, not illegal": lambda raw, context: raw.announced >= 2**63,
-        # A frame that must not come and is too big as well: we judge each octet as it arrives, so it is 1002.
+        # A frame that must not come and is too big as well: we judge each byte as it arrives, so it is 1002.
         "judges the length before the opcode": lambda raw, context: (
             is_illegal(raw, context) and context.size + raw.announced > LIMIT
         ),
@@ -185,7 +185,7 @@ DIFFERENCES = {
         ),
         # 1002 here for the status code, 1007 there for the reason
         "judges the reason before the code": has_close_of_two_faults,
-        # Python's decoder waits for the third octet, which cannot make it right.
+        # Python's decoder waits for the third byte, which cannot make it right.
         "holds back half a surrogate": holds_half_a_surrogate,
         # It waits for the payload, which we don't need to see that the frame is illegal.
         "reads a frame before it judges it": is_illegal_and_not_there,
@@ -289,12 +289,12 @@ def test_another_library_hears_what_we_say(peer, role, things, code, reason):
     conn = Connection(role)
     said = [say(conn, thing) for thing in things]
     said.append(closing(conn, code, reason))
-    octets = conn.data_to_send()
+    data = conn.data_to_send()
     as_they_hear = {"websockets": as_websockets_hears, "wsproto": as_wsproto_hears}[peer]
 
     class Said:
         @staticmethod
         def encode(_):
-            return octets
+            return data
 
     assert as_they_hear(OTHER[role], [Said], None) == said

@@ -48,7 +48,7 @@ def counting():
 
 
 @pytest.mark.parametrize(
-    "message", ["", "text \N{SNOWMAN}", b"", b"octets", bytearray(b"octets"), memoryview(b"x")]
+    "message", ["", "text \N{SNOWMAN}", b"", b"bytes", bytearray(b"bytes"), memoryview(b"x")]
 )
 def test_a_prepared_message_is_that_message(message):
     prepared = prepare(message)
@@ -59,11 +59,11 @@ def test_a_prepared_message_is_that_message(message):
 
 
 def test_it_says_what_it_is():
-    assert repr(prepare("text")) == "<Prepared text, 4 octets>"
-    assert repr(prepare(b"octets")) == "<Prepared binary, 6 octets>"
+    assert repr(prepare("text")) == "<Prepared text, 4 bytes>"
+    assert repr(prepare(b"bytes")) == "<Prepared binary, 5 bytes>"
 
 
-def test_items_of_several_octets_count_as_that_many():
+def test_items_of_several_bytes_count_as_that_many():
     assert prepare(array.array("I", [1, 2])).payload == array.array("I", [1, 2]).tobytes()
 
 
@@ -127,10 +127,10 @@ def test_it_is_compressed_once_for_each_set_of_parameters():
     for conn in server:
         conn.send_prepared(prepared)
     assert [args[2] for args in made] == [-12, -9]
-    # What goes out is the same object, not only the same octets.
+    # What goes out is the same object, not only the same bytes.
     chunks = [conn.chunks_to_send() for conn in server]
     for group in (chunks[:10], chunks[10:20], chunks[20:]):
-        assert len({id(octets) for (octets,) in group}) == 1
+        assert len({id(data) for (data,) in group}) == 1
 
 
 def test_the_client_bits_do_not_matter_to_a_server():
@@ -145,21 +145,21 @@ def test_the_client_bits_do_not_matter_to_a_server():
 
 def test_a_client_masks_it_with_a_fresh_key():
     conn = Connection(CLIENT)
-    prepared = prepare(b"octets")
+    prepared = prepare(b"bytes")
     outputs = set()
     for _ in range(3):
         conn.send_prepared(prepared)
         outputs.add(conn.data_to_send())
     assert len(outputs) == 3
-    assert all(len(octets) == 2 + 4 + 6 for octets in outputs)
+    assert all(len(data) == 2 + 4 + 5 for data in outputs)
 
 
 def test_a_large_one_is_not_copied():
     payload = bytes(100_000)
     conn = Connection(SERVER)
     conn.send_prepared(prepare(payload))
-    _, octets = conn.chunks_to_send()
-    assert octets is payload
+    _, data = conn.chunks_to_send()
+    assert data is payload
 
 
 def test_the_next_message_refers_to_none_before_it():
@@ -184,7 +184,7 @@ def test_the_next_message_refers_to_none_before_it():
 def test_it_is_not_sent_inside_another_message_or_when_closed():
     conn = Connection(SERVER)
     conn.send_text("a", False)
-    for prepared in (prepare("text"), prepare(b"octets")):
+    for prepared in (prepare("text"), prepare(b"bytes")):
         with pytest.raises(LocalProtocolError, match=r"^a fragmented text message is being sent$"):
             conn.send_prepared(prepared)
     conn.send_text("b")
@@ -196,7 +196,7 @@ def test_it_is_not_sent_inside_another_message_or_when_closed():
     assert conn.state is State.CLOSING
 
 
-@pytest.mark.parametrize("message", ["text", b"octets", None])
+@pytest.mark.parametrize("message", ["text", b"bytes", None])
 def test_only_a_prepared_message_is_sent_as_one(message):
     with pytest.raises(TypeError, match=r"^prepared must be a Prepared, not \w+$"):
         Connection(SERVER).send_prepared(message)

@@ -1,4 +1,4 @@
-"""What holds for every stream: of the RFC's frames, of almost its frames, and of any octets.
+"""What holds for every stream: of the RFC's frames, of almost its frames, and of any bytes.
 
 tests/support/tiers.py has the numbers of examples. ``make fuzz`` tries many more, and others in every run.
 """
@@ -31,7 +31,7 @@ from tests.support.streams import (
     converse,
     cut,
     cuts,
-    frame_octets,
+    frame_bytes,
     head,
     keys,
     payloads,
@@ -55,8 +55,8 @@ from wsframe.testing import TwoEndpoints, check_grammar, joined
 )
 def test_chunks_do_not_matter(begin, data, sizes, ends, answer):
     """The same events, the same replies, the same states, wherever the network cuts the stream."""
-    _, make, octets = BEGINNINGS[begin]
-    stream = data.draw(octets())
+    _, make, raw = BEGINNINGS[begin]
+    stream = data.draw(raw())
     close_after = data.draw(st.sampled_from([None, 1, 2]))
     end = [b""] if ends else []
     whole = converse(
@@ -75,8 +75,8 @@ def test_chunks_do_not_matter(begin, data, sizes, ends, answer):
 @pytest.mark.parametrize("begin", BEGINNINGS)
 @given(data=st.data(), sizes=cuts)
 def test_pieces_make_up_the_same_messages(begin, data, sizes):
-    _, make, octets = BEGINNINGS[begin]
-    stream = data.draw(octets())
+    _, make, raw = BEGINNINGS[begin]
+    stream = data.draw(raw())
     chunks = [*cut(stream, sizes), b""]
     whole = converse(make(max_message_size=LIMIT), chunks, echo=False)
     pieces = converse(make(max_message_size=LIMIT, fragments=True), chunks, echo=False)
@@ -91,8 +91,8 @@ def test_pieces_make_up_the_same_messages(begin, data, sizes):
 @given(data=st.data(), sizes=cuts, ends=st.booleans(), fragments=st.booleans(), more=st.binary(min_size=1))
 def test_whatever_comes_in_fits_the_grammar(begin, data, sizes, ends, fragments, more):
     """Only documented events; at most one Close out, the last frame; nothing after the end."""
-    role, make, octets = BEGINNINGS[begin]
-    stream = data.draw(st.one_of(st.binary(max_size=100), octets()))
+    role, make, raw = BEGINNINGS[begin]
+    stream = data.draw(st.one_of(st.binary(max_size=100), raw()))
     conn = make(max_message_size=LIMIT, fragments=fragments)
     heard = converse(conn, cut(stream, sizes) + [b""] * ends)
     check_grammar(heard.events, conn)
@@ -116,7 +116,7 @@ def test_whatever_comes_in_fits_the_grammar(begin, data, sizes, ends, fragments,
 
 @given(role=roles, data=st.data(), sizes=cuts)
 def test_the_buffer_hears_what_receive_data_hears(role, data, sizes):
-    stream = data.draw(frame_octets(role))
+    stream = data.draw(frame_bytes(role))
     chunks = cut(stream, sizes)
     copied = converse(Connection(role, max_message_size=LIMIT), [*chunks, b""], echo=False)
     conn = Connection(role, max_message_size=LIMIT)
@@ -137,7 +137,7 @@ def test_the_buffer_hears_what_receive_data_hears(role, data, sizes):
 
 @given(role=roles, data=st.data(), sizes=cuts)
 def test_a_borrowed_buffer_says_what_receive_data_hears(role, data, sizes):
-    chunks = cut(data.draw(frame_octets(role)), sizes)
+    chunks = cut(data.draw(frame_bytes(role)), sizes)
     copied = converse(Connection(role, max_message_size=LIMIT), [*chunks, b""], echo=False)
     conn = Connection(role, max_message_size=LIMIT)
     buffer = bytearray(max(map(len, chunks), default=0))
@@ -161,7 +161,7 @@ def test_a_borrowed_buffer_says_what_receive_data_hears(role, data, sizes):
 def test_what_waits_to_be_read_is_less_than_a_control_frame(role, data, sizes, fragments):
     """Of a data frame only the header waits, and of text the beginning of a character."""
     conn = Connection(role, max_message_size=LIMIT, fragments=fragments)
-    for chunk in cut(data.draw(frame_octets(role)), sizes):
+    for chunk in cut(data.draw(frame_bytes(role)), sizes):
         conn.receive_data(chunk)
         while conn.next_event():
             pass
@@ -197,9 +197,9 @@ def test_what_is_held_is_less_than_the_limit_and_a_constant(role, fragments, siz
 @example(bytes(range(256)) * 1000, b"\xff\0\x80\x7f", 3)
 def test_the_mask_in_use_is_the_mask_in_python_and_that_of_the_rfc(data, key, offset):
     """Section 5.3: transformed-octet-i = original-octet-i XOR masking-key-octet-(i MOD 4)."""
-    transformed = bytes(octet ^ key[i % 4] for i, octet in enumerate(data[offset:]))
+    transformed = bytes(byte ^ key[i % 4] for i, byte in enumerate(data[offset:]))
     for apply_mask in (masking.apply_mask, masking.pure_apply_mask):
-        for kind in (bytes, bytearray, memoryview, lambda octets: array.array("B", octets)):
+        for kind in (bytes, bytearray, memoryview, lambda raw: array.array("B", raw)):
             assert apply_mask(kind(data[offset:]), key) == transformed
         assert apply_mask(memoryview(bytearray(data))[offset:], key) == transformed
         assert apply_mask(transformed, key) == data[offset:]

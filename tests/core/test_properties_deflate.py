@@ -113,13 +113,13 @@ noises = st.builds(
         st.sampled_from([2**bits - less for bits in range(9, 16) for less in (262, 200, 3, 0)]),
     ),
 )
-runs = st.builds(lambda size, octet: bytes([octet]) * size, st.integers(0, 1000), st.integers(0, 255))
+runs = st.builds(lambda size, byte: bytes([byte]) * size, st.integers(0, 1000), st.integers(0, 255))
 repetitive = st.one_of(
     st.binary(max_size=20), noises, runs, st.lists(st.one_of(noises, runs), max_size=4).map(b"".join)
 )
 
 
-def octets_of(event):
+def bytes_of(event):
     return event.data.encode() if isinstance(event, Text) else event.data
 
 
@@ -127,10 +127,10 @@ class Said(NamedTuple):
     """A message, and how it is to be sent: at once, in fragments, or prepared."""
 
     is_text: bool
-    data: bytes  # of a text: its characters in ISO 8859-1, so that half of them take two octets
+    data: bytes  # of a text: its characters in ISO 8859-1, so that half of them take two bytes
     places: tuple = ()  # where it is cut
     between: tuple = ()  # the payloads of the Pings between its fragments
-    as_octets: bool = False  # whether a text is cut anywhere, inside characters too
+    as_bytes: bool = False  # whether a text is cut anywhere, inside characters too
     is_prepared: bool = False
     compress: bool | None = None
 
@@ -147,11 +147,11 @@ class Said(NamedTuple):
 
         ``prepared`` holds the messages that connections share.
         """
-        message = self.message.encode() if self.is_text and self.as_octets else self.message
+        message = self.message.encode() if self.is_text and self.as_bytes else self.message
         places = [] if self.is_prepared else sorted(min(place, len(message)) for place in self.places)
         is_compressed = self.compress
         if is_compressed is None:
-            is_compressed = bool(places) or len(octets_of(self.event)) >= conn.deflate.threshold
+            is_compressed = bool(places) or len(bytes_of(self.event)) >= conn.deflate.threshold
         events, marks = [], [is_compressed]
         if self.is_prepared:
             key = self.is_text, self.data, self.compress
@@ -186,7 +186,7 @@ said = st.one_of(
         data=repetitive,
         places=st.lists(st.one_of(st.integers(0, 50), st.integers(0, 40_000)), max_size=4).map(tuple),
         between=st.lists(short_payloads, max_size=3).map(tuple),
-        as_octets=st.booleans(),
+        as_bytes=st.booleans(),
         is_prepared=st.integers(0, 3).map(lambda number: number == 0),
         compress=st.sampled_from([None, None, True, True, False]),
     ),
@@ -197,10 +197,10 @@ said = st.one_of(
 some_cuts = st.one_of(st.just([2**20]), cuts)
 
 
-def in_some_chunks(octets, sizes):
-    """Return octets in pieces of these sizes, or of a multiple of them when that would be thousands."""
-    scale = 1 + len(octets) // 2000
-    return cut(octets, [size * scale for size in sizes])
+def in_some_chunks(data, sizes):
+    """Return bytes in pieces of these sizes, or of a multiple of them when that would be thousands."""
+    scale = 1 + len(data) // 2000
+    return cut(data, [size * scale for size in sizes])
 
 
 def compressed_messages_of(frames):
@@ -220,15 +220,15 @@ def compressed_messages_of(frames):
 def inflate_exactly(decompressor, payload):
     """Decompress a message with zlib alone, so that it looks no further back than its window.
 
-    It would, in what it returns at once; so that is a few octets.
+    It would, in what it returns at once; so that is a few bytes.
     """
     message = bytearray()
     for start in range(0, len(payload), 256):
-        rest, octets = payload[start : start + 256], b"?"
-        while rest or octets:
-            octets = decompressor.decompress(rest, 1 + len(message) // 2000)
+        rest, data = payload[start : start + 256], b"?"
+        while rest or data:
+            data = decompressor.decompress(rest, 1 + len(message) // 2000)
             rest = decompressor.unconsumed_tail
-            message += octets
+            message += data
     return bytes(message)
 
 
@@ -258,17 +258,17 @@ def check_conversation(agreement, deflate, said, sizes, fragments=False, calls=(
         role: Connection(role, deflate=deflate[role], max_message_size=None, fragments=fragments)
         for role in (CLIENT, SERVER)
     }
-    octets, events, marks, prepared = {}, {}, {}, {}
+    data, events, marks, prepared = {}, {}, {}, {}
     for role, conn in ends.items():
         events[role], marks[role] = [], []
         for thing in said[role]:
             heard, marked = thing.say(conn, prepared)
             events[role] += heard
             marks[role] += marked
-        octets[role] = conn.data_to_send()
+        data[role] = conn.data_to_send()
     for role, conn in ends.items():
         peer = OTHER[role]
-        heard = converse(conn, streaming(conn, in_some_chunks(octets[peer], sizes), calls), echo=False)
+        heard = converse(conn, streaming(conn, in_some_chunks(data[peer], sizes), calls), echo=False)
         assert joined(heard.events) == events[peer]
         assert fragments or any(calls) or heard.events == events[peer]
         assert conn.state is State.OPEN
@@ -276,9 +276,9 @@ def check_conversation(agreement, deflate, said, sizes, fragments=False, calls=(
         assert heard.frames == [(PONG, True, payload) for payload in pings]
 
         # RFC 7692, section 6: RSV1 stands on the first frame of a compressed message, and on no other.
-        frames = frames_of(peer, octets[peer])
+        frames = frames_of(peer, data[peer])
         assert [bool(frame.rsv) for frame in frames] == marks[peer]
-        # Section 7.1: neither do the octets refer to what is further back than the window, nor to another
+        # Section 7.1: neither do the bytes refer to what is further back than the window, nor to another
         # message without context takeover.
         which = 0 if peer is SERVER else 1
         bits, is_alone = agreement[which], agreement[which + 2]
@@ -288,11 +288,11 @@ def check_conversation(agreement, deflate, said, sizes, fragments=False, calls=(
             if is_alone:
                 decompressor = zlib.decompressobj(-bits)
             inflated.append(inflate_exactly(decompressor, payload + TAIL))
-        messages = [octets_of(event) for event in events[peer] if isinstance(event, (Text, Binary))]
+        messages = [bytes_of(event) for event in events[peer] if isinstance(event, (Text, Binary))]
         starts = [frame.rsv for frame in frames if frame.opcode in (TEXT, BINARY)]
         if fragments:
             check_pieces([event for event in heard.events if isinstance(event, (Text, Binary))], starts)
-        assert inflated == [octets for octets, rsv in zip(messages, starts, strict=True) if rsv]
+        assert inflated == [data for data, rsv in zip(messages, starts, strict=True) if rsv]
 
 
 @given(
@@ -313,7 +313,7 @@ def test_what_one_end_says_the_other_hears(data, agreement, to_server, to_client
 
 CONVERSATION = [
     Said(False, noise(1, 700) * 2, compress=True),
-    Said(True, noise(1, 700), (300, 901), (b"between",), as_octets=True),
+    Said(True, noise(1, 700), (300, 901), (b"between",), as_bytes=True),
     Said(True, noise(1, 700) * 2, is_prepared=True),
     Said(False, b"", (0,), compress=True),
     Said(False, noise(1, 700), compress=False),
@@ -733,7 +733,7 @@ headers = st.one_of(
 
 
 @given(
-    text=st.one_of(st.text(), st.binary().map(lambda octets: octets.decode("latin-1")), jumbles),
+    text=st.one_of(st.text(), st.binary().map(lambda data: data.decode("latin-1")), jumbles),
     wish=deflates(),
 )
 def test_any_text_is_an_offer_that_may_be_declined_and_a_response_that_may_be_failed(text, wish):
@@ -748,7 +748,7 @@ def test_any_text_is_an_offer_that_may_be_declined_and_a_response_that_may_be_fa
 
 
 @given(lines=st.lists(headers, max_size=3), wish=st.one_of(st.none(), deflates()))
-def test_any_octets_may_stand_in_the_header(lines, wish):
+def test_any_bytes_may_stand_in_the_header(lines, wish):
     """They are a bad request or a bad offer, a response that is no good or one that is; nothing raises."""
     more = b"".join(b"Sec-WebSocket-Extensions: " + line + b"\r\n" for line in lines) + b"\r\n"
 
@@ -761,9 +761,9 @@ def test_any_octets_may_stand_in_the_header(lines, wish):
             assert conn.state is State.OPEN
             accepted = wish and wish.accept(fields.get("Sec-WebSocket-Extensions"))
             assert conn.deflate == (accepted and accepted[1])
-            octets = conn.data_to_send()
-            assert octets.startswith(b"HTTP/1.1 101 ")
-            assert octets.count(b"\r\nSec-WebSocket-Extensions: ") == (accepted is not None)
+            data = conn.data_to_send()
+            assert data.startswith(b"HTTP/1.1 101 ")
+            assert data.count(b"\r\nSec-WebSocket-Extensions: ") == (accepted is not None)
         case Fail() as fail:
             assert fail.code == 1002
             assert conn.data_to_send().startswith(b"HTTP/1.1 4")
@@ -837,9 +837,9 @@ def test_a_header_is_read_in_linear_time():
             response_outcome(WIDE, text)
 
 
-# Octets that claim to be compressed
+# Bytes that claim to be compressed
 
-# What ends a message is decompressed without a limit: 6 octets, of which a corrupt one may make that many.
+# What ends a message is decompressed without a limit: 6 bytes, of which a corrupt one may make that many.
 BLOCK = 6 * 8 // 2 * 258
 SMALL = 1000
 LIMITS = [0, 1, SMALL, 70_000]
@@ -848,7 +848,7 @@ STRATEGIES = [zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_HUFFMAN_ONLY, zli
 short_parts = st.one_of(
     st.binary(max_size=20),
     runs,
-    noises.map(lambda octets: octets[:600]),
+    noises.map(lambda raw: raw[:600]),
     st.text(max_size=20).map(str.encode),
     st.sampled_from([b"", bytes(999), bytes(1001), "é".encode() * 500]),
 )
@@ -956,7 +956,7 @@ def compressed_streams(draw, most=5):
             case 2:
                 raws.append(draw(strange_frames()))
             case 3:
-                # A bomb: 1000 octets for each
+                # A bomb: 1000 bytes for each
                 size = draw(st.sampled_from([SMALL, SMALL + 1, 70_000, 70_001, 300_000]))
                 payload = peer.say([(bytes(size), zlib.Z_SYNC_FLUSH)], 9, zlib.Z_DEFAULT_STRATEGY, False)
                 raws += draw(as_frames(draw(st.sampled_from([TEXT, BINARY])), payload))
@@ -971,13 +971,13 @@ def compressed_streams(draw, most=5):
 
 
 @st.composite
-def compressed_octets(draw, role):
-    octets = encode(role, draw(compressed_streams()))
-    return draw(mutated(octets)) if draw(st.integers(0, 3)) == 0 else octets
+def compressed_bytes(draw, role):
+    data = encode(role, draw(compressed_streams()))
+    return draw(mutated(data)) if draw(st.integers(0, 3)) == 0 else data
 
 
 def measuring(module):
-    """Return a module like this one, and a list of how many octets each call of it has returned."""
+    """Return a module like this one, and a list of how many bytes each call of it has returned."""
     made = []
 
     class Measured:
@@ -985,9 +985,9 @@ def measuring(module):
             self._object = module.decompressobj(*args, **options)
 
         def decompress(self, *args):
-            octets = self._object.decompress(*args)
-            made.append(len(octets))
-            return octets
+            data = self._object.decompress(*args)
+            made.append(len(data))
+            return data
 
         def __getattr__(self, name):
             return getattr(self._object, name)
@@ -1020,7 +1020,7 @@ def test_whatever_claims_to_be_compressed_fits_the_grammar(
     role, data, limit, takeover, fragments, sizes, ends
 ):
     """Only documented events; at most one Close out; and little is decompressed past the limit."""
-    stream = data.draw(compressed_octets(role))
+    stream = data.draw(compressed_bytes(role))
     module, made = measuring(data.draw(modules))
     conn = Connection(role, deflate=negotiated(takeover, module), max_message_size=limit, fragments=fragments)
     heard = converse(conn, in_some_chunks(stream, sizes) + [b""] * ends)
@@ -1031,9 +1031,9 @@ def test_whatever_claims_to_be_compressed_fits_the_grammar(
         assert conn.close_sent == (None if last.code == 1006 else Close(last.code, last.reason))
         assert conn.should_close
     assert [opcode for opcode, _, _ in heard.frames].count(CLOSE) == (conn.close_sent is not None)
-    said = [octets_of(event) for event in joined(heard.events) if isinstance(event, (Text, Binary))]
-    assert all(len(octets) <= limit for octets in said)
-    told = sum(len(octets_of(event)) for event in heard.events if isinstance(event, (Text, Binary)))
+    said = [bytes_of(event) for event in joined(heard.events) if isinstance(event, (Text, Binary))]
+    assert all(len(raw) <= limit for raw in said)
+    told = sum(len(bytes_of(event)) for event in heard.events if isinstance(event, (Text, Binary)))
     assert sum(made) - told <= limit + 1 + BLOCK
     seen(type(last).__name__ + (f" {last.code}" if isinstance(last, Fail) else ""))
 
@@ -1092,8 +1092,8 @@ def test_what_is_taken_for_a_message_is_one(role, payload, room, module, sizes):
     limit = max(0, len(message or b"") + room)
     measured, made = measuring(module)
     conn = Connection(role, deflate=negotiated(True, measured), max_message_size=limit)
-    octets = Raw(FIN | RSV1 | BINARY, payload).encode(role)
-    heard = converse(conn, in_some_chunks(octets, sizes), echo=False).events
+    data = Raw(FIN | RSV1 | BINARY, payload).encode(role)
+    heard = converse(conn, in_some_chunks(data, sizes), echo=False).events
     if message is None:
         assert [(event.code, event.reason) in EITHER_FAULT for event in heard] == [True]
     elif len(message) > limit:
@@ -1128,7 +1128,7 @@ def told(heard):
 @given(role=roles, data=st.data(), limit=st.sampled_from(LIMITS), takeover=st.booleans(), sizes=some_cuts)
 def test_chunks_and_modules_do_not_matter(role, data, limit, takeover, sizes):
     """The same events, answers and states; and whether messages come whole or in pieces is all the same."""
-    stream = data.draw(compressed_octets(role))
+    stream = data.draw(compressed_bytes(role))
     chunks = in_some_chunks(stream, sizes)
     heard = []
     for module in MODULES:
@@ -1143,7 +1143,7 @@ def test_chunks_and_modules_do_not_matter(role, data, limit, takeover, sizes):
         pieces = pieces._replace(events=joined(pieces.events), states=in_chunks.states)
         assert told(pieces) == told(in_chunks)
         heard.append(told(in_chunks)[0])
-    # isal may wait for more octets before it finds a fault. Then it is the control frames between them that
+    # isal may wait for more bytes before it finds a fault. Then it is the control frames between them that
     # come first, or what is wrong with those, but never a message.
     for others in heard[1:]:
         first, second = sorted((heard[0], others), key=len)

@@ -68,8 +68,8 @@ IDS = re.findall(
 UNKNOWN: dict[str, str] = {}
 
 MIB = 2**20
-HEAD = 16_384  # octets of a head, at most
-CONSTANT = 256 * 1024  # octets that a connection may hold beside what its limits allow
+HEAD = 16_384  # bytes of a head, at most
+CONSTANT = 256 * 1024  # bytes that a connection may hold beside what its limits allow
 OFFER = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
 
 
@@ -99,11 +99,11 @@ def client(*lines, **options):
     return conn, response(*lines, key=key_of(conn.data_to_send()))
 
 
-def status(octets):
+def status(data):
     """Return the status of a refusal, which must be complete and the only one."""
-    head, _, body = octets.partition(b"\r\n\r\n")
+    head, _, body = data.partition(b"\r\n\r\n")
     assert b"\r\nContent-Length: %d" % len(body) in head
-    assert octets.count(b"HTTP/1.1") == 1
+    assert data.count(b"HTTP/1.1") == 1
     return int(head.split(b" ")[1])
 
 
@@ -136,8 +136,8 @@ def test_cve_2020_13935(role):
     """Apache Tomcat: a length with the most significant bit was taken as negative, in a loop without end."""
     for limit, length in itertools.product([0, MIB, None], [2**63, 2**63 + 1, 2**64 - 2, 2**64 - 1]):
         with case(limit=limit, length=length):
-            octets = header(role, 0x82, length) + bytes(100)
-            for chunks in ([octets], [bytes([octet]) for octet in octets]):
+            data = header(role, 0x82, length) + bytes(100)
+            for chunks in ([data], [bytes([byte]) for byte in data]):
                 conn = Connection(role, max_message_size=limit)
                 assert hear(conn, *chunks) == [Fail(1002, "payload length must be below 2**63")]
                 assert (conn.unread, conn.next_event()) == (0, None)
@@ -171,7 +171,7 @@ def test_cve_2026_27889():
         assert isinstance(conn.next_event(), Request)
         conn.accept()
         events = list(iter(conn.next_event, None))
-        # In eight octets only what is 65536 or more may stand, and control frames have no such lengths.
+        # In eight bytes only what is 65536 or more may stand, and control frames have no such lengths.
         is_waiting = first in (0x01, 0x02, 0x81, 0x82) and length == 65_536
         assert kinds(events) == ([] if is_waiting else [Fail])
         assert all(event.code in (1002, 1009) for event in events)
@@ -209,9 +209,9 @@ def test_cve_2018_1000518(role):
     [bomb] = deflated(bytes(64 * MIB))
     assert len(bomb) < 70_000
     conn = compressing(role)
-    octets = said(role, 2, bomb, rsv=4)
+    data = said(role, 2, bomb, rsv=4)
     with Memory() as memory:
-        assert hear(conn, octets) == [TOO_BIG]
+        assert hear(conn, data) == [TOO_BIG]
     assert memory.peak < 4 * MIB
 
 
@@ -219,12 +219,12 @@ def test_cve_2026_1526(role):
     """undici's client: what chunks decompressed to was collected, and its size was never asked."""
     [bomb] = deflated(bytes(64 * MIB))
     cut = [bomb[i : i + 100] for i in range(0, len(bomb), 100)]
-    octets = [said(role, 2 if i == 0 else 0, piece, False, 0 if i else 4) for i, piece in enumerate(cut)]
+    data = [said(role, 2 if i == 0 else 0, piece, False, 0 if i else 4) for i, piece in enumerate(cut)]
     for fragments in (False, True):
         conn = compressing(role, fragments=fragments)
         size, last = 0, None
         with Memory() as memory:
-            for chunk in octets:
+            for chunk in data:
                 conn.receive_data(chunk)
                 while event := conn.next_event():
                     last = event
@@ -244,9 +244,9 @@ def test_ghsa_hxp9_w8x3_p566(role):
             said(role, 0, payload[9:20], False),
             said(role, 0, payload[20:]),
         )
-        for octets in (said(role, 2, payload, rsv=4), b"".join(frames)):
-            assert hear(compressing(role, max_message_size=20_000), octets) == [Binary(message)]
-            assert hear(compressing(role, max_message_size=19_999), octets) == [TOO_BIG]
+        for data in (said(role, 2, payload, rsv=4), b"".join(frames)):
+            assert hear(compressing(role, max_message_size=20_000), data) == [Binary(message)]
+            assert hear(compressing(role, max_message_size=19_999), data) == [TOO_BIG]
 
 
 def test_cve_2026_44545():
@@ -257,8 +257,8 @@ def test_cve_2026_44545():
     hear(conn, request())
     conn.accept()
     assert hear(conn, header(SERVER, 0x82, MIB + 1)) == [TOO_BIG]
-    conn, octets = client()
-    assert hear(conn, octets, header(CLIENT, 0x82, MIB + 1))[1:] == [TOO_BIG]
+    conn, data = client()
+    assert hear(conn, data, header(CLIENT, 0x82, MIB + 1))[1:] == [TOO_BIG]
 
 
 def test_cve_2026_54274(role):
@@ -266,7 +266,7 @@ def test_cve_2026_54274(role):
     conn = Connection(role)
     assert hear(conn, said(role, 2, bytes(MIB - 100_000), False)) == []
     assert hear(conn, header(role, 0x80, 100_001)) == [TOO_BIG]
-    # And each of many small reads costs its octets only.
+    # And each of many small reads costs its bytes only.
     conn = Connection(role)
     hear(conn, header(role, 0x82, MIB))
     with Memory() as memory:
@@ -278,7 +278,7 @@ def test_cve_2026_54274(role):
 
 
 def test_cve_2026_48779(role):
-    """ws before 8.21: each of any number of tiny fragments took an object, and only their octets counted."""
+    """ws before 8.21: each of any number of tiny fragments took an object, and only their bytes counted."""
     packet = said(role, 0, b"a", False) * 1000
     conn = Connection(role)
     with Memory() as memory:
@@ -295,7 +295,7 @@ def test_websockets_ws_2331(role):
     with Memory() as memory:
         assert hear(conn, packet) == []
     assert conn.collected == 65_535  # and the next one is too many
-    # It holds less than was sent: a fragment of one octet is 3 octets, or 7 with a masking key.
+    # It holds less than was sent: a fragment of one byte is 3 bytes, or 7 with a masking key.
     assert memory.held < 3 * 65_535
     assert kinds(hear(conn, said(role, 0, b"a", False))) == [Fail]
 
@@ -309,17 +309,17 @@ def test_cve_2023_43669(role, monkeypatch):
     receive_data = h11.Connection.receive_data
     monkeypatch.setattr(h11.Connection, "receive_data", lambda *args: parsed.append(receive_data(*args)))
     if role is SERVER:
-        conn, octets = ServerConnection(), request("Content-Length: 0", f"X: {'x' * 15_000}")
+        conn, data = ServerConnection(), request("Content-Length: 0", f"X: {'x' * 15_000}")
     else:
-        conn, octets = client("Content-Length: 0", f"X: {'x' * 15_000}")
-    events = hear(conn, *(octets[i : i + 1] for i in range(len(octets))))
+        conn, data = client("Content-Length: 0", f"X: {'x' * 15_000}")
+    events = hear(conn, *(data[i : i + 1] for i in range(len(data))))
     assert kinds(events) == [Request if role is SERVER else Response]
     assert len(parsed) == 1
     # One that does not end is not parsed at all, and not kept.
     conn = ServerConnection() if role is SERVER else client()[0]
     begin = b"GET / HTTP/1.1\r\nX: " if role is SERVER else b"HTTP/1.1 101 Yes\r\nX: "
     events = hear(conn, begin, *(b"x" for _ in range(100_000)))
-    assert events == [Fail(1002, f"head exceeds {HEAD} octets")]
+    assert events == [Fail(1002, f"head exceeds {HEAD} bytes")]
     assert len(parsed) == 1
 
 
@@ -348,8 +348,8 @@ def test_cve_2020_7662():
         conn = ServerConnection()
         assert kinds(hear(conn, request(f"Sec-WebSocket-Extensions: {unclosed}"))) == [Fail]
         assert status(conn.data_to_send()) == 400
-        conn, octets = client(f"Sec-WebSocket-Extensions: {unclosed}")
-        assert [event.code for event in hear(conn, octets)] == [1002]
+        conn, data = client(f"Sec-WebSocket-Extensions: {unclosed}")
+        assert [event.code for event in hear(conn, data)] == [1002]
     for pattern in (r"\c", '"', r"\"", ";a", ",", ", ", "a=", '"a",', ' "'):
         value = 'permessage-deflate; a="' + pattern * 100_000
         for judge in (Deflate().accept, Deflate().check_response):
@@ -434,8 +434,8 @@ def test_cve_2026_44546(role):
     for control in LINE_ENDS:
         with case(control=control):
             line = f"X: a{control}X-User: admin"
-            conn, octets = (ServerConnection(), request(line)) if role is SERVER else client(line)
-            assert kinds(hear(conn, octets)) == [Fail]
+            conn, data = (ServerConnection(), request(line)) if role is SERVER else client(line)
+            assert kinds(hear(conn, data)) == [Fail]
             assert status(conn.data_to_send()) == 400 if role is SERVER else conn.data_to_send() == b""
             # Nor is it taken from a server that has read the headers itself.
             with pytest.raises(handshake.HandshakeError, match="control"):
@@ -471,8 +471,8 @@ def test_ghsa_5v72_xg48_5rpm():
         conn.accept()
         assert (conn.state, conn.deflate, conn.subprotocol) == (State.OPEN, None, None)
         for line in (f"Sec-WebSocket-Extensions: {name}", *lines[:1], f"{OFFER[:44]}; {name}"):
-            conn, octets = client(line, subprotocols=["chat"])
-            assert [event.code for event in hear(conn, octets)] == [1002]
+            conn, data = client(line, subprotocols=["chat"])
+            assert [event.code for event in hear(conn, data)] == [1002]
 
 
 # 7  Missing headers
@@ -481,13 +481,13 @@ def test_ghsa_5v72_xg48_5rpm():
 def test_cve_2024_37890():
     """ws: with more headers than Node keeps, Upgrade was missing, and the server crashed."""
     conn = ServerConnection()
-    octets = request()
+    data = request()
     many = b"".join(b"a%d: x\r\n" % i for i in range(1500))
-    start = octets.index(b"Host")
+    start = data.index(b"Host")
     assert len(many) < HEAD
-    assert kinds(hear(conn, octets[:start] + many + octets[start:])) == [Fail]
+    assert kinds(hear(conn, data[:start] + many + data[start:])) == [Fail]
     assert status(conn.data_to_send()) == 431
-    first, *lines = octets.strip().split(b"\r\n")
+    first, *lines = data.strip().split(b"\r\n")
     for kept in itertools.chain.from_iterable(itertools.combinations(lines, n) for n in range(len(lines))):
         conn = ServerConnection()
         *asked, last = hear(conn, b"\r\n".join([first, *kept, b"", b""]))
@@ -495,8 +495,8 @@ def test_cve_2024_37890():
         assert isinstance(last, Fail)
         assert status(conn.data_to_send()) in (400, 426)
     for missing in range(1, 4):
-        conn, octets = client()
-        lines = octets.split(b"\r\n")
+        conn, data = client()
+        lines = data.split(b"\r\n")
         del lines[missing]
         assert [event.code for event in hear(conn, b"\r\n".join(lines))] == [1002]
 
@@ -505,7 +505,7 @@ def test_cve_2024_37890():
 
 
 def test_cve_2016_10518(role):
-    """ws before 1.0.1: a Ping of a number had as many octets of memory that was never written."""
+    """ws before 1.0.1: a Ping of a number had as many bytes of memory that was never written."""
     for number in (0, 50, 125, 2**31, 1.5, True, None, [1, 2], {}):
         conn = Connection(role)
         for send in (conn.send_ping, conn.send_pong, conn.send_binary, conn.send_text, conn.send_message):
@@ -519,7 +519,7 @@ def test_cve_2016_10518(role):
 
 
 def test_cve_2026_45736(role):
-    """ws before 8.20.1: the reason of a Close could be an array, of which items were counted, not octets."""
+    """ws before 8.20.1: the reason of a Close could be an array, of which items were counted, not bytes."""
     floats = array.array("f", [1.5] * 20)
     conn = Connection(role)
     for reason in (floats, memoryview(floats), b"bytes", bytearray(5), 20, None):
@@ -546,8 +546,8 @@ def test_aiohttp_13274(role, opcode):
     payloads = deflated(b"Hello", b"Hello", b"Hello")
     control = said(role, opcode, b"p")
     heard = Ping(b"p") if opcode == 9 else Pong(b"p")
-    octets = b"".join(control + said(role, 1, payload, rsv=4) for payload in payloads)
-    for chunks in ([octets], [octets[i : i + 1] for i in range(len(octets))]):
+    data = b"".join(control + said(role, 1, payload, rsv=4) for payload in payloads)
+    for chunks in ([data], [data[i : i + 1] for i in range(len(data))]):
         assert hear(compressing(role), *chunks) == [heard, Text("Hello")] * 3
 
 
@@ -557,7 +557,7 @@ def test_wsproto_ping(role, opcode):
     payloads = deflated(b"Hello, " * 10, b"Hello, " * 10)
     control = said(role, opcode, b"p")
     heard = Ping(b"p") if opcode == 9 else Pong(b"p")
-    octets = b"".join(
+    data = b"".join(
         control
         + said(role, 2, p[:3], False, 4)
         + control
@@ -566,7 +566,7 @@ def test_wsproto_ping(role, opcode):
         + said(role, 0, p[7:])
         for p in payloads
     )
-    for chunks in ([octets], [octets[i : i + 1] for i in range(len(octets))]):
+    for chunks in ([data], [data[i : i + 1] for i in range(len(data))]):
         conn = compressing(role)
         assert hear(conn, *chunks) == [heard, heard, heard, Binary(b"Hello, " * 10)] * 2
     # A Close ends it, of course.
@@ -590,21 +590,21 @@ def test_cve_2026_59881(role):
                 hear(conn, request(*[OFFER] * (offered is None)))
                 conn.accept()
             else:
-                conn, octets = client(deflate=offered)
-                assert kinds(hear(conn, octets)) == [Response]
+                conn, data = client(deflate=offered)
+                assert kinds(hear(conn, data)) == [Response]
             assert (conn.state, conn.deflate) == (State.OPEN, None)
             assert hear(conn, said(role, 2, bomb, rsv=4)) == [fail]
     assert memory.peak < MIB
     # Where it was: not on continuations and control frames.
     [payload] = deflated(b"Hello")
-    for octets in (
+    for data in (
         said(role, 1, payload[:3], False, 4) + said(role, 0, payload[3:], True, 4),
         said(role, 1, b"a", False) + said(role, 0, payload, True, 4),
         said(role, 9, b"p", True, 4),
         said(role, 1, payload, True, 2),
         said(role, 1, payload, True, 5),
     ):
-        assert [event.code for event in hear(compressing(role), octets)] == [1002]
+        assert [event.code for event in hear(compressing(role), data)] == [1002]
 
 
 WRONG_BITS = [
@@ -632,8 +632,8 @@ def test_cve_2026_2229():
         with case(bits=bits):
             value = f"={bits}" * bool(bits)
             for name in ("server_max_window_bits", "client_max_window_bits"):
-                conn, octets = client(f"{OFFER[:44]}; {name}{value}")
-                events = hear(conn, octets, said(CLIENT, 1, deflated(b"Hello")[0], rsv=4))
+                conn, data = client(f"{OFFER[:44]}; {name}{value}")
+                events = hear(conn, data, said(CLIENT, 1, deflated(b"Hello")[0], rsv=4))
                 assert [(type(event), event.code) for event in events] == [(Fail, 1002)]
                 conn = ServerConnection()
                 hear(conn, request(f"{OFFER[:44]}; {name}{value}"))
@@ -649,10 +649,10 @@ def test_websockets_bfinal(role):
     texts = [b"first, " * 9, b"second, " * 9, b"third, " * 9]
     after = deflated(texts[1])[0]
     [third] = deflated(texts[2])
-    octets = said(role, 1, finished(texts[0]) + after, rsv=4) + said(role, 1, third, rsv=4)
-    octets += said(role, 1, finished(texts[0]) + b"\0", rsv=4) + said(role, 1, third, rsv=4)
+    data = said(role, 1, finished(texts[0]) + after, rsv=4) + said(role, 1, third, rsv=4)
+    data += said(role, 1, finished(texts[0]) + b"\0", rsv=4) + said(role, 1, third, rsv=4)
     heard = [(texts[0] + texts[1]).decode(), texts[2].decode(), texts[0].decode(), texts[2].decode()]
-    for chunks in ([octets], [octets[i : i + 1] for i in range(len(octets))]):
+    for chunks in ([data], [data[i : i + 1] for i in range(len(data))]):
         assert hear(compressing(role), *chunks) == [Text(text) for text in heard]
 
 
@@ -674,7 +674,7 @@ def test_picows_rand():
             conn.send_binary(b"")
             keys.append(conn.data_to_send()[2:])
         requests = [ClientConnection("ws://localhost/").data_to_send() for _ in range(10)]
-        runs.append((set(keys), {key_of(octets) for octets in requests}))
+        runs.append((set(keys), {key_of(data) for data in requests}))
     (masks, nonces), (other_masks, other_nonces) = runs
     assert len(masks) > 2990
     assert len(masks & other_masks) < 10
@@ -738,11 +738,11 @@ ATTACKS = {
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_what_was_followed_there_fails_the_connection(adapter, role, attack, spawn):
-    octets, code, is_compressed = ATTACKS[attack]
+    data, code, is_compressed = ATTACKS[attack]
     headers = (OFFER if role is SERVER else EXTENSION,) * is_compressed
     with opened(adapter, role.value, headers=headers) as (websocket, peer):
         receiving = spawn(websocket.recv)
-        sending = spawn(peer.send, octets(role))
+        sending = spawn(peer.send, data(role))
         assert peer.read_close()[0] == code
         sending.result(TIMEOUT)
         peer.end()
@@ -789,11 +789,11 @@ REQUESTS = {
 
 @pytest.mark.parametrize("wrong", REQUESTS)
 def test_what_was_taken_there_is_refused(adapter, wrong):
-    octets, expected = REQUESTS[wrong]
+    data, expected = REQUESTS[wrong]
     asked = []
     with adapter.serve(process_request=asked.append) as running:
         with running.connect() as peer:
-            peer.send(octets)
+            peer.send(data)
             assert status(peer.read_all()) == expected
         assert asked == []
         with running.open(headers=(f"Cookie: a={'b' * 9000}",)) as peer:  # uvicorn/8-KiB-header

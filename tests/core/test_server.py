@@ -40,27 +40,27 @@ HELLO = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58"  # section 5.7
 
 
 def changed(old, new, request=REQUEST):
-    """Return the sample request with these octets replaced."""
+    """Return the sample request with these bytes replaced."""
     assert request.count(old) == 1
     return request.replace(old, new)
 
 
-def receive(conn, octets, reading, trailing=HELLO):
-    """Feed octets up to the first event, which is returned, and then the rest of them."""
+def receive(conn, data, reading, trailing=HELLO):
+    """Feed bytes up to the first event, which is returned, and then the rest of them."""
     event = None
-    *first, last = reading.cut(octets)
+    *first, last = reading.cut(data)
     for chunk in (*first, last + reading.trailing(trailing)):
         conn.receive_data(chunk)
         event = event or conn.next_event()
     return event
 
 
-def parse_response(octets, method="GET", length=None):
+def parse_response(data, method="GET", length=None):
     """Return status, headers and body of a response that is complete, as h11 reads them."""
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method=method, target="/", headers=[("Host", "x")]))
     client.send(h11.EndOfMessage())
-    client.receive_data(octets)
+    client.receive_data(data)
     response, body = client.next_event(), b""
     assert type(response) is h11.Response
     while type(event := client.next_event()) is h11.Data:
@@ -289,7 +289,7 @@ MALFORMED = "malformed HTTP request: "
             b"dGhlIHNhbXBsZSBub25jZQ==",
             b"dGhlIHNhbXBsZSBub25jZQ",
             400,
-            "Sec-WebSocket-Key must be base64 of 16 octets",
+            "Sec-WebSocket-Key must be base64 of 16 bytes",
         ),
         (
             b"Origin: http://example.com",
@@ -306,7 +306,7 @@ MALFORMED = "malformed HTTP request: "
             b"Version: 13",
             b"Version: 13\r\na:" + b"b" * (16385 - len(REQUEST) - 4),
             431,
-            "head exceeds 16384 octets",
+            "head exceeds 16384 bytes",
         ),
         # RFC 7230, section 3
         (
@@ -336,8 +336,8 @@ MALFORMED = "malformed HTTP request: "
         (b"websocket\r\n", b"websocket\r", 400, "lines must end with CR LF"),
         (b"Origin: ", b"Origin: \r\n ", 400, "header lines must not be folded"),
         *(
-            (b"Origin: ", b"Origin: " + bytes([octet]), 400, f"octet 0x{octet:02x} is not allowed in a head")
-            for octet in (0x00, 0x0B, 0x0C, 0x1B, 0x1C, 0x1D, 0x1E, 0x7F)
+            (b"Origin: ", b"Origin: " + bytes([byte]), 400, f"byte 0x{byte:02x} is not allowed in a head")
+            for byte in (0x00, 0x0B, 0x0C, 0x1B, 0x1C, 0x1D, 0x1E, 0x7F)
         ),
         # Obs-text stands in values only.
         (
@@ -599,9 +599,9 @@ def test_the_request_is_answered_when_the_stream_ended_in_the_same_read():
 
 def test_the_request_can_be_received_into_the_buffer():
     conn = ServerConnection(subprotocols=["chat"])
-    octets = REQUEST + HELLO
-    conn.get_buffer()[: len(octets)] = octets
-    conn.buffer_updated(len(octets))
+    data = REQUEST + HELLO
+    conn.get_buffer()[: len(data)] = data
+    conn.buffer_updated(len(data))
     assert conn.next_event() is conn.request
     conn.accept()
     assert conn.next_event() == Text("Hello")

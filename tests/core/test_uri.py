@@ -174,7 +174,7 @@ def test_a_malformed_location_is_refused_in_linear_time(scheme):
         # A fragment is for who shows a page
         ("ws://h/", "http://h/b#top", "ws://h/b"),
         ("ws://h/", "#top", "ws://h/"),
-        # Octets that should have been encoded
+        # Bytes that should have been encoded
         ("ws://h/", "/\xc3\xbc b", "ws://h/%C3%BC%20b"),
         ("ws://h/", "/%C3%BC%2f", "ws://h/%C3%BC%2f"),
         # User name and password are for the same scheme, host and port

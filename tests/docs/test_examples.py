@@ -191,7 +191,7 @@ def test_people_chat():
             assert ada.recv(TIMEOUT) == "Bob has left"
 
 
-# How much the system may keep for a socket that is not read, in octets
+# How much the system may keep for a socket that is not read, in bytes
 WMEM = Path("/proc/sys/net/ipv4/tcp_wmem")
 UNREAD = int(WMEM.read_text().split()[2]) if WMEM.exists() else 4 * MIB
 
@@ -400,7 +400,7 @@ def test_the_dashboard():
             assert first["connections"] == 1
             # Who comes later gets what was, and then the same.
             with connect(f"ws://localhost:{port}/") as two:
-                before = two.counters.octets_received
+                before = two.counters.bytes_received
                 texts = [two.recv(TIMEOUT), two.recv(TIMEOUT)]
                 assert json.loads(texts[0])[: len(minute) + 1] == [*minute, first]
                 heard = one.recv(TIMEOUT)
@@ -415,8 +415,8 @@ def test_the_dashboard():
                         texts.append(two.recv(TIMEOUT))
                 assert two.close_code == 1009
                 # What came was compressed.
-                octets = two.counters.octets_received - before
-                assert 0 < octets < 0.7 * sum(map(len, texts))
+                data = two.counters.bytes_received - before
+                assert 0 < data < 0.7 * sum(map(len, texts))
 
 
 @full

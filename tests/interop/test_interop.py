@@ -407,10 +407,10 @@ class WSProto:
                     if self.ws.state is wsproto.ConnectionState.REMOTE_CLOSING:
                         await self.send(event.response())
                     return None
-            octets = await self.reader.read(65536)
-            if not octets:
+            data = await self.reader.read(65536)
+            if not data:
                 return None
-            self.ws.receive_data(octets)
+            self.ws.receive_data(data)
 
 
 @contextlib.contextmanager
@@ -705,8 +705,8 @@ class NodeClient:
 
     def recv(self) -> str | bytes:
         is_binary, data = self.read("message")
-        octets = base64.b64decode(data)
-        return octets if is_binary else octets.decode()
+        raw = base64.b64decode(data)
+        return raw if is_binary else raw.decode()
 
     def ping(self) -> None:
         self.do("ping")
@@ -834,8 +834,8 @@ FLAGS = (False, True)
 RANDOM = random.Random(7692)
 WINDOWS = (9, 10, 12, 13, 15)
 SAME = RANDOM.randbytes(200)
-# 200 octets, twice, at the largest distance that a compressor with this window refers back to
-FAR = {bits: (octets := RANDOM.randbytes(200)) + bytes(2**bits - 462) + octets for bits in WINDOWS}
+# 200 bytes, twice, at the largest distance that a compressor with this window refers back to
+FAR = {bits: (data := RANDOM.randbytes(200)) + bytes(2**bits - 462) + data for bits in WINDOWS}
 COMPRESSED = ("Hello", "", b"", "ünï \U0001f600", SAME, SAME, *FAR.values())
 LARGE = "x" * 2**20
 
@@ -844,7 +844,7 @@ class Said(NamedTuple):
     """A message as it went over the wire."""
 
     message: str | bytes
-    size: int  # of the payloads, in octets
+    size: int  # of the payloads, in bytes
     frames: int
     pings: int  # between its frames
     is_compressed: bool
@@ -858,7 +858,7 @@ class Wire(NamedTuple):
 
     def extensions(self) -> tuple[str, str]:
         """Return the client's Sec-WebSocket-Extensions and the server's."""
-        heads = [bytes(octets).partition(b"\r\n\r\n")[0].decode() for octets in self]
+        heads = [bytes(data).partition(b"\r\n\r\n")[0].decode() for data in self]
         offer, answer = (
             re.findall(r"^sec-websocket-extensions: *(.*)\r?$", f"{head}\r", re.I | re.M) for head in heads
         )
@@ -896,9 +896,9 @@ def relay(loop: Loop, port: int, wires: list[Wire]) -> Iterator[int]:
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kept: bytearray) -> None:
         with contextlib.suppress(OSError):
-            while octets := await reader.read(65536):
-                kept += octets
-                writer.write(octets)
+            while data := await reader.read(65536):
+                kept += data
+                writer.write(data)
                 await writer.drain()
             writer.write_eof()
 
@@ -1088,7 +1088,7 @@ def check_messages(said: list[Said], no_context_takeover: bool, max_window_bits:
     assert messages[first + 1] == SAME
     assert sizes[first] >= len(SAME)
     assert (sizes[first + 1] < len(SAME) // 2) == (not no_context_takeover)
-    # Twice 200 octets do not fit; once, and what the zeros take, does.
+    # Twice 200 bytes do not fit; once, and what the zeros take, does.
     limits = {window: 380 + 2**window // 400 for window in WINDOWS}
     referred = [window for window in WINDOWS if sizes[messages.index(FAR[window])] < limits[window]]
     assert referred == [window for window in WINDOWS if window <= max_window_bits]
@@ -1257,18 +1257,18 @@ class BrowserClient:
             if piece == PING.encode():
                 self.send_frame(Opcode.PING, BETWEEN)
                 continue
-            octets = self.compressor.compress(piece) + self.compressor.flush(zlib.Z_SYNC_FLUSH)
+            data = self.compressor.compress(piece) + self.compressor.flush(zlib.Z_SYNC_FLUSH)
             is_last = piece is pieces[-1]
-            self.send_frame(opcode, octets[:-4] if is_last else octets, is_last, rsv)
+            self.send_frame(opcode, data[:-4] if is_last else data, is_last, rsv)
             opcode, rsv = Opcode.CONTINUATION, 0
         if self.terms.client_no_context_takeover:
             self.compressor = self.new_compressor()
 
     def next_frame(self) -> Frame:
         while (frame := self.decoder.next_frame()) is None:
-            octets = self.file.read1()
-            assert octets
-            self.decoder.feed(octets)
+            data = self.file.read1()
+            assert data
+            self.decoder.feed(data)
         return frame
 
     def recv(self) -> str | bytes:
@@ -1280,8 +1280,8 @@ class BrowserClient:
         payload = b"".join(bytes(frame.payload) for frame in frames)
         if self.terms.server_no_context_takeover:
             self.decompressor = self.new_decompressor()
-        octets: bytes = self.decompressor.decompress(payload + b"\x00\x00\xff\xff")
-        return octets.decode() if frames[0].opcode == Opcode.TEXT else octets
+        data: bytes = self.decompressor.decompress(payload + b"\x00\x00\xff\xff")
+        return data.decode() if frames[0].opcode == Opcode.TEXT else data
 
     def ping(self) -> None:
         self.send_frame(Opcode.PING, b"ping")

@@ -197,10 +197,10 @@ class Client:
         """Begin the closing handshake."""
         self.write(CLOSE)
 
-    def write(self, octets: bytes) -> None:
+    def write(self, data: bytes) -> None:
         if self.is_over:
             return
-        self._unsent += octets
+        self._unsent += data
         self._flush()
 
     def _flush(self) -> None:
@@ -229,26 +229,26 @@ class Client:
 
     def _receive(self) -> None:
         try:
-            octets = self.sock.recv(262144)
+            data = self.sock.recv(262144)
         except BlockingIOError:
             return
         except OSError as error:
             self._end(repr(error))
             return
-        if not octets:
+        if not data:
             self._end(None if self.code else "the stream ended without a Close")
             return
         if not self.is_open:
-            self._head += octets
-            head, blank, octets = self._head.partition(b"\r\n\r\n")
+            self._head += data
+            head, blank, data = self._head.partition(b"\r\n\r\n")
             if not blank:
                 return
             if not head.startswith(b"HTTP/1.1 101 "):
                 self._end(head.partition(b"\r\n")[0].decode())
                 return
             self.is_open = True
-        if octets:
-            self._decoder.feed(octets)
+        if data:
+            self._decoder.feed(data)
             while not self.is_over and (frame := self._decoder.next_frame()) is not None:
                 self._act_on(frame.opcode, frame.payload)
 

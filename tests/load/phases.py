@@ -69,7 +69,7 @@ class Settings:
     terminated: int = 500  # connections of each kind, when the server is terminated
     timeout: float = 3  # to open, to close, and what handlers have patience for, in seconds
     grace: float = 10  # seconds to end, when some clients hang
-    every: float = 1  # seconds between the octets of slow clients
+    every: float = 1  # seconds between the bytes of slow clients
     phases: tuple[str, ...] = ("idle", "active", "vanish", "churn", "SIGTERM")
 
     def options(self, cap: int, timeout: float) -> list[str]:
@@ -194,20 +194,20 @@ class Raw:
         is_cut: whether the server has closed the connection.
     """
 
-    def __init__(self, port: int, octets: bytes = b"", receive_buffer: int | None = None) -> None:
+    def __init__(self, port: int, data: bytes = b"", receive_buffer: int | None = None) -> None:
         self.sock = socket.socket()
         if receive_buffer is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(SLACK)
         self.sock.connect((HOST, port))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock.sendall(octets)
+        self.sock.sendall(data)
         self.is_cut = False
 
-    def open(self, path: str, octets: bytes = b"") -> Raw:
+    def open(self, path: str, data: bytes = b"") -> Raw:
         """Open a WebSocket, and leave what comes after the response where it is."""
         try:
-            self.sock.sendall(request(path) + octets)
+            self.sock.sendall(request(path) + data)
             blank = -1
             while blank < 0:
                 blank = self.sock.recv(1024, socket.MSG_PEEK).find(b"\r\n\r\n")
@@ -218,14 +218,14 @@ class Raw:
         return self
 
     def trickle(self) -> None:
-        """Send one octet."""
+        """Send one byte."""
         try:
             self.sock.send(b"x")
         except OSError:
             self.is_cut = True
 
     def sip(self) -> None:
-        """Read one octet."""
+        """Read one byte."""
         try:
             self.sock.recv(1, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -268,8 +268,8 @@ def ended(client: Raw) -> Raw:
     return client
 
 
-FRAME = b"\x82\xfe\x01\x00\0\0\0\0"  # the header of a masked frame of 256 octets
-SMALL = 4096  # octets of receive buffer
+FRAME = b"\x82\xfe\x01\x00\0\0\0\0"  # the header of a masked frame of 256 bytes
+SMALL = 4096  # bytes of receive buffer
 
 KINDS = (
     Kind("reset", lambda port: broken(Raw(port).open("/echo")), 0),
@@ -285,13 +285,13 @@ KINDS = (
         2,
     ),
     Kind("says nothing", lambda port: Raw(port), 1),
-    Kind("head octet by octet", lambda port: Raw(port, b"GET / HTTP/1.1\r\nX: "), 1, Raw.trickle),
-    Kind("frame octet by octet", lambda port: Raw(port).open("/timed", FRAME), 2, Raw.trickle),
+    Kind("head byte by byte", lambda port: Raw(port, b"GET / HTTP/1.1\r\nX: "), 1, Raw.trickle),
+    Kind("frame byte by byte", lambda port: Raw(port).open("/timed", FRAME), 2, Raw.trickle),
     Kind("no Close comes back", lambda port: Raw(port).open("/close"), 1),
     Kind("frame instead of a Close", lambda port: Raw(port).open("/close", FRAME), 1, Raw.trickle),
     Kind("TCP is left open after Close", lambda port: Raw(port).open("/echo", CLOSE), 1),
     Kind("never reads", lambda port: Raw(port, receive_buffer=SMALL).open("/impatient"), 2),
-    Kind("reads octet by octet", lambda port: Raw(port, receive_buffer=SMALL).open("/impatient"), 2, Raw.sip),
+    Kind("reads byte by byte", lambda port: Raw(port, receive_buffer=SMALL).open("/impatient"), 2, Raw.sip),
 )
 
 
@@ -399,9 +399,9 @@ def churn(fleet: Fleet, count: int) -> None:
                 end(client)
             fleet.reach("over", clients)
             opened += each
-        for octets in (b"", b"GET / HT", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01"):
+        for data in (b"", b"GET / HT", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01"):
             for way in (broken, ended):
-                way(Raw(fleet.port, octets)).sock.close()
+                way(Raw(fleet.port, data)).sock.close()
                 opened += 1
 
 
@@ -418,7 +418,7 @@ def check_churn(settings: Settings, results: Results) -> None:
         seconds = time.perf_counter() - start
         after = check_freed(fleet, server, held, results, f"churn: {settings.opens} opens and closes")
         grown = after["traced"] - before["traced"]
-        results.check(grown < 65536, f"churn: memory does not grow, but it did by {grown} octets")
+        results.check(grown < 65536, f"churn: memory does not grow, but it did by {grown} bytes")
         results.figure(
             "churn",
             f"{settings.opens} opened and ended, {settings.opens / seconds:.0f}/s (traced); left: "
@@ -513,7 +513,7 @@ def main() -> int:
     parser.add_argument("--vanishing", type=int, help="clients of each kind")
     parser.add_argument("--terminated", type=int, help="connections of each kind (aio: 500, sync: 100)")
     parser.add_argument("--timeout", type=float, help="each of the server's, in seconds")
-    parser.add_argument("--every", type=float, help="seconds between the octets of slow clients")
+    parser.add_argument("--every", type=float, help="seconds between the bytes of slow clients")
     parser.add_argument("--phases", nargs="+", choices=defaults.phases, help="only these")
     parser.add_argument("--quick", action="store_true", help="smaller numbers, and shorter timeouts")
     options = vars(parser.parse_args())

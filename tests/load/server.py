@@ -41,7 +41,7 @@ HOST = "127.0.0.1"
 TICK = 0.005  # seconds
 # Otherwise each connection that nobody reads fills megabytes of the kernel's memory.
 SEND_BUFFER = 65536
-SIZE = 1024  # octets of a numbered message
+SIZE = 1024  # bytes of a numbered message
 
 Report = dict[str, Any]
 

@@ -170,9 +170,9 @@ class Running:
         """Connect a client that has said nothing yet; its receive buffer is of this size."""
         return connect_peer(self.server.port, tls, receive_buffer)
 
-    def open(self, *octets: bytes, **options: Any) -> Peer:
+    def open(self, *data: bytes, **options: Any) -> Peer:
         """Open a client: ``open_peer`` with the port of this server."""
-        return open_peer(self.server.port, *octets, **options)
+        return open_peer(self.server.port, *data, **options)
 
 
 class SyncAdapter:

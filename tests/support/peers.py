@@ -71,12 +71,12 @@ class Peer:
     def __exit__(self, *_: object) -> None:
         self.sock.close()
 
-    def send(self, *octets: bytes) -> None:
-        self.sock.sendall(b"".join(octets))
+    def send(self, *data: bytes) -> None:
+        self.sock.sendall(b"".join(data))
 
     def encode(self, opcode: int, payload: bytes | str = b"", fin: bool = True) -> bytes:
-        octets = payload.encode() if isinstance(payload, str) else payload
-        return encode_frame(opcode, octets, fin, mask=MASK if self.is_client else None)
+        data = payload.encode() if isinstance(payload, str) else payload
+        return encode_frame(opcode, data, fin, mask=MASK if self.is_client else None)
 
     def text(self, text: str) -> bytes:
         return self.encode(Opcode.TEXT, text)
@@ -91,13 +91,13 @@ class Peer:
 
     def read_head(self) -> bytes:
         """Read a head up to its blank line; what comes after it are frames."""
-        octets = b""
-        while b"\r\n\r\n" not in octets:
+        data = b""
+        while b"\r\n\r\n" not in data:
             more = self.sock.recv(65536)
             if not more:
                 break
-            octets += more
-        self.head, _, rest = octets.partition(b"\r\n\r\n")
+            data += more
+        self.head, _, rest = data.partition(b"\r\n\r\n")
         if rest:
             self._decoder.feed(rest)
         return self.head
@@ -105,11 +105,11 @@ class Peer:
     def next_frame(self) -> Frame | None:
         """Read a frame; None at the end of the stream."""
         while (frame := self._decoder.next_frame()) is None:
-            octets = self.sock.recv(65536)
-            if not octets:
+            data = self.sock.recv(65536)
+            if not data:
                 assert not self._decoder.unread, "the stream ended within a frame"
                 return None
-            self._decoder.feed(octets)
+            self._decoder.feed(data)
         return frame
 
     def frames(self) -> list[Frame]:
@@ -130,7 +130,7 @@ class Peer:
         return int.from_bytes(payload[:2], "big") if payload else 1005, payload[2:].decode()
 
     def read_all(self) -> bytes:
-        """Read octets up to the end of the stream."""
+        """Read bytes up to the end of the stream."""
         return b"".join(iter(lambda: self.sock.recv(65536), b""))
 
     def end(self) -> None:
@@ -157,7 +157,7 @@ def connect_peer(port: int, tls: ssl.SSLContext | None = None, receive_buffer: i
 
 def open_peer(
     port: int,
-    *octets: bytes,
+    *data: bytes,
     receive_buffer: int | None = None,
     tls: ssl.SSLContext | None = None,
     path: str = "/",
@@ -165,18 +165,18 @@ def open_peer(
 ) -> Peer:
     """Open a client; it sends these bytes in the same packet as its request."""
     peer = connect_peer(port, tls, receive_buffer)
-    peer.send(request(*headers, path=path), *octets)
+    peer.send(request(*headers, path=path), *data)
     assert peer.read_head().startswith(b"HTTP/1.1 101 "), peer.head
     return peer
 
 
-def fill(peer: Peer, octets: bytes) -> int:
+def fill(peer: Peer, data: bytes) -> int:
     """Send until the other end takes no more, and return how often."""
     for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         peer.sock.setsockopt(socket.SOL_SOCKET, option, 65536)
     peer.sock.setblocking(False)
-    for count in range(64 * MIB // len(octets)):
-        rest = memoryview(octets)
+    for count in range(64 * MIB // len(data)):
+        rest = memoryview(data)
         while rest:
             if not select.select([], [peer.sock], [], 0.2)[1]:
                 peer.sock.settimeout(TIMEOUT)
@@ -210,10 +210,10 @@ class Listener:
             sock = self.tls.wrap_socket(sock, server_side=True)
         return Peer(sock, is_client=False)
 
-    def open(self, *octets: bytes, headers: tuple[str, ...] = ()) -> Peer:
-        """Accept a client and its request; send these octets in the same packet as the answer."""
+    def open(self, *data: bytes, headers: tuple[str, ...] = ()) -> Peer:
+        """Accept a client and its request; send these bytes in the same packet as the answer."""
         peer = self.accept()
-        peer.send(response(*headers, key=key_of(peer.read_head())), *octets)
+        peer.send(response(*headers, key=key_of(peer.read_head())), *data)
         return peer
 
 

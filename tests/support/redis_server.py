@@ -123,7 +123,7 @@ class RedisServer:
 
     @contextmanager
     def client(self) -> Iterator[Redis]:
-        """Open redis-py's blocking client, whose answers are octets."""
+        """Open redis-py's blocking client, whose answers are bytes."""
         from redis import Redis  # most tests need none
 
         with Redis.from_url(self.url) as client:

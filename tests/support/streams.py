@@ -31,21 +31,21 @@ NOT_UTF8 = [
     b"\xed\xbf",
 ]
 
-# Octets and how they are cut
+# Bytes and how they are cut
 
 
 def encode(role, raws):
     return b"".join(raw.encode(role) for raw in raws)
 
 
-def cut(octets, sizes):
-    """Return octets in pieces of these sizes, over and over."""
+def cut(data, sizes):
+    """Return bytes in pieces of these sizes, over and over."""
     pieces = []
     for size in itertools.cycle(sizes):
-        if not octets:
+        if not data:
             return pieces
-        pieces.append(octets[:size])
-        octets = octets[size:]
+        pieces.append(data[:size])
+        data = data[size:]
     return pieces
 
 
@@ -56,9 +56,9 @@ cuts = st.one_of(
     st.lists(st.integers(1, 2000), min_size=1, max_size=5),
 )
 sizes = st.one_of(st.integers(0, 20), st.sampled_from([124, 125, 126, 127, 255, 256, 999, 1000, 1001]))
-octets_of_a_size = st.builds(lambda size, octet: bytes([octet]) * size, sizes, st.integers(0, 127))
-texts = st.one_of(st.text(max_size=20), st.builds(bytes.decode, octets_of_a_size))
-payloads = st.one_of(st.binary(max_size=20), octets_of_a_size)
+bytes_of_a_size = st.builds(lambda size, byte: bytes([byte]) * size, sizes, st.integers(0, 127))
+texts = st.one_of(st.text(max_size=20), st.builds(bytes.decode, bytes_of_a_size))
+payloads = st.one_of(st.binary(max_size=20), bytes_of_a_size)
 short_payloads = st.one_of(st.binary(max_size=20), st.just(bytes(125)))
 reasons = st.one_of(st.text(max_size=30), st.just("é" * 61)).filter(
     lambda reason: len(reason.encode()) <= 123
@@ -118,7 +118,7 @@ def streams(draw):
 
 @st.composite
 def strange_frames(draw):
-    """One frame that is legal by chance: any first octet, any length, masked or not."""
+    """One frame that is legal by chance: any first byte, any length, masked or not."""
     first = draw(st.one_of(st.integers(0, 255), st.sampled_from([0, 1, 2, 128, 129, 130, 136, 137, 138])))
     match draw(st.integers(0, 3)):
         case 0:
@@ -144,21 +144,21 @@ def almost_streams(draw):
 
 
 @st.composite
-def mutated(draw, octets):
-    """Octets of which some are changed, lost, or come twice, or that end too soon."""
-    octets = bytearray(octets)
+def mutated(draw, data):
+    """Bytes of which some are changed, lost, or come twice, or that end too soon."""
+    data = bytearray(data)
     for _ in range(draw(st.integers(0, 3))):
-        start = draw(st.integers(0, len(octets)))
-        stop = min(len(octets), start + draw(st.integers(0, 4)))
-        octets[start:stop] = draw(st.one_of(st.binary(max_size=4), st.just(bytes(octets[start:stop] * 2))))
-    return bytes(octets[: draw(st.integers(0, len(octets)))] if draw(st.booleans()) else octets)
+        start = draw(st.integers(0, len(data)))
+        stop = min(len(data), start + draw(st.integers(0, 4)))
+        data[start:stop] = draw(st.one_of(st.binary(max_size=4), st.just(bytes(data[start:stop] * 2))))
+    return bytes(data[: draw(st.integers(0, len(data)))] if draw(st.booleans()) else data)
 
 
 @st.composite
-def frame_octets(draw, role):
+def frame_bytes(draw, role):
     raws = draw(almost_streams())
-    octets = encode(role, raws)
-    return draw(mutated(octets)) if draw(st.booleans()) else octets
+    data = encode(role, raws)
+    return draw(mutated(data)) if draw(st.booleans()) else data
 
 
 # Opening handshakes
@@ -204,15 +204,15 @@ def head(lines):
 
 @st.composite
 def heads(draw, lines):
-    """A head, perhaps with a line more or less, or with octets changed."""
+    """A head, perhaps with a line more or less, or with bytes changed."""
     lines = list(lines)
     for _ in range(draw(st.integers(0, 2))):
         place = draw(st.integers(1, len(lines)))
         lines[place : place + draw(st.integers(0, 1))] = draw(
             st.lists(st.sampled_from(MORE_LINES), max_size=1)
         )
-    octets = head(lines)
-    return draw(mutated(octets)) if draw(st.integers(0, 3)) == 0 else octets
+    data = head(lines)
+    return draw(mutated(data)) if draw(st.integers(0, 3)) == 0 else data
 
 
 @st.composite
@@ -220,14 +220,14 @@ def requests_and_frames(draw):
     begin = draw(
         st.one_of(st.just(head(REQUEST)), heads(REQUEST), heads(["GET / HTTP/1.1", "Host: localhost"]))
     )
-    return begin + draw(frame_octets(SERVER))
+    return begin + draw(frame_bytes(SERVER))
 
 
 @st.composite
 def responses_and_frames(draw):
     early = head(EARLY) * draw(st.sampled_from([0, 0, 0, 1, 10, 11]))
     begin = draw(st.one_of(st.just(head(RESPONSE)), heads(RESPONSE), heads(REFUSAL), heads(CHUNKED)))
-    body = draw(st.one_of(frame_octets(CLIENT), mutated(b"5\r\nHello\r\n0\r\n\r\n"), st.just(b"Hello")))
+    body = draw(st.one_of(frame_bytes(CLIENT), mutated(b"5\r\nHello\r\n0\r\n\r\n"), st.just(b"Hello")))
     return early + begin + body
 
 
@@ -239,8 +239,8 @@ def a_client(**options):
 
 
 BEGINNINGS = {
-    "client": (CLIENT, lambda **options: Connection(CLIENT, **options), lambda: frame_octets(CLIENT)),
-    "server": (SERVER, lambda **options: Connection(SERVER, **options), lambda: frame_octets(SERVER)),
+    "client": (CLIENT, lambda **options: Connection(CLIENT, **options), lambda: frame_bytes(CLIENT)),
+    "server": (SERVER, lambda **options: Connection(SERVER, **options), lambda: frame_bytes(SERVER)),
     "client's handshake": (CLIENT, a_client, responses_and_frames),
     "server's handshake": (
         SERVER,
@@ -279,12 +279,12 @@ def converse(conn, chunks, *, answer="accept", echo=True, close_after=None):
                 conn.send_text(event.data) if isinstance(event, Text) else conn.send_binary(event.data)
             if len(events) == close_after and conn.state is State.OPEN:
                 conn.send_close(4000, "enough")
-    octets = conn.data_to_send()
-    if octets.startswith(b"HTTP/"):
-        heads_out, _, octets = octets.partition(b"\r\n\r\n")
+    data = conn.data_to_send()
+    if data.startswith(b"HTTP/"):
+        heads_out, _, data = data.partition(b"\r\n\r\n")
     if heads_out and b" 101 " not in heads_out:
-        heads_out, octets = heads_out + octets, b""
-    for frame in frames_of(conn.role, octets):
+        heads_out, data = heads_out + data, b""
+    for frame in frames_of(conn.role, data):
         assert frame.rsv == 0 or conn.deflate is not None
         frames.append((frame.opcode, frame.fin, frame.payload))
     end = (conn.state, conn.should_close, conn.close_sent, conn.close_received, conn.subprotocol, conn.unread)
@@ -296,7 +296,7 @@ def converse(conn, chunks, *, answer="accept", echo=True, close_after=None):
 said_texts = st.text(max_size=300)
 said_things = st.one_of(
     st.tuples(st.just("text"), st.lists(said_texts, min_size=1, max_size=4)),
-    st.tuples(st.just("octets of text"), st.lists(st.integers(0, 300), max_size=3), said_texts),
+    st.tuples(st.just("bytes of text"), st.lists(st.integers(0, 300), max_size=3), said_texts),
     st.tuples(st.just("binary"), st.lists(payloads, min_size=1, max_size=4)),
     st.tuples(st.just("ping"), short_payloads),
     st.tuples(st.just("pong"), short_payloads),
@@ -311,12 +311,12 @@ def say(conn, thing):
                 conn.send_text(fragment, fin=False)
             conn.send_text(fragments[-1])
             return Text("".join(fragments))
-        case "octets of text", places, text:
-            octets = text.encode()
-            ends = sorted(min(place, len(octets)) for place in places)
+        case "bytes of text", places, text:
+            data = text.encode()
+            ends = sorted(min(place, len(data)) for place in places)
             for start, stop in itertools.pairwise([0, *ends]):
-                conn.send_text(octets[start:stop], fin=False)
-            conn.send_text(octets[ends[-1] if ends else 0 :])
+                conn.send_text(data[start:stop], fin=False)
+            conn.send_text(data[ends[-1] if ends else 0 :])
             return Text(text)
         case "binary", fragments:
             for fragment in fragments[:-1]:

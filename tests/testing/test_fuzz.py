@@ -18,8 +18,8 @@ CORPUS = runner.CORPUS
 
 
 def replay(name):
-    for octets in runner.inputs([CORPUS], name).values():
-        targets.TARGETS[name](octets)
+    for data in runner.inputs([CORPUS], name).values():
+        targets.TARGETS[name](data)
 
 
 @pytest.mark.parametrize("name", targets.TARGETS)
@@ -29,8 +29,8 @@ def test_what_must_hold_holds_for_the_corpus(name):
 
 
 def test_the_seeds_are_those_of_the_script():
-    for path, octets in seeds.seeds().items():
-        assert (CORPUS / path).read_bytes() == octets
+    for path, data in seeds.seeds().items():
+        assert (CORPUS / path).read_bytes() == data
 
 
 def test_mutations_run_on_any_build(tmp_path, monkeypatch):
@@ -48,8 +48,8 @@ def test_the_command_line():
 # Endpoints with a fault
 
 
-class LosesAnOctet:
-    """Forget an octet where the network cuts. (A compiled FrameDecoder cannot be subclassed.)"""
+class LosesAnByte:
+    """Forget a byte where the network cuts. (A compiled FrameDecoder cannot be subclassed.)"""
 
     def __init__(self, **options):
         self.__dict__["decoder"] = FrameDecoder(**options)
@@ -140,7 +140,7 @@ def address_in_lower_case(uri):
 
 
 FAULTS = [
-    ("frames", "FrameDecoder", LosesAnOctet),
+    ("frames", "FrameDecoder", LosesAnByte),
     ("connection", "Connection", HidesPings),
     ("connection", "Connection", SpeaksAfterTheEnd),
     ("connection", "Connection", Raises),

@@ -74,7 +74,7 @@ def simplest(strategy, condition):
 
 @quick
 @given(payload=testing.payloads(max_size=300))
-def test_payloads_are_octets_up_to_a_size(payload):
+def test_payloads_are_bytes_up_to_a_size(payload):
     assert type(payload) is bytes
     assert len(payload) <= 300
 
@@ -162,15 +162,15 @@ RULES = [
     "UTF-8",
     "fragmented",
     "2**63",
-    "125 octets",
-    "1 octet long",
+    "125 bytes",
+    "1 byte long",
 ]
 
 
 @pytest.mark.parametrize("role", Role)
 def test_hostile_frames_break_every_rule(role):
-    def broken_rules(octets):
-        reasons = [event.reason for event in listen(Connection(role), [octets]) if isinstance(event, Fail)]
+    def broken_rules(data):
+        reasons = [event.reason for event in listen(Connection(role), [data]) if isinstance(event, Fail)]
         return [rule for rule in RULES for reason in reasons if rule in reason]
 
     check_makes(testing.frames(role, hostile=True), broken_rules, RULES)
@@ -218,8 +218,8 @@ one_role = pytest.mark.parametrize("role", [CLIENT, pytest.param(SERVER, marks=f
 
 @one_role
 def test_streams_are_fragmented_and_compressed_with_controls_in_between(role):
-    def pairs_of_frames(octets):
-        frames = frames_of(OTHER[role], octets)
+    def pairs_of_frames(data):
+        frames = frames_of(OTHER[role], data)
         return itertools.pairwise((int(frame.opcode), frame.fin, frame.rsv) for frame in frames)
 
     strategy = testing.streams(role, deflate=Deflate(), max_messages=1, max_size=20, close=False)
@@ -232,9 +232,9 @@ def test_streams_are_fragmented_and_compressed_with_controls_in_between(role):
 @given(role=roles, data=st.data(), ends=st.booleans())
 def test_hostile_streams_give_documented_events_only(way, role, data, ends):
     options = WAYS[way]
-    octets = data.draw(testing.streams(role, hostile=True, **options))
+    raw = data.draw(testing.streams(role, hostile=True, **options))
     conn = Connection(role, max_message_size=1000, **options)
-    heard = listen(conn, data.draw(testing.chunked(octets)), end=ends)
+    heard = listen(conn, data.draw(testing.chunked(raw)), end=ends)
     testing.check_grammar(heard, conn)
     assert {event.code for event in heard if isinstance(event, Fail)} <= {1002, 1006, 1007, 1009}
     assert all(event.code != 1006 for event in heard if isinstance(event, Fail)) or ends
@@ -242,17 +242,17 @@ def test_hostile_streams_give_documented_events_only(way, role, data, ends):
 
 @one_role
 def test_hostile_streams_are_hostile(role):
-    def codes(octets):
-        return [event.code for event in listen(Connection(role), [octets]) if isinstance(event, Fail)]
+    def codes(data):
+        return [event.code for event in listen(Connection(role), [data]) if isinstance(event, Fail)]
 
     check_makes(testing.streams(role, hostile=True), codes, [1002, 1007, 1009])
 
 
 @quick
-@given(octets=st.binary(max_size=200), data=st.data(), max_pieces=st.integers(1, 10))
-def test_chunked_joins(octets, data, max_pieces):
-    pieces = data.draw(testing.chunked(octets, max_pieces=max_pieces))
-    assert b"".join(pieces) == octets
+@given(raw=st.binary(max_size=200), data=st.data(), max_pieces=st.integers(1, 10))
+def test_chunked_joins(raw, data, max_pieces):
+    pieces = data.draw(testing.chunked(raw, max_pieces=max_pieces))
+    assert b"".join(pieces) == raw
     assert all(pieces)
     assert len(pieces) <= max_pieces
 
@@ -269,13 +269,13 @@ SUBPROTOCOLS = ("chat", "superchat")
 @quick
 @given(data=st.data())
 def test_requests_open_a_server(data):
-    octets = data.draw(testing.handshakes(SERVER, subprotocols=SUBPROTOCOLS, deflate=True))
+    raw = data.draw(testing.handshakes(SERVER, subprotocols=SUBPROTOCOLS, deflate=True))
     conn = ServerConnection(subprotocols=SUBPROTOCOLS)
-    (request,) = listen(conn, data.draw(testing.chunked(octets)))
+    (request,) = listen(conn, data.draw(testing.chunked(raw)))
     assert conn.state is State.OPEN
     assert set(request.subprotocols) <= set(SUBPROTOCOLS)
-    assert request.path == octets.split()[1].decode()
-    assert testing.key_of(octets) == testing.SAMPLE_KEY
+    assert request.path == raw.split()[1].decode()
+    assert testing.key_of(raw) == testing.SAMPLE_KEY
 
 
 @quick
@@ -283,8 +283,8 @@ def test_requests_open_a_server(data):
 def test_responses_open_a_client(data):
     conn = ClientConnection("ws://localhost/", subprotocols=SUBPROTOCOLS)
     key = testing.key_of(conn.data_to_send())
-    octets = data.draw(testing.handshakes(CLIENT, key=key, subprotocols=SUBPROTOCOLS, deflate=True))
-    (response,) = listen(conn, data.draw(testing.chunked(octets)))
+    raw = data.draw(testing.handshakes(CLIENT, key=key, subprotocols=SUBPROTOCOLS, deflate=True))
+    (response,) = listen(conn, data.draw(testing.chunked(raw)))
     assert response.status == 101
     assert conn.state is State.OPEN
     assert conn.subprotocol in (None, *SUBPROTOCOLS)
@@ -296,7 +296,7 @@ def test_handshakes_offer_and_accept_what_they_may():
         (CLIENT, [b"Protocol: superchat"]),
     ]:
         strategy = testing.handshakes(role, subprotocols=SUBPROTOCOLS, deflate=True)
-        check_makes(strategy, lambda octets, texts=texts: [text for text in texts if text in octets], texts)
+        check_makes(strategy, lambda data, texts=texts: [text for text in texts if text in data], texts)
         plain = find(testing.handshakes(role), lambda _: True)
         assert b"Sec-WebSocket-Protocol" not in plain
         assert b"Sec-WebSocket-Extensions" not in plain
@@ -312,15 +312,15 @@ def test_there_is_no_key_where_there_is_none():
 def test_hostile_handshakes_give_documented_events_only(role, data, ends):
     conn = ServerConnection() if role is SERVER else ClientConnection("ws://localhost/")
     key = testing.SAMPLE_KEY if role is SERVER else testing.key_of(conn.data_to_send())
-    octets = data.draw(testing.handshakes(role, hostile=True, key=key))
-    heard = listen(conn, data.draw(testing.chunked(octets, max_pieces=20)), end=ends)
+    raw = data.draw(testing.handshakes(role, hostile=True, key=key))
+    heard = listen(conn, data.draw(testing.chunked(raw, max_pieces=20)), end=ends)
     testing.check_grammar(heard, conn)
 
 
 def test_hostile_requests_are_refused_for_many_reasons():
-    def statuses(octets):
+    def statuses(data):
         conn = ServerConnection()
-        listen(conn, [octets])
+        listen(conn, [data])
         return conn.data_to_send().split()[1:2]
 
     check_makes(testing.handshakes(SERVER, hostile=True), statuses, [b"400", b"405", b"426", b"431", b"505"])
@@ -415,7 +415,7 @@ def test_a_wire_that_is_cut_ends_both_streams(messages, cut_after, handshake, si
         assert arrived == said
 
 
-def test_a_wire_carries_exactly_as_many_octets_as_it_is_to():
+def test_a_wire_carries_exactly_as_many_bytes_as_it_is_to():
     pair = testing.pair(cut_after=6 + 4 + 5)
     pair.client.send_text("abcd")
     pair.client.send_text("lost")
@@ -438,7 +438,7 @@ def test_a_wire_can_be_cut_at_any_time():
     assert [type(event) for event in (*heard.client, *heard.server)] == [Fail, Fail]
 
 
-def test_a_pair_splits_octets_into_pieces_of_the_sizes_given():
+def test_a_pair_splits_bytes_into_pieces_of_the_sizes_given():
     class Counting(Connection):
         def __init__(self, role):
             super().__init__(role)
@@ -501,7 +501,7 @@ def test_a_pair_has_limits():
         [Close(1000), Close(1000)],
         [Request("/")],
         [Text("a", False), Binary(b"")],
-        [Ping("not octets")],
+        [Ping("not bytes")],
         [None],
     ],
 )
@@ -596,7 +596,7 @@ def run(main):
 def test_a_handler_echoes(read_size):
     async def main():
         async with testing.connected(echo, read_size=read_size) as websocket:
-            for message in ("Hello!", b"octets", "", "é" * 3000):
+            for message in ("Hello!", b"bytes", "", "é" * 3000):
                 await websocket.send(message)
                 assert await websocket.recv() == message
             assert await websocket.ping() >= 0
@@ -837,7 +837,7 @@ def echo_sync(websocket):
 
 def test_a_sync_handler_echoes():
     with testing.connected_sync(echo_sync) as websocket:
-        for message in ("Hello!", b"octets", "", "é" * 100_000):
+        for message in ("Hello!", b"bytes", "", "é" * 100_000):
             websocket.send(message)
             assert websocket.recv() == message
         assert websocket.ping() >= 0

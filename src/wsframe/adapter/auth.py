@@ -135,14 +135,14 @@ def _known(credentials: Mapping[str, str] | tuple[str, str]) -> Callable[[str, s
 def _encode(text: str, what: str) -> bytes:
     if not isinstance(text, str):
         raise TypeError(f"a {what} must be str, not {type(text).__name__}")
-    octets = text.encode()
-    if _has_controls(octets):
+    data = text.encode()
+    if _has_controls(data):
         raise ValueError(f"a {what} must not have control characters")
-    return octets
+    return data
 
 
-def _has_controls(octets: bytes) -> bool:
-    return any(octet < 0x20 or octet == 0x7F for octet in octets)
+def _has_controls(data: bytes) -> bool:
+    return any(byte < 0x20 or byte == 0x7F for byte in data)
 
 
 def _read_credentials(request: Request) -> tuple[str, str] | None:
@@ -157,9 +157,9 @@ def _read_credentials(request: Request) -> tuple[str, str] | None:
         return None
     # 3. token68 is base64 of what is UTF-8, as our challenge says.
     try:
-        octets = binascii.a2b_base64(token.lstrip(" "), strict_mode=True)
-        name, colon, password = octets.decode().partition(":")
+        data = binascii.a2b_base64(token.lstrip(" "), strict_mode=True)
+        name, colon, password = data.decode().partition(":")
     except ValueError:
         return None
     # 4. "The user-id and password MUST NOT contain any control characters"
-    return (name, password) if colon and not _has_controls(octets) else None
+    return (name, password) if colon and not _has_controls(data) else None

@@ -20,11 +20,11 @@ class Counters(NamedTuple):
         failures: how many of them ended without a closing handshake.
         messages_received: messages that the peer sent, as far as they were read.
         messages_sent: messages that ``send`` and ``broadcast`` accepted.
-        octets_received: octets off the network, of all kinds; with TLS, what was in it.
-        octets_sent: octets that were written.
+        bytes_received: bytes off the network, of all kinds; with TLS, what was in it.
+        bytes_sent: bytes that were written.
         pings_received: Pings, which were answered.
         pings_sent: Pings, those of keepalive among them.
-        uncompressed: octets of messages that were sent compressed, before that.
+        uncompressed: bytes of messages that were sent compressed, before that.
         compressed: and after it.
     """
 
@@ -32,8 +32,8 @@ class Counters(NamedTuple):
     failures: int = 0
     messages_received: int = 0
     messages_sent: int = 0
-    octets_received: int = 0
-    octets_sent: int = 0
+    bytes_received: int = 0
+    bytes_sent: int = 0
     pings_received: int = 0
     pings_sent: int = 0
     uncompressed: int = 0
@@ -49,5 +49,5 @@ class Counters(NamedTuple):
 
     @property
     def compression_ratio(self) -> float | None:
-        """What compression left of an octet; None if nothing was compressed."""
+        """What compression left of a byte; None if nothing was compressed."""
         return self.compressed / self.uncompressed if self.uncompressed else None

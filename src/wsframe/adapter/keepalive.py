@@ -75,7 +75,7 @@ class Pings:
         """Note that a Ping is sent, and return its payload.
 
         Args:
-            payload: up to 125 octets; None: 4 random ones, which nobody can answer beforehand.
+            payload: up to 125 bytes; None: 4 random ones, which nobody can answer beforehand.
             now: the time.
 
         Raises:
@@ -127,7 +127,7 @@ class Pings:
 
         Args:
             now: the time.
-            read: how many octets the Connection has read so far.
+            read: how many bytes the Connection has read so far.
             remaining: its ``frame_remaining``.
             is_held_up: whether it is our fault that a Pong cannot be read: then the peer has the whole
                 timeout again, as it has while it sends one long frame.

@@ -2,8 +2,8 @@
 
     < GET /chat HTTP/1.1                  a head: its first line, without the query
     > HTTP/1.1 101 Switching Protocols
-    < TEXT 5 octets                       <: the peer's, >: ours
-    > BINARY 65536 octets, compressed, more follows
+    < TEXT 5 bytes                       <: the peer's, >: ours
+    > BINARY 65536 bytes, compressed, more follows
     < CLOSE 1000 'bye'
 
 Payloads, headers and queries may hold passwords, and who reads a log need not know them: none is logged.
@@ -20,7 +20,7 @@ from ..frames import CLOSE, FIN, FrameDecoder, Opcode
 
 __all__ = ["ConnectionLogger", "FrameLog"]
 
-_LONGEST_HEAD = 16384  # octets
+_LONGEST_HEAD = 16384  # bytes
 
 
 class ConnectionLogger(logging.LoggerAdapter[logging.Logger]):
@@ -70,21 +70,21 @@ class FrameLog:
         self._received = _Direction("<", log, masked=not is_client)
         self._sent = _Direction(">", log, masked=is_client)
 
-    def received(self, octets: bytes) -> None:
-        """Take octets that came off the network.
+    def received(self, data: bytes) -> None:
+        """Take bytes that came off the network.
 
         Args:
-            octets: the octets.
+            data: the bytes.
         """
-        self._received.read(octets)
+        self._received.read(data)
 
-    def sent(self, octets: bytes) -> None:
-        """Take octets that are put on the network.
+    def sent(self, data: bytes) -> None:
+        """Take bytes that are put on the network.
 
         Args:
-            octets: the octets.
+            data: the bytes.
         """
-        self._sent.read(octets)
+        self._sent.read(data)
 
 
 class _Direction:
@@ -97,12 +97,12 @@ class _Direction:
         self._is_within = False  # a frame that was logged already
         self._is_over = False
 
-    def read(self, octets: bytes) -> None:
+    def read(self, data: bytes) -> None:
         if self._head is not None and not self._is_over:
-            octets = self._read_head(octets)
-        if self._is_over or not octets:
+            data = self._read_head(data)
+        if self._is_over or not data:
             return
-        self._decoder.feed(octets)
+        self._decoder.feed(data)
         try:
             while self._decoder.advance():
                 if not self._is_within:
@@ -112,10 +112,10 @@ class _Direction:
             self._log(f"{self._arrow} violation: {error}")
             self._is_over = True
 
-    def _read_head(self, octets: bytes) -> bytes:
+    def _read_head(self, data: bytes) -> bytes:
         """Read the head of the opening handshake, and return what follows it."""
         assert self._head is not None
-        head, end, rest = (self._head + octets).partition(b"\r\n\r\n")
+        head, end, rest = (self._head + data).partition(b"\r\n\r\n")
         if not end:
             self._head = head
             self._is_over = len(head) > _LONGEST_HEAD
@@ -140,7 +140,7 @@ class _Direction:
                 return "CLOSE"
             reason = payload[2:].decode("utf-8", "replace")
             return f"CLOSE {int.from_bytes(payload[:2], 'big')} {reason!a}"
-        line = f"{opcode.name} {decoder.payload_size() + decoder.remaining} octets"
+        line = f"{opcode.name} {decoder.payload_size() + decoder.remaining} bytes"
         if decoder.first & 0x40:
             line += ", compressed"
         if decoder.first < FIN:

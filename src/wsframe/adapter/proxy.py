@@ -23,7 +23,7 @@ from .wording import describe
 
 __all__ = ["Proxy", "Tunnel", "environment_proxy", "parse_proxy", "socks"]
 
-_MAX_BODY_SIZE = 65536  # octets of a refusal that are kept
+_MAX_BODY_SIZE = 65536  # bytes of a refusal that are kept
 _PORTS = {"http": 80, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
 # RFC 1928, section 6: what may be better next time. SOCKS 4 does not say more than that it failed, 91.
 _TEMPORARY = frozenset({1, 3, 4, 5, 6, 91})
@@ -155,7 +155,7 @@ class Tunnel:
         uri: the server's address.
 
     Attributes:
-        request: the octets to send to the proxy.
+        request: the bytes to send to the proxy.
     """
 
     def __init__(self, proxy: Proxy, uri: URI) -> None:
@@ -171,11 +171,11 @@ class Tunnel:
         self.request = (self._parser.send(request) or b"") + (self._parser.send(h11.EndOfMessage()) or b"")
         self._response: Response | None = None
 
-    def receive(self, octets: bytes) -> bool:
-        """Take octets from the proxy, and tell whether the tunnel is open.
+    def receive(self, data: bytes) -> bool:
+        """Take bytes from the proxy, and tell whether the tunnel is open.
 
         Args:
-            octets: what it said; ``b""`` is the end of the stream.
+            data: what it said; ``b""`` is the end of the stream.
 
         Raises:
             HandshakeRejected: it does not open one.
@@ -184,7 +184,7 @@ class Tunnel:
 
         parser = self._parser
         try:
-            parser.receive_data(octets)
+            parser.receive_data(data)
             while (event := parser.next_event()) is not h11.NEED_DATA:
                 if event is h11.PAUSED:
                     # The server has nothing to say before our request.
@@ -204,8 +204,8 @@ class Tunnel:
             raise self._rejected(error.reason) from None
         except h11.RemoteProtocolError as error:
             if self._response is None:
-                problem = f"malformed HTTP response: {error}" if octets else "proxy closed the connection"
-                raise self._rejected(problem) from (None if octets else EOFError())
+                problem = f"malformed HTTP response: {error}" if data else "proxy closed the connection"
+                raise self._rejected(problem) from (None if data else EOFError())
         assert self._response is not None
         raise self._rejected(f"proxy answered with {describe(self._response)}")
 

@@ -85,7 +85,7 @@ def connect(
         close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
         ping_interval: how many seconds there are between Pings that keep the connection alive; None: none.
         ping_timeout: how many seconds a Pong may take, before the connection fails with 1011; None: any time.
-        max_message_size: the largest message to receive, in octets; None: no limit.
+        max_message_size: the largest message to receive, in bytes; None: no limit.
 
     Raises:
         InvalidURI: the address is not one.
@@ -229,7 +229,7 @@ class Connecting:
             route.enter("connection")
             return await race([(socket.AF_UNIX, self._unix)])
         route.enter("lookup")
-        # As octets: socket would encode a str by IDNA, and raise errors of that.
+        # As bytes: socket would encode a str by IDNA, and raise errors of that.
         host, port = route.next_hop.host.encode(), route.next_hop.port
         try:
             # An address needs no thread that looks it up.

@@ -28,7 +28,7 @@ from .protocol import BURST, CONNECTING, OPEN, Protocol, logger
 
 __all__ = ["CLEAN_CODES", "CONNECTING", "OPEN", "WebSocket"]
 
-# A message of more octets is compressed in slices, between which others have a turn. Measured with 1 MiB of
+# A message of more bytes is compressed in slices, between which others have a turn. Measured with 1 MiB of
 # JSON: compressed at once it stops the loop for 8 ms, in slices for 0.5 ms, and takes as long; a thread
 # would not be quicker for one connection, and is not needed for the others.
 COMPRESSED_SLICE = 65536
@@ -304,25 +304,25 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
         connection = self._connection
         send = connection.send_text if message.opcode == TEXT else connection.send_binary
         compressed = connection.compressed
-        octets = memoryview(message.payload)
+        data = memoryview(message.payload)
         self._start_sending()
         self._messages_sent += 1
         try:
-            while octets:
+            while data:
                 self._check_open()
-                send(octets[:COMPRESSED_SLICE], len(octets) <= COMPRESSED_SLICE, compress=compress)
-                octets = octets[COMPRESSED_SLICE:]
+                send(data[:COMPRESSED_SLICE], len(data) <= COMPRESSED_SLICE, compress=compress)
+                data = data[COMPRESSED_SLICE:]
                 # Not a write for each slice: they are smaller now.
                 size, compressed = connection.compressed - compressed, connection.compressed
-                if octets:
+                if data:
                     self._collect(size)
                 else:
                     self._cork(size)
                 await self._yield()
         except asyncio.CancelledError:
             # The message is not lost by that.
-            if octets and self.state is OPEN:
-                send(octets, compress=compress)
+            if data and self.state is OPEN:
+                send(data, compress=compress)
                 self._flush_now()
             raise
         except BaseException as error:
@@ -371,7 +371,7 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
         came, somebody has to receive them.
 
         Args:
-            payload: up to 125 octets; by default 4 random ones.
+            payload: up to 125 bytes; by default 4 random ones.
             timeout: how many seconds to wait; None: for ever.
 
         Returns:
@@ -412,7 +412,7 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
 
         Args:
             code: the status code: 1000 to 1003, 1007 to 1014, 3000 to 4999, or 1005 for none.
-            reason: up to 123 octets of UTF-8.
+            reason: up to 123 bytes of UTF-8.
 
         Raises:
             LocalProtocolError: the code or the reason cannot be sent.

@@ -10,7 +10,7 @@ cdef Py_ssize_t POSTED_COST
 
 @cython.final
 cdef class Input:
-    cdef public bytearray octets
+    cdef public bytearray data
     cdef public object buffer
     cdef public bint is_borrowed
 
@@ -45,7 +45,7 @@ cdef class Protocol:
     cdef public object _end
     cdef bint _eof
     cdef object _close_timer
-    # Octets in
+    # Bytes in
     cdef Input _input
     cdef Wakeup _reader
     cdef public Py_ssize_t _max_queued_messages
@@ -55,7 +55,7 @@ cdef class Protocol:
     cdef bint _is_looking_ahead
     cdef bint _is_reading_paused
     cdef bint _is_discarding
-    cdef long long _octets_received
+    cdef long long _bytes_received
     cdef long long _messages_received
     cdef long long _pings_received
     cdef object _frame_log
@@ -65,10 +65,10 @@ cdef class Protocol:
     cdef public object _ping_timer
     cdef public object _pings
     cdef public object _round_trips
-    # Octets out
+    # Bytes out
     cdef Py_ssize_t _corked
     cdef public Py_ssize_t _burst
-    cdef long long _octets_sent
+    cdef long long _bytes_sent
     cdef public long long _messages_sent
     cdef long long _pings_sent
     cdef public list _outbox

@@ -5,15 +5,15 @@
 
 Nothing here waits; connection.py has what does. Three rules decide when the next event is read:
 
-1. ``recv`` reads it straight from the Connection whenever octets are there: a batch of frames that came
+1. ``recv`` reads it straight from the Connection whenever bytes are there: a batch of frames that came
    in one read costs one wake-up.
-2. Octets that come while a task waits in ``recv`` wake it, and it has its turn before anybody looks further
+2. Bytes that come while a task waits in ``recv`` wake it, and it has its turn before anybody looks further
    ahead. So its answer goes out before a Close that came in the same packet is acted on. It has it at once,
    not after another trip through the loop: see ``Wakeup``.
-3. Octets that come while nobody waits are looked at ahead of ``recv``: Pings are answered, messages are
+3. Bytes that come while nobody waits are looked at ahead of ``recv``: Pings are answered, messages are
    queued. When the queue is full the transport is paused, and the Connection holds what is left over.
 
-And two decide when octets are written: a ``send`` is written at once if no received octets wait to be
+And two decide when bytes are written: a ``send`` is written at once if no received bytes wait to be
 read; otherwise what is sent is collected, until ``recv`` has to wait, the loop's turn ends or 64 KiB are
 there.
 """
@@ -49,11 +49,11 @@ OPEN, CONNECTING = State.OPEN, State.CONNECTING
 MAX_QUEUED_MESSAGES = 16
 MAX_QUEUED_SIZE = 2**20  # bytes of memory
 # Measured with messages of 64 KiB and 1 MiB: a system call costs more than a copy of what it writes or reads,
-# up to these sizes, in octets.
+# up to these sizes, in bytes.
 LARGE = 262144
 READ_SIZE = 262144
-HIGH_WATER = 65536  # octets of unsent output
-# Who sends and sends, and does not receive, lets others have a turn after that many octets; a message counts
+HIGH_WATER = 65536  # bytes of unsent output
+# Who sends and sends, and does not receive, lets others have a turn after that many bytes; a message counts
 # as some more.
 BURST = 262144
 MESSAGE_COST = 2048
@@ -73,20 +73,20 @@ class Input:
     Event loops fill it and say so before they do anything else, and what is not read then is copied.
 
     Attributes:
-        octets: the buffer.
+        data: the buffer.
         buffer: a view of it.
         is_borrowed: whether a Connection reads from it.
     """
 
-    __slots__ = ("buffer", "is_borrowed", "octets")
+    __slots__ = ("buffer", "data", "is_borrowed")
 
     def __init__(self) -> None:
         self.renew(READ_SIZE)
 
     def renew(self, size: int) -> None:
         """Leave the buffer to whoever has it, and have another one."""
-        self.octets = bytearray(size)
-        self.buffer = memoryview(self.octets)
+        self.data = bytearray(size)
+        self.buffer = memoryview(self.data)
         self.is_borrowed = False
 
 
@@ -237,6 +237,8 @@ class Protocol:
     __slots__ = (
         "__weakref__",
         "_burst",
+        "_bytes_received",
+        "_bytes_sent",
         "_close_timeout",
         "_close_timer",
         "_closers",
@@ -261,8 +263,6 @@ class Protocol:
         "_messages",
         "_messages_received",
         "_messages_sent",
-        "_octets_received",
-        "_octets_sent",
         "_outbox",
         "_outbox_size",
         "_pieces",
@@ -304,7 +304,7 @@ class Protocol:
         self._end: Close | Fail | None = None
         self._eof = False
         self._close_timer: asyncio.TimerHandle | None = None
-        # Octets in
+        # Bytes in
         self._input = _shared.input
         self._reader: Wakeup | None = None
         self._max_queued_messages = MAX_QUEUED_MESSAGES
@@ -314,7 +314,7 @@ class Protocol:
         self._is_looking_ahead = False
         self._is_reading_paused = False
         self._is_discarding = False
-        self._octets_received = 0
+        self._bytes_received = 0
         self._messages_received = 0
         self._pings_received = 0
         self._frame_log: FrameLog | None = None
@@ -324,10 +324,10 @@ class Protocol:
             None  # of the pings that ping() waits for
         )
         self._ping_timer: asyncio.TimerHandle | None = None
-        # Octets out
+        # Bytes out
         self._corked = 0
         self._burst = 0
-        self._octets_sent = 0
+        self._bytes_sent = 0
         self._messages_sent = 0
         self._pings_sent = 0
         self._outbox: list[Prepared] = []  # what is broadcast while a fragmented message is sent
@@ -341,7 +341,7 @@ class Protocol:
         self._is_writing_paused = False
         self._drained: list[asyncio.Future[None]] = []
 
-    # Octets in
+    # Bytes in
 
     def _check_reader(self) -> None:
         if self._reader is not None and (self._reader.is_waiting or self._reader.is_woken):
@@ -375,7 +375,7 @@ class Protocol:
         self._queued += size_in_memory(message.data)
 
     def _wait(self) -> Wakeup:
-        """Wait for octets, or for the end: await what this returns."""
+        """Wait for bytes, or for the end: await what this returns."""
         # Everything that came in was read: now write the answers, and read on.
         self._flush()
         self._resume_reading()
@@ -383,7 +383,7 @@ class Protocol:
         return self._reader
 
     def _pull(self) -> Text | Binary | None:
-        """Read events up to the next message; None: more octets are needed, or it is over."""
+        """Read events up to the next message; None: more bytes are needed, or it is over."""
         while event := self._connection.next_event():
             kind = type(event)
             if kind is Text or kind is Binary:
@@ -476,7 +476,7 @@ class Protocol:
         now = perf_counter()
         # What the peer sent fills the queue, and is not received. That it does not read Pongs is its fault.
         is_held_up = self._is_reading_paused and self._pongs < HIGH_WATER
-        read = self._octets_received - connection.unread
+        read = self._bytes_received - connection.unread
         try:
             payload = pings.look(now, read, connection.frame_remaining, is_held_up)
         except TimeoutError as error:
@@ -560,8 +560,8 @@ class Protocol:
             int(is_opened and self._is_lost and connection.close_received is None),
             self._messages_received,
             self._messages_sent,
-            self._octets_received,
-            self._octets_sent,
+            self._bytes_received,
+            self._bytes_sent,
             self._pings_received,
             self._pings_sent,
             connection.uncompressed,
@@ -572,7 +572,7 @@ class Protocol:
         """Go on with the opening handshake. The client and the server say how."""
         raise NotImplementedError
 
-    # Octets out
+    # Bytes out
 
     def _send_at_once(self, message: object, compress: bool | None) -> bool:
         """Send a message, if that takes no waiting and no looking at what it is."""
@@ -620,7 +620,7 @@ class Protocol:
 
     @property
     def buffered_amount(self) -> int:
-        """How many octets were sent, and not yet taken by the system, as far as the event loop knows."""
+        """How many bytes were sent, and not yet taken by the system, as far as the event loop knows."""
         if self._is_lost:
             return 0
         waiting = self._outbox_size + self._connection.unsent
@@ -678,7 +678,7 @@ class Protocol:
             chunks = connection.chunks_to_send()
             transport = self._transport
             size = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
-            self._octets_sent += size
+            self._bytes_sent += size
             if self._frame_log is not None:
                 for chunk in chunks:
                     self._frame_log.sent(chunk)
@@ -709,7 +709,7 @@ class Protocol:
     def _close_transport(self) -> None:
         """Close the TCP connection so that the peer reads all that was written.
 
-        Closing a socket that has unread octets resets the connection, and the reset overtakes our Close.
+        Closing a socket that has unread bytes resets the connection, and the reset overtakes our Close.
         So close one direction, and drop what comes until the peer closes the other (section 7.1.1).
         """
         self._start_close_timer()
@@ -801,23 +801,23 @@ class Protocol:
             self._frame_log = FrameLog(self.logger.debug, is_client=is_client)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Return where octets off the network go (called by the event loop)."""
+        """Return where bytes off the network go (called by the event loop)."""
         # TLS asks for room for all that it has, and asyncio drops at the end of the stream what found none.
         source = self._input
-        if source.is_borrowed or sizehint > len(source.octets):
+        if source.is_borrowed or sizehint > len(source.data):
             source.renew(max(sizehint, READ_SIZE))
         return source.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take octets off the network (called by the event loop)."""
+        """Take bytes off the network (called by the event loop)."""
         if self._eof:
             return  # Windows' loop says what it had read when the transport was closed
         source = self._input
-        self._octets_received += nbytes
+        self._bytes_received += nbytes
         if self._frame_log is not None:
             self._frame_log.received(bytes(source.buffer[:nbytes]))
         source.is_borrowed = True
-        self._connection.borrow(source.octets, nbytes)
+        self._connection.borrow(source.data, nbytes)
         self._read_on()
         self._connection.give_back()
         source.is_borrowed = False

@@ -93,7 +93,7 @@ def serve(
         close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
         ping_interval: how many seconds there are between Pings that keep the connection alive; None: none.
         ping_timeout: how many seconds a Pong may take, before the connection fails with 1011; None: any time.
-        max_message_size: the largest message to receive, in octets; None: no limit.
+        max_message_size: the largest message to receive, in bytes; None: no limit.
         max_connections: how many connections are open at a time; who asks for more gets 503 with Retry-After,
             before ``process_request`` sees it. None: no limit.
 

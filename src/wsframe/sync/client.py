@@ -69,7 +69,7 @@ def connect(
         ping_interval: how many seconds there are between Pings that keep the connection alive, while a thread
             is in ``recv``; None: none.
         ping_timeout: how many seconds a Pong may take, before the connection fails with 1011; None: any time.
-        max_message_size: the largest message to receive, in octets; None: no limit.
+        max_message_size: the largest message to receive, in bytes; None: no limit.
 
     Raises:
         InvalidURI: the address is not one.
@@ -154,7 +154,7 @@ def _dial(route: Route, unix: str | None, deadline: float | None) -> socket.sock
             raise
         return sock
     route.enter("lookup")
-    # As octets: socket would encode a str by IDNA, and raise errors of that.
+    # As bytes: socket would encode a str by IDNA, and raise errors of that.
     found = socket.getaddrinfo(route.next_hop.host.encode(), route.next_hop.port, type=socket.SOCK_STREAM)
     route.enter("connection")
     sock = race([(family, address) for family, _, _, _, address in found], deadline)
@@ -173,9 +173,9 @@ def _pass(route: Route, proxy: Proxy, sock: socket.socket, deadline: float | Non
     uri = route.connection.uri
     if proxy.scheme == "http":
         stream, tunnel = Stream(sock), Tunnel(proxy, uri)
-        octets, buffer = memoryview(tunnel.request), memoryview(bytearray(65536))
-        while octets:
-            octets = octets[stream.send(octets, deadline) :]
+        data, buffer = memoryview(tunnel.request), memoryview(bytearray(65536))
+        while data:
+            data = data[stream.send(data, deadline) :]
         while not tunnel.receive(bytes(buffer[: stream.receive_into(buffer, deadline)])):
             remaining(deadline)
         return

@@ -31,8 +31,8 @@ cdef class WebSocket:
     cdef readonly long long id
     cdef object _pings
     cdef dict _round_trips
-    cdef long long _octets_received
-    cdef long long _octets_sent
+    cdef long long _bytes_received
+    cdef long long _bytes_sent
     cdef long long _messages_received
     cdef long long _messages_sent
     cdef long long _pings_received

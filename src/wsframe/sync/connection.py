@@ -5,7 +5,7 @@ came to the others. One thread reads at a time; many may send.
 
     _lock       protects the Connection; it is never held while the network is waited for
     _changed    is notified of what others may wait for
-    _writing    is held while octets are written, so that frames go out in the order of their calls
+    _writing    is held while bytes are written, so that frames go out in the order of their calls
     _reader     is the thread that reads; others who wait for ``_changed`` need not
 
 A signal handler interrupts a call of the main thread between two steps, and it may do two things.
@@ -57,8 +57,8 @@ logger = logging.getLogger("wsframe.sync")
 
 OPEN = State.OPEN
 MAX_QUEUED_MESSAGES = 16
-MAX_QUEUED_SIZE = 2**20  # octets
-HIGH_WATER = 65536  # octets of unsent output
+MAX_QUEUED_SIZE = 2**20  # bytes
+HIGH_WATER = 65536  # bytes of unsent output
 _MOMENT = 0.05  # seconds
 # How many seconds a thread that was woken has, and how many pass before another look at what should have been
 # notified: Ctrl-C may have come in between.
@@ -123,7 +123,7 @@ class WebSocket:
         self._pings = Pings(ping_interval, ping_timeout, monotonic())
         # Of the pings that ping() waits for: payload -> the round trip in seconds, once they are answered
         self._round_trips: dict[bytes, list[float]] = {}
-        self._octets_received = self._octets_sent = 0
+        self._bytes_received = self._bytes_sent = 0
         self._messages_received = self._messages_sent = 0
         self._pings_received = self._pings_sent = 0
         self._frame_log: FrameLog | None = None
@@ -193,7 +193,7 @@ class WebSocket:
 
     @property
     def buffered_amount(self) -> int:
-        """How many octets were sent, and not yet taken by the system."""
+        """How many bytes were sent, and not yet taken by the system."""
         with self._lock:
             return self._unwritten_size + self._connection.unsent
 
@@ -212,8 +212,8 @@ class WebSocket:
             int(is_opened and self._is_closed and not self._closed().clean),
             self._messages_received,
             self._messages_sent,
-            self._octets_received,
-            self._octets_sent,
+            self._bytes_received,
+            self._bytes_sent,
             self._pings_received,
             self._pings_sent,
             connection.uncompressed,
@@ -499,7 +499,7 @@ class WebSocket:
                     return
                 count, self._lost = 0, error
             is_waiting = False
-            self._octets_received += count
+            self._bytes_received += count
             self._arrived = count
             if self._frame_log is not None:
                 self._frame_log.received(bytes(buffer[:count]))
@@ -530,7 +530,7 @@ class WebSocket:
             with self._lock:
                 if self._connection.state is not OPEN or self._end is not None:
                     return
-                read = self._octets_received - self._connection.unread
+                read = self._bytes_received - self._connection.unread
                 try:
                     payload = self._pings.look(monotonic(), read, self._connection.frame_remaining)
                 except TimeoutError as error:
@@ -652,7 +652,7 @@ class WebSocket:
         """Send a Ping and wait for its Pong. Messages that come before it are kept for ``recv``.
 
         Args:
-            payload: up to 125 octets; by default 4 random ones.
+            payload: up to 125 bytes; by default 4 random ones.
             timeout: how many seconds to wait; None: for ever.
 
         Returns:
@@ -789,32 +789,32 @@ class WebSocket:
         self._is_writing = True
         is_waiting = False
         try:
-            octets = self._unwritten
+            data = self._unwritten
             while not self._is_broken:
-                if not octets:
+                if not data:
                     with self._lock:
                         self._is_left = False
-                        octets = memoryview(self._connection.data_to_send())
-                        if not octets:
+                        data = memoryview(self._connection.data_to_send())
+                        if not data:
                             return
-                        self._unwritten = octets
-                        self._unwritten_size = len(octets)
+                        self._unwritten = data
+                        self._unwritten_size = len(data)
                 sent = 0
                 is_waiting = True
                 try:
-                    sent = self._stream.send(octets, deadline)
+                    sent = self._stream.send(data, deadline)
                 except OSError as error:
                     if isinstance(error, TimeoutError) and error.errno is None:
                         raise
                     # What the peer sent before can still be read; perhaps it says why.
                     self._is_broken = True
                 is_waiting = False
-                self._octets_sent += sent
+                self._bytes_sent += sent
                 if self._frame_log is not None and sent:
-                    self._frame_log.sent(bytes(octets[:sent]))
-                self._unwritten = octets = octets[sent:] if sent < len(octets) else _NOTHING
-                self._unwritten_size = len(octets)
-                if not octets and not self._is_left:
+                    self._frame_log.sent(bytes(data[:sent]))
+                self._unwritten = data = data[sent:] if sent < len(data) else _NOTHING
+                self._unwritten_size = len(data)
+                if not data and not self._is_left:
                     return
         except BaseException:
             self._is_left = True
@@ -839,7 +839,7 @@ class WebSocket:
 
         Args:
             code: the status code: 1000 to 1003, 1007 to 1014, 3000 to 4999, or 1005 for none.
-            reason: up to 123 octets of UTF-8.
+            reason: up to 123 bytes of UTF-8.
 
         Raises:
             LocalProtocolError: the code or the reason cannot be sent.

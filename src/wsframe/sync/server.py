@@ -98,7 +98,7 @@ def serve(
         ping_interval: how many seconds there are between Pings that keep the connection alive, while a thread
             is in ``recv``; None: none.
         ping_timeout: how many seconds a Pong may take, before the connection fails with 1011; None: any time.
-        max_message_size: the largest message to receive, in octets; None: no limit.
+        max_message_size: the largest message to receive, in bytes; None: no limit.
         max_connections: how many connections are open at a time; more wait until one is closed.
 
     Raises:
@@ -180,7 +180,7 @@ class Server:
         self._farewell = 1001, ""  # what shutdown() says to those that are open
         self._cut_time: float | None = None  # when it cuts them
         self._end_time: float | None = None  # when it waits no longer for the handlers
-        # Whoever changes what serve_forever() waits for sends it an octet.
+        # Whoever changes what serve_forever() waits for sends it a byte.
         self._waker, self._wakened = socket.socketpair()
         for sock in (*listeners.sockets, self._waker, self._wakened):
             sock.setblocking(False)

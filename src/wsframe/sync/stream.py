@@ -71,7 +71,7 @@ class Stream:
         """
 
     def receive_into(self, buffer: memoryview, deadline: float | None) -> int:
-        """Receive some octets, and return how many; 0 is the end of the stream.
+        """Receive some bytes, and return how many; 0 is the end of the stream.
 
         Args:
             buffer: where they go.
@@ -92,11 +92,11 @@ class Stream:
             except BlockingIOError:
                 pass
 
-    def send(self, octets: memoryview, deadline: float | None) -> int:
-        """Send some octets, and return how many.
+    def send(self, data: memoryview, deadline: float | None) -> int:
+        """Send some bytes, and return how many.
 
         Args:
-            octets: what to send, one octet or more.
+            data: what to send, one byte or more.
             deadline: when to give up; None: never.
 
         Raises:
@@ -104,7 +104,7 @@ class Stream:
             OSError: the connection is broken.
         """
         if deadline is None:
-            (count,) = map(self.sock.send, (octets,))
+            (count,) = map(self.sock.send, (data,))
             return count
         # A short answer fits in long before the socket counts as ready, with a third of its buffer free.
         # Without MSG_DONTWAIT, a socket that is not ready blocks.
@@ -114,7 +114,7 @@ class Stream:
                 self._wait(deadline, write=True)
             is_tried = True
             try:
-                (count,) = map(self.sock.send, (octets,), (_DONTWAIT,))
+                (count,) = map(self.sock.send, (data,), (_DONTWAIT,))
                 return count
             except BlockingIOError:
                 pass
@@ -138,7 +138,7 @@ class Stream:
     def drain(self, deadline: float | None) -> None:
         """Drop what comes, until the peer closes its direction.
 
-        Closing a socket that has unread octets resets the connection, and the reset destroys what the
+        Closing a socket that has unread bytes resets the connection, and the reset destroys what the
         peer has not read yet.
 
         Args:
@@ -203,12 +203,12 @@ class TLSStream(Stream):
         self._retry(self.sock.do_handshake, deadline)
 
     def receive_into(self, buffer: memoryview, deadline: float | None) -> int:
-        """Receive some octets, and return how many; 0 is the end of the stream."""
+        """Receive some bytes, and return how many; 0 is the end of the stream."""
         return self._retry(lambda: self.sock.recv_into(buffer), deadline)
 
-    def send(self, octets: memoryview, deadline: float | None) -> int:
-        """Send some octets, and return how many."""
-        return self._retry(lambda: self.sock.send(octets), deadline)
+    def send(self, data: memoryview, deadline: float | None) -> int:
+        """Send some bytes, and return how many."""
+        return self._retry(lambda: self.sock.send(data), deadline)
 
     def wait_for_either(self, deadline: float | None) -> bool:
         """Wait until there are bytes to receive or room to send, and tell whether to receive."""

@@ -41,7 +41,7 @@ class MemoryTransport(asyncio.Transport):
     Args:
         protocol: who reads what the other end writes.
         extra: what ``get_extra_info`` returns: ``peername``, ``sockname``.
-        read_size: the most octets of one read; None: as many as the protocol has room for.
+        read_size: the most bytes of one read; None: as many as the protocol has room for.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class MemoryTransport(asyncio.Transport):
         self._loop = asyncio.get_running_loop()
         self._protocol = protocol
         self._read_size = read_size
-        # Octets out, which the other end has not read, and whether the end of the stream follows
+        # Bytes out, which the other end has not read, and whether the end of the stream follows
         self._unsent: deque[memoryview] = deque()
         self._size = 0
         self._is_eof_written = False
         self._low, self._high = 16384, 65536
         self._is_protocol_paused = False
-        # Octets in
+        # Bytes in
         self._is_reading = True
         self._is_eof_read = False
         self._is_delivery_scheduled = False
@@ -68,7 +68,7 @@ class MemoryTransport(asyncio.Transport):
     # Writing
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write octets.
+        """Write bytes.
 
         Args:
             data: any bytes-like object.
@@ -80,9 +80,9 @@ class MemoryTransport(asyncio.Transport):
             raise RuntimeError("cannot write after write_eof()")
         if self._is_closing or self.other._is_closing or not data:
             return
-        octets = memoryview(bytes(data))
-        self._unsent.append(octets)
-        self._size += len(octets)
+        raw = memoryview(bytes(data))
+        self._unsent.append(raw)
+        self._size += len(raw)
         self.other._schedule_delivery()
         if self._size > self._high and not self._is_protocol_paused:
             self._is_protocol_paused = True
@@ -98,7 +98,7 @@ class MemoryTransport(asyncio.Transport):
         self.other._schedule_delivery()
 
     def get_write_buffer_size(self) -> int:
-        """Return how many octets the other end has not read."""
+        """Return how many bytes the other end has not read."""
         return self._size
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
@@ -109,7 +109,7 @@ class MemoryTransport(asyncio.Transport):
         """Set when to pause writing.
 
         Args:
-            high: with more octets unsent than these; by default 64 KiB, or four times ``low``.
+            high: with more bytes unsent than these; by default 64 KiB, or four times ``low``.
             low: with no more than these it goes on; by default a quarter of ``high``.
         """
         if high is None:
@@ -117,12 +117,12 @@ class MemoryTransport(asyncio.Transport):
         self._low, self._high = high // 4 if low is None else low, high
 
     def _take(self, size: int) -> memoryview:
-        octets = self._unsent.popleft()
-        if len(octets) > size:
-            self._unsent.appendleft(octets[size:])
-            octets = octets[:size]
-        self._size -= len(octets)
-        return octets
+        data = self._unsent.popleft()
+        if len(data) > size:
+            self._unsent.appendleft(data[size:])
+            data = data[:size]
+        self._size -= len(data)
+        return data
 
     def _go_on(self) -> None:
         """Act on that the other end has read."""
@@ -163,9 +163,9 @@ class MemoryTransport(asyncio.Transport):
             room = len(buffer) if self._read_size is None else min(len(buffer), self._read_size)
             count = 0
             while other._unsent and count < room:
-                octets = other._take(room - count)
-                buffer[count : count + len(octets)] = octets
-                count += len(octets)
+                data = other._take(room - count)
+                buffer[count : count + len(data)] = data
+                count += len(data)
             self._schedule_delivery()
             self._protocol.buffer_updated(count)
             other._go_on()
@@ -272,10 +272,10 @@ async def connected(
         origins: the origins whose pages may connect; by default all.
         process_request: as for ``aio.serve``.
         deflate: the compression that both wish; None: none.
-        max_message_size: the largest message that either receives, in octets; None: no limit.
+        max_message_size: the largest message that either receives, in bytes; None: no limit.
         open_timeout: how many seconds the opening handshake may take; None: no limit.
         close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
-        read_size: the most octets that either end reads at a time; None: 256 KiB.
+        read_size: the most bytes that either end reads at a time; None: 256 KiB.
 
     Raises:
         HandshakeRejected: the server did not open the connection.
@@ -358,7 +358,7 @@ def connected_sync(
         origins: the origins whose pages may connect; by default all.
         process_request: as for ``sync.serve``.
         deflate: the compression that both wish; None: none.
-        max_message_size: the largest message that either receives, in octets; None: no limit.
+        max_message_size: the largest message that either receives, in bytes; None: no limit.
         open_timeout: how many seconds the opening handshake may take; None: no limit.
         close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
 

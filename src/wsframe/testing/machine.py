@@ -94,14 +94,14 @@ def check_grammar(events: Iterable[Event], conn: Connection) -> None:
             piece = None if event.final else event
 
 
-def _say(conn: Connection, event: Text | Binary | Ping | Pong, places: list[int], as_octets: bool) -> None:
+def _say(conn: Connection, event: Text | Binary | Ping | Pong, places: list[int], as_bytes: bool) -> None:
     """Say a message, in fragments that are cut at these places, or a Ping or a Pong."""
     if isinstance(event, Ping):
         conn.send_ping(event.payload)
     elif isinstance(event, Pong):
         conn.send_pong(event.payload)
     else:
-        data: Any = event.data.encode() if isinstance(event, Text) and as_octets else event.data
+        data: Any = event.data.encode() if isinstance(event, Text) and as_bytes else event.data
         ends = [*sorted(min(place, len(data)) for place in places), len(data)]
         send: Callable[..., None] = conn.send_text if isinstance(event, Text) else conn.send_binary
         for start, stop in itertools.pairwise([0, *ends[:-1]]):
@@ -172,15 +172,15 @@ class TwoEndpoints(RuleBasedStateMachine):
         role=st.sampled_from(Role),
         event=st.one_of(messages(), controls()),
         places=st.lists(st.integers(0, 300), max_size=3),
-        as_octets=st.booleans(),
+        as_bytes=st.booleans(),
     )
-    def say(self, role: Role, event: Text | Binary | Ping | Pong, places: list[int], as_octets: bool) -> None:
+    def say(self, role: Role, event: Text | Binary | Ping | Pong, places: list[int], as_bytes: bool) -> None:
         """Say something."""
         conn = self.conns[role]
         if conn.state is not State.OPEN:
-            self._refuse(conn, lambda: _say(conn, event, places, as_octets))
+            self._refuse(conn, lambda: _say(conn, event, places, as_bytes))
         elif self._sending[role] is None or isinstance(event, (Ping, Pong)):
-            _say(conn, event, places, as_octets)
+            _say(conn, event, places, as_bytes)
             self.said[role].append(event)
 
     @rule(role=st.sampled_from(Role), event=messages(), fin=st.booleans())
@@ -224,7 +224,7 @@ class TwoEndpoints(RuleBasedStateMachine):
         role=st.sampled_from(Role), count=st.integers(1, 400), events=st.one_of(st.none(), st.integers(0, 2))
     )
     def deliver(self, role: Role, count: int, events: int | None) -> None:
-        """Carry some octets to an endpoint, which reads some events, or all that there are."""
+        """Carry some bytes to an endpoint, which reads some events, or all that there are."""
         self._flush()
         wire, conn = self._wires[role], self.conns[role]
         if wire:
@@ -246,9 +246,9 @@ class TwoEndpoints(RuleBasedStateMachine):
 
     def _flush(self) -> None:
         for role, conn in self.conns.items():
-            octets = conn.data_to_send()
+            data = conn.data_to_send()
             if not self._has_hung_up[_OTHER[role]]:
-                self._wires[_OTHER[role]] += octets
+                self._wires[_OTHER[role]] += data
             if conn.should_close and not self._has_hung_up[role]:
                 # It closes TCP: the peer gets what was sent, then the end. What is under way here is lost.
                 self._has_hung_up[role] = self._has_hung_up[_OTHER[role]] = True

@@ -3,7 +3,7 @@
     client -- data_to_send --> [ in pieces, until it is cut ] -- receive_data --> server
     client <-- receive_data -- [ in pieces, until it is cut ] <-- data_to_send -- server
 
-Nothing runs in the background: octets move in ``pump()``, always in the same order.
+Nothing runs in the background: bytes move in ``pump()``, always in the same order.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Pair:
     Args:
         client: the client's Connection.
         server: the server's Connection.
-        sizes: of how many octets the pieces are that come in, over and over; by default all that is there.
-        cut_after: how many octets the wire carries, both ways together, before it is cut: then both ends
+        sizes: of how many bytes the pieces are that come in, over and over; by default all that is there.
+        cut_after: how many bytes the wire carries, both ways together, before it is cut: then both ends
             get the end of the stream. None: it is not cut.
         process_request: what to answer to the client's request, as for ``aio.serve``: None to accept,
             ``Response(101, headers)``, or a ``Response`` that refuses it. By default it is accepted.
@@ -61,7 +61,7 @@ class Pair:
         process_request: ProcessRequest | None = None,
     ) -> None:
         if sizes is not None and (not sizes or min(sizes) < 1):
-            raise ValueError("sizes must be one octet or more")
+            raise ValueError("sizes must be one byte or more")
         if cut_after is not None and cut_after < 0:
             raise ValueError(f"cut_after must not be negative: {cut_after}")
         self.client = client
@@ -81,7 +81,7 @@ class Pair:
         self._left = 0
 
     def pump(self) -> Heard:
-        """Move octets both ways until nothing moves, and return the events that each side heard.
+        """Move bytes both ways until nothing moves, and return the events that each side heard.
 
         Pings and Closes are answered by the core, requests as ``process_request`` says. A side that should
         close the TCP connection does so.
@@ -98,12 +98,12 @@ class Pair:
 
     def _move(self, sender: Connection, receiver: Connection, heard: list[Event]) -> bool:
         """Move what one side has to send, and tell whether that was anything."""
-        octets = sender.data_to_send()
-        moved = bool(octets)
+        data = sender.data_to_send()
+        moved = bool(data)
         if not self._has_ended[receiver.role]:
-            while octets and self._left != 0:
-                piece = octets[: next(self._sizes)][: self._left]
-                octets = octets[len(piece) :]
+            while data and self._left != 0:
+                piece = data[: next(self._sizes)][: self._left]
+                data = data[len(piece) :]
                 if self._left is not None:
                     self._left -= len(piece)
                 receiver.receive_data(piece)
@@ -154,10 +154,10 @@ def pair(
         headers: more headers for the request.
         process_request: what to answer to the request; by default it is accepted. See ``Pair``.
         deflate: what they have agreed on about compression, or wish in the handshake; None: nothing.
-        max_message_size: the largest message that either receives, in octets; by default 1 MiB.
+        max_message_size: the largest message that either receives, in bytes; by default 1 MiB.
         fragments: whether messages arrive piece by piece, on both sides.
-        sizes: of how many octets the pieces are that come in, over and over; by default all that is there.
-        cut_after: how many octets the wire carries before it is cut; None: it is not. See ``Pair``.
+        sizes: of how many bytes the pieces are that come in, over and over; by default all that is there.
+        cut_after: how many bytes the wire carries before it is cut; None: it is not. See ``Pair``.
 
     Raises:
         InvalidURI: the address is not one.

@@ -47,7 +47,7 @@ T = TypeVar("T")
 SAMPLE_KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 """The key of section 1.3, which ``handshakes`` has in its requests."""
 
-_MAX_SIZE = 1000  # octets: more find nothing more, and take longer
+_MAX_SIZE = 1000  # bytes: more find nothing more, and take longer
 _BOUNDARIES = (124, 125, 126, 127, 128, 255, 256, 65535, 65536)  # where the length changes its form
 CODES = (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999)
 _BAD_CODES = (0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535)
@@ -69,34 +69,32 @@ def _sizes(max_size: int) -> SearchStrategy[int]:
 
 
 def _texts(max_size: int) -> SearchStrategy[str]:
-    """Text of up to so many octets."""
-    ascii_texts = st.builds(lambda size, octet: chr(octet) * size, _sizes(max_size), st.integers(97, 122))
+    """Text of up to so many bytes."""
+    ascii_texts = st.builds(lambda size, byte: chr(byte) * size, _sizes(max_size), st.integers(97, 122))
     return st.one_of(st.text(max_size=min(max_size // 4, 20)), ascii_texts)
 
 
-# Section 5.5.1: a control frame has at most 125 octets, of which 2 are the status code.
+# Section 5.5.1: a control frame has at most 125 bytes, of which 2 are the status code.
 REASONS = st.one_of(st.text(max_size=30), st.sampled_from(["a" * 123, "é" * 61]))
 _CLOSES = st.one_of(st.just(Close()), st.builds(Close, st.sampled_from(CODES), REASONS))
 _MASKING_KEYS = st.one_of(st.just(bytes(4)), st.binary(min_size=4, max_size=4))
 
 
 def payloads(*, max_size: int = _MAX_SIZE) -> SearchStrategy[bytes]:
-    """Generate payloads: octets, of few or of as many as where the length in the header changes its form.
+    """Generate payloads: bytes, of few or of as many as where the length in the header changes its form.
 
     Args:
-        max_size: the most octets; by default 1000.
+        max_size: the most bytes; by default 1000.
     """
-    one_octet_again = st.builds(
-        lambda size, octet: bytes([octet]) * size, _sizes(max_size), st.integers(0, 255)
-    )
-    return st.one_of(st.binary(max_size=min(max_size, 20)), one_octet_again)
+    one_byte_again = st.builds(lambda size, byte: bytes([byte]) * size, _sizes(max_size), st.integers(0, 255))
+    return st.one_of(st.binary(max_size=min(max_size, 20)), one_byte_again)
 
 
 def messages(*, max_size: int = _MAX_SIZE) -> SearchStrategy[Text | Binary]:
     """Generate messages, as the events ``Text`` and ``Binary``.
 
     Args:
-        max_size: the most octets in a message; by default 1000.
+        max_size: the most bytes in a message; by default 1000.
     """
     return st.one_of(st.builds(Text, _texts(max_size)), st.builds(Binary, payloads(max_size=max_size)))
 
@@ -113,7 +111,7 @@ def events(role: Role | None = None, *, max_size: int = _MAX_SIZE) -> SearchStra
 
     Args:
         role: with a role, also what opens its connection: a ``Request`` or a ``Response``; by default not.
-        max_size: the most octets in a message; by default 1000.
+        max_size: the most bytes in a message; by default 1000.
     """
     opened: list[SearchStrategy[Event]] = [
         messages(max_size=max_size),
@@ -182,10 +180,10 @@ _BAD_PAYLOADS = st.one_of(
 @st.composite
 def _hostile_frames(draw: DrawFn, role: Role, opcodes: Sequence[Opcode], max_size: int) -> bytes:
     """One frame of which something is not as it should be, and more by chance."""
-    broken = draw(st.sampled_from(["first octet", "control frame", "payload", "length", "form", "masking"]))
+    broken = draw(st.sampled_from(["first byte", "control frame", "payload", "length", "form", "masking"]))
     first = 0x80 | draw(st.sampled_from(opcodes))
     payload = draw(payloads(max_size=max_size))
-    if broken == "first octet":
+    if broken == "first byte":
         first = draw(st.integers(0, 255))
     elif broken == "control frame":
         first = draw(st.sampled_from([0x08, 0x09, 0x0A, 0x88, 0x89, 0x8A]))
@@ -197,7 +195,7 @@ def _hostile_frames(draw: DrawFn, role: Role, opcodes: Sequence[Opcode], max_siz
         announced = draw(st.sampled_from([1, 126, 65536, 2**32, 2**63 - 1, 2**63, 2**64 - 1]))
     is_masked = (role is Role.SERVER) is (broken != "masking")
     needed = 0 if announced < 126 else 2 if announced < 65536 else 8
-    # Octets of extended payload length
+    # Bytes of extended payload length
     form = max(needed, draw(st.sampled_from([2, 8]))) if broken == "form" else needed
     second = {0: announced, 2: 126, 8: 127}[form] | is_masked << 7
     header = bytes([first, second]) + (announced.to_bytes(form, "big") if form else b"")
@@ -230,10 +228,10 @@ def frames(
 
     Args:
         role: who reads hostile ones, which decides whether they must be masked; by default the server.
-        hostile: generate octets of almost a frame instead: reserved bits and opcodes, wrong masking,
+        hostile: generate bytes of almost a frame instead: reserved bits and opcodes, wrong masking,
             lengths that are not minimal or not true, status codes and text that are none.
         opcodes: which opcodes to choose from, the simplest first; by default all six.
-        max_size: the most octets in a payload; by default 1000.
+        max_size: the most bytes in a payload; by default 1000.
     """
     if hostile:
         return _hostile_frames(role, opcodes, max_size)
@@ -244,7 +242,7 @@ def frames(
 
 
 class Stream(bytes):
-    """Be the octets of a stream that know what they mean.
+    """Be the bytes of a stream that know what they mean.
 
     Attributes:
         events: what an open ``Connection`` hears in them, up to their end and without it.
@@ -282,17 +280,17 @@ def _control_frame(event: Ping | Pong | Close) -> tuple[Frame, Event]:
 def _frames_of(plan: _Plan, compressor: Compressor | None) -> list[tuple[Frame, Event | None]]:
     """The frames of a message, each with the event that is heard when it is there."""
     message = plan.message
-    opcode, octets = (
+    opcode, data = (
         (Opcode.TEXT, message.data.encode()) if isinstance(message, Text) else (Opcode.BINARY, message.data)
     )
     rsv = 0
     if plan.is_compressed and compressor is not None:
-        octets, rsv = compressor.compress(octets), 4
+        data, rsv = compressor.compress(data), 4
     said: list[tuple[Frame, Event | None]] = []
-    places = sorted(min(place, len(octets)) for place in plan.places)
-    for number, (start, stop) in enumerate(itertools.pairwise([0, *places, len(octets)])):
+    places = sorted(min(place, len(data)) for place in plan.places)
+    for number, (start, stop) in enumerate(itertools.pairwise([0, *places, len(data)])):
         fin = number == len(places)
-        said.append((Frame(opcode, octets[start:stop], fin, rsv), message if fin else None))
+        said.append((Frame(opcode, data[start:stop], fin, rsv), message if fin else None))
         opcode, rsv = Opcode.CONTINUATION, 0
         said += [_control_frame(control) for after, control in plan.controls if after == number]
     return said
@@ -334,14 +332,14 @@ def _hostile_streams(
         place = draw(st.integers(0, len(pieces)))
         strange = draw(_hostile_frames(role, tuple(Opcode), max_size))
         pieces[place : place + draw(st.integers(0, 1))] = [strange]
-    octets = b"".join(pieces)
-    return draw(_mutated(octets)) if draw(st.booleans()) else octets
+    data = b"".join(pieces)
+    return draw(_mutated(data)) if draw(st.booleans()) else data
 
 
 @st.composite
-def _mutated(draw: DrawFn, octets: bytes) -> bytes:
-    """Octets of which some are changed, lost, or come twice, or that end too soon."""
-    mutated = bytearray(octets)
+def _mutated(draw: DrawFn, data: bytes) -> bytes:
+    """Bytes of which some are changed, lost, or come twice, or that end too soon."""
+    mutated = bytearray(data)
     for _ in range(draw(st.integers(0, 3))):
         start = draw(st.integers(0, len(mutated)))
         stop = min(len(mutated), start + draw(st.integers(0, 4)))
@@ -390,10 +388,10 @@ def streams(
 
     Args:
         role: the role of the endpoint that reads it.
-        hostile: let some frames be strange ones (see ``frames``), and some octets change, get lost, or
+        hostile: let some frames be strange ones (see ``frames``), and some bytes change, get lost, or
             come twice.
         max_messages: the most messages, and Pings and Pongs between two of them; by default 5.
-        max_size: the most octets in a message, before it is compressed; by default 1000.
+        max_size: the most bytes in a message, before it is compressed; by default 1000.
         close: whether it ends with a Close; None: some do. It may come in the middle of a message.
         deflate: what was agreed on about compression: some messages are compressed; None: nothing was.
     """
@@ -403,31 +401,31 @@ def streams(
 
 
 @st.composite
-def _cut(draw: DrawFn, octets: bytes | SearchStrategy[bytes], max_pieces: int) -> list[bytes]:
-    if isinstance(octets, SearchStrategy):
-        octets = draw(octets)
-    if len(octets) < 2:
-        return [bytes(octets)] if octets else []
-    near = st.integers(1, min(20, len(octets) - 1))  # in the header
+def _cut(draw: DrawFn, data: bytes | SearchStrategy[bytes], max_pieces: int) -> list[bytes]:
+    if isinstance(data, SearchStrategy):
+        data = draw(data)
+    if len(data) < 2:
+        return [bytes(data)] if data else []
+    near = st.integers(1, min(20, len(data) - 1))  # in the header
     places = draw(
-        st.lists(st.one_of(near, st.integers(1, len(octets) - 1)), max_size=max_pieces - 1, unique=True)
+        st.lists(st.one_of(near, st.integers(1, len(data) - 1)), max_size=max_pieces - 1, unique=True)
     )
     # Asked last: what is drawn after fewer choices is simpler to Hypothesis.
-    if draw(st.integers(0, 7)) == 7 and len(octets) <= max_pieces:
-        places = list(range(1, len(octets)))
-    return [octets[start:stop] for start, stop in itertools.pairwise([0, *sorted(places), len(octets)])]
+    if draw(st.integers(0, 7)) == 7 and len(data) <= max_pieces:
+        places = list(range(1, len(data)))
+    return [data[start:stop] for start, stop in itertools.pairwise([0, *sorted(places), len(data)])]
 
 
-def chunked(octets: bytes | SearchStrategy[bytes], *, max_pieces: int = 1000) -> SearchStrategy[list[bytes]]:
-    """Generate the pieces in which the network may deliver octets: joined, they are the octets again.
+def chunked(data: bytes | SearchStrategy[bytes], *, max_pieces: int = 1000) -> SearchStrategy[list[bytes]]:
+    """Generate the pieces in which the network may deliver bytes: joined, they are the bytes again.
 
-    No piece is empty. Examples shrink to one piece; some have an octet in each.
+    No piece is empty. Examples shrink to one piece; some have a byte in each.
 
     Args:
-        octets: what to cut, or a strategy for it.
+        data: what to cut, or a strategy for it.
         max_pieces: into how many pieces at most; by default 1000.
     """
-    return _cut(octets, max_pieces)
+    return _cut(data, max_pieces)
 
 
 # Opening handshakes
@@ -437,7 +435,7 @@ def key_of(request: bytes) -> str:
     """Return the key of a client's opening handshake, to answer it with ``handshakes(Role.CLIENT, key=...)``.
 
     Args:
-        request: octets with its head, as ``ClientConnection.data_to_send()`` returns them.
+        request: bytes with its head, as ``ClientConnection.data_to_send()`` returns them.
 
     Raises:
         ValueError: there is no key.
@@ -561,8 +559,8 @@ def _hostile_heads(draw: DrawFn, legal: SearchStrategy[list[str]]) -> bytes:
         place = draw(st.integers(1, len(lines)))
         more = draw(st.lists(st.sampled_from(_HOSTILE_LINES), max_size=1))
         lines[place : place + draw(st.integers(0, 1))] = more
-    octets = _head(lines)
-    return draw(_mutated(octets)) if draw(st.integers(0, 3)) == 3 else octets
+    data = _head(lines)
+    return draw(_mutated(data)) if draw(st.integers(0, 3)) == 3 else data
 
 
 def handshakes(
