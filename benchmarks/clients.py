@@ -22,7 +22,7 @@ def wsframe(uri: str, compressed: bool = False) -> tuple[Send, Receive]:
     from wsframe.deflate import DEFAULT
     from wsframe.sync import connect
 
-    websocket = connect(uri, deflate=DEFAULT if compressed else None, ping_interval=None)
+    websocket = connect(uri, compression=DEFAULT if compressed else None, ping_interval=None)
     return websocket.send, websocket.recv
 
 

@@ -51,7 +51,7 @@ SIZES = {"200": (200, 200), "2 KiB": (2048, 50)}  # bytes of a message, messages
 
 
 def wsframe_encode(module: str) -> Encode:
-    connection = Connection(Role.SERVER, deflate=agreed(module))
+    connection = Connection(Role.SERVER, compression=agreed(module))
 
     def encode(messages: list[bytes]) -> list[bytes]:
         frames = []
@@ -89,7 +89,7 @@ def websockets_deflate() -> Any:
 
 
 def wsframe_feed(module: str) -> Feed:
-    connection = Connection(Role.SERVER, deflate=agreed(module))
+    connection = Connection(Role.SERVER, compression=agreed(module))
 
     def feed(read: bytes) -> list[Message]:
         messages: list[Message] = []
@@ -169,11 +169,11 @@ def checked(peer: str, direction: str, size: str) -> Callable[[], object]:
     messages = documents(data, count)
     if direction == "compress":
         encode = ENCODE[peer]()
-        client = Connection(Role.CLIENT, deflate=agreed())
+        client = Connection(Role.CLIENT, compression=agreed())
         client.receive_data(b"".join(encode(messages)))
         assert [client.next_event() for _ in messages] == [Binary(message) for message in messages]
         return lambda: encode(messages)
-    make, client = DECODE[peer], Connection(Role.CLIENT, deflate=agreed())
+    make, client = DECODE[peer], Connection(Role.CLIENT, compression=agreed())
     for message in messages:
         client.send_binary(message)
     stream = client.data_to_send()
@@ -217,7 +217,7 @@ def measure_throughput() -> None:
     for size, count in ((200, 400), (2048, 200), (65536, 12)):
         for name in MODULES:
             deflate = agreed(name, threshold=0)
-            server = Connection(Role.SERVER, deflate=deflate)
+            server = Connection(Role.SERVER, compression=deflate)
             inputs = documents(size, count)
             frames: list[bytes] = []
 
@@ -226,7 +226,7 @@ def measure_throughput() -> None:
                 frames.append(server.data_to_send())
 
             compressing = microseconds(send, inputs)
-            client = Connection(Role.CLIENT, deflate=deflate)
+            client = Connection(Role.CLIENT, compression=deflate)
 
             def receive(frame: bytes, client: Connection = client) -> None:
                 client.receive_data(frame)
@@ -253,8 +253,8 @@ def measure_threshold() -> None:
         row = f"{size:7} bytes     "
         inputs = documents(size, 400)
         for deflate in (None, agreed(threshold=0), agreed(threshold=0, server_no_context_takeover=True)):
-            server = Connection(Role.SERVER, deflate=deflate)
-            client = Connection(Role.CLIENT, deflate=deflate)
+            server = Connection(Role.SERVER, compression=deflate)
+            client = Connection(Role.CLIENT, compression=deflate)
             lengths: list[int] = []
 
             def both(

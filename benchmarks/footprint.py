@@ -40,7 +40,7 @@ class Visitor:
     """A client that sends messages and compares the answers."""
 
     def __init__(self, stack: ExitStack, server: Server, deflate: Deflate | None) -> None:
-        self._connection = ClientConnection(f"ws://{HOST}:{server.port}/", deflate=deflate)
+        self._connection = ClientConnection(f"ws://{HOST}:{server.port}/", compression=deflate)
         self._sock = stack.enter_context(socket.create_connection((HOST, server.port), timeout=TIMEOUT))
         response = self._exchange()
         assert type(response) is Response, response
@@ -86,14 +86,14 @@ def echo(stack: ExitStack, listener: socket.socket) -> None:
     """Accept a client, compress with the largest window, and stay connected after the last message."""
     sock = stack.enter_context(listener.accept()[0])
     sock.settimeout(TIMEOUT)
-    connection = ServerConnection(deflate=LARGEST)
+    connection = ServerConnection(compression=LARGEST)
     answered = 0
     while answered < len(samples.DOCUMENTS):
         connection.receive_data(sock.recv(65536))
         while event := connection.next_event():
             if type(event) is Request:
                 connection.accept()
-                assert connection.deflate is not None, "the client does not compress"
+                assert connection.compression is not None, "the client does not compress"
             else:
                 assert type(event) is Binary, event
                 connection.send_binary(event.data)

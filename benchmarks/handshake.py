@@ -40,7 +40,7 @@ def wsframe_accept() -> Accept:
     from wsframe import Request, ServerConnection
 
     def accept(request: bytes) -> bytes:
-        connection = ServerConnection(deflate=None)
+        connection = ServerConnection(compression=None)
         connection.receive_data(request)
         assert type(connection.next_event()) is Request
         connection.accept()
@@ -79,7 +79,7 @@ def wsframe_connect() -> Connect:
     from wsframe import ClientConnection, Response, State
 
     def connect(respond: Callable[[bytes], bytes]) -> bool:
-        connection = ClientConnection(URI, deflate=None)
+        connection = ClientConnection(URI, compression=None)
         connection.receive_data(respond(connection.data_to_send()))
         assert type(connection.next_event()) is Response
         return connection.state is State.OPEN

@@ -81,7 +81,7 @@ async def wsframe(options: Options) -> None:
     handler = to_all if options.is_broadcast else echo
     deflate = Deflate() if options.deflate else None
     off = without_keepalive(aio.serve)
-    async with aio.serve(handler, HOST, 0, deflate=deflate, ssl=options.tls, **off) as server:
+    async with aio.serve(handler, HOST, 0, compression=deflate, ssl=options.tls, **off) as server:
         await options.serve(server.port)
 
 
@@ -188,7 +188,7 @@ async def wsframe_callbacks(options: Options) -> None:
     class Protocol(asyncio.BufferedProtocol):
         def connection_made(self, transport: Any) -> None:
             self.transport = transport
-            self.connection = ServerConnection(deflate=None)
+            self.connection = ServerConnection(compression=None)
 
         def get_buffer(self, sizehint: int) -> memoryview:
             return view
@@ -306,7 +306,7 @@ def wsframe_sync() -> None:
         for message in websocket:
             websocket.send(message)
 
-    with sync.serve(echo, HOST, 0, deflate=None, **without_keepalive(sync.serve)) as server:
+    with sync.serve(echo, HOST, 0, compression=None, **without_keepalive(sync.serve)) as server:
         announce(server.port)
         threading.Thread(target=shut_down_with_stdin, args=(server,)).start()
         server.serve_forever()

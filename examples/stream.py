@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from wsframe import Deflate, aio, sync
 
 PIECE = os.urandom(8192) * 8  # 64 KiB
-OPTIONS = {"max_message_size": None, "deflate": None}
+OPTIONS = {"max_message_size": None, "compression": None}
 
 
 def pieces(count: int) -> Iterator[bytes]:
@@ -75,7 +75,7 @@ if __name__ == "__main__":
     arguments = sys.argv[1:]
     if "compressed" in arguments:
         arguments.remove("compressed")
-        OPTIONS["deflate"] = Deflate()
+        OPTIONS["compression"] = Deflate()
     name, size = (*arguments, "", "")[:2]
     for adapter in [name] if name else ["aio", "sync"]:
         run(adapter, int(size or 1024))

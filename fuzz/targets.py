@@ -353,7 +353,7 @@ def check_output(conn: Connection, speaker: Speaker, data: bytes, received: byte
                 assert b"\r\nContent-Length: %d\r\n" % len(data) in head
             assert (conn.state, conn.should_close, speaker.sent) == (State.CLOSED, True, [])
             return head + data
-    decoder = FrameDecoder(masked=conn.role is Role.CLIENT, rsv1=conn.deflate is not None)
+    decoder = FrameDecoder(masked=conn.role is Role.CLIENT, rsv1=conn.compression is not None)
     decoder.feed(data)
     opcodes = []
     while frame := decoder.next_frame():
@@ -364,7 +364,7 @@ def check_output(conn: Connection, speaker: Speaker, data: bytes, received: byte
         # Section 5.5.2 asks for Pongs until a Close was received; else nothing follows ours.
         assert set(opcodes[opcodes.index(CLOSE) + 1 :]) <= {PONG}
     other = Role.SERVER if conn.role is Role.CLIENT else Role.CLIENT
-    peer = Connection(other, max_message_size=None, deflate=conn.deflate)
+    peer = Connection(other, max_message_size=None, compression=conn.compression)
     if data:
         peer.receive_data(data)
     heard: list[Event] = []
@@ -445,7 +445,7 @@ def listen(conn: Connection, plan: Plan, chunks: list[bytes], way: int) -> Heard
     check_end(conn, speaker, events[-1] if events else None, ended=chunks[-1:] == [b""])
 
     def told(values: Any) -> list[object]:
-        if conn.deflate is None:
+        if conn.compression is None:
             return list(values)
         return [
             Fail(0)
@@ -480,9 +480,11 @@ def connection(data: bytes) -> None:
     """Be either endpoint of a connection that is open."""
     plan, stream = read_plan(data)
     role = Role.SERVER if plan.has(0) else Role.CLIENT
-    deflate = (WIDE, NARROW)[plan.has(5)] if plan.has(1) else None
+    compression = (WIDE, NARROW)[plan.has(5)] if plan.has(1) else None
     read_twice(
-        lambda fragments: Connection(role, max_message_size=LIMIT, deflate=deflate, fragments=fragments),
+        lambda fragments: Connection(
+            role, max_message_size=LIMIT, compression=compression, fragments=fragments
+        ),
         plan,
         stream,
     )
@@ -506,7 +508,7 @@ def handshakes(data: bytes) -> None:
     options: dict[str, Any] = {
         "max_message_size": LIMIT,
         "subprotocols": ["chat", "superchat"],
-        "deflate": WIDE if plan.has(1) else None,
+        "compression": WIDE if plan.has(1) else None,
     }
 
     def make(fragments: bool) -> Connection:
@@ -539,9 +541,9 @@ RESPONSE = (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket
 SUBPROTOCOLS = ("chat", "superchat")
 
 
-def four(deflate: Deflate) -> list[object]:
+def four(compression: Deflate) -> list[object]:
     """Return what two endpoints agree on."""
-    return [getattr(deflate, name) for name in PARAMETERS]
+    return [getattr(compression, name) for name in PARAMETERS]
 
 
 def judged(judge: Callable[[str], T], text: str) -> T | str:

@@ -102,7 +102,8 @@ class WebSocketProtocol(WebSocket):
         if not config.loaded:
             config.load()
         connection = ServerConnection(
-            deflate=DEFAULT if config.ws_per_message_deflate else None, max_message_size=config.ws_max_size
+            compression=DEFAULT if config.ws_per_message_deflate else None,
+            max_message_size=config.ws_max_size,
         )
         super().__init__(
             connection, _CLOSE_TIMEOUT, _positive(config.ws_ping_interval), _positive(config.ws_ping_timeout)

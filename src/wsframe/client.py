@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from . import handshake
-from .connection import CLOSED, CONNECTING, OPEN, Connection, Role, check_deflate
+from .connection import CLOSED, CONNECTING, OPEN, Connection, Role, check_compression
 from .deflate import DEFAULT, Deflate
 from .errors import LocalProtocolError, RemoteProtocolError
 from .events import Event, Response
@@ -42,7 +42,7 @@ class ClientConnection(Connection):
         origin: the value of an Origin header, or None.
         headers: more headers for the request. A value in ``bytes`` goes out as it is, a ``str`` in
             ISO 8859-1.
-        deflate: the compression to offer (RFC 7692); None: none. By default it is the offer of browsers.
+        compression: the compression to offer (RFC 7692); None: none. By default it is the offer of browsers.
         max_message_size: as for ``Connection``.
         fragments: as for ``Connection``.
 
@@ -77,7 +77,7 @@ class ClientConnection(Connection):
         subprotocols: Sequence[str] = (),
         origin: str | None = None,
         headers: handshake.HeaderList = (),
-        deflate: Deflate | None = DEFAULT,
+        compression: Deflate | None = DEFAULT,
         max_message_size: int | None = 2**20,
         fragments: bool = False,
     ) -> None:
@@ -93,7 +93,7 @@ class ClientConnection(Connection):
         self._informational = 0
         self._key = handshake.new_key()
         self._subprotocols = handshake.check_subprotocols(subprotocols)
-        self._offered = check_deflate(deflate)
+        self._offered = check_compression(compression)
         self._output.append(self._encode_request(origin, headers))
 
     def _encode_request(self, origin: str | None, headers: handshake.HeaderList) -> bytes:
@@ -189,10 +189,10 @@ class ClientConnection(Connection):
         self.subprotocol = handshake.check_response(
             headers, self._key, self._subprotocols, extensions_offered=offered is not None
         )
-        deflate = offered and offered.check_response(headers.get("sec-websocket-extensions"))
+        compression = offered and offered.check_response(headers.get("sec-websocket-extensions"))
         self.response.subprotocol = self.subprotocol
-        if deflate is not None:
-            self._agree(deflate)
+        if compression is not None:
+            self._agree(compression)
         self.state = OPEN
         self._in_handshake = False
         self._parser = None

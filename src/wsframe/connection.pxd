@@ -20,7 +20,7 @@ cdef class Connection:
     cdef public object state
     cdef public bint should_close
     cdef public object subprotocol
-    cdef public object deflate
+    cdef public object compression
     cdef public object close_sent
     cdef public object close_received
     cdef readonly long long uncompressed

@@ -189,15 +189,15 @@ def join_pieces(pieces: Sequence[Any], final: bool) -> Text | Binary:
     return Text(data, final) if isinstance(data, str) else Binary(data, final)
 
 
-def check_deflate(deflate: Deflate | None) -> Deflate | None:
+def check_compression(compression: Deflate | None) -> Deflate | None:
     """Return what a user wishes, when it is a ``Deflate`` or None.
 
     Raises:
         TypeError: it is neither.
     """
-    if deflate is not None and not isinstance(deflate, Deflate):
-        raise TypeError(f"deflate must be a Deflate or None, not {type(deflate).__name__}")
-    return deflate
+    if compression is not None and not isinstance(compression, Deflate):
+        raise TypeError(f"compression must be a Deflate or None, not {type(compression).__name__}")
+    return compression
 
 
 class _TextDecoder:
@@ -230,7 +230,7 @@ class Connection:
         role: Role.CLIENT or Role.SERVER.
         max_message_size: the largest message to receive, in bytes; by default 1 MiB. A larger one
             fails the connection with 1009 as soon as a header announces it. None: no limit.
-        deflate: what was agreed on about compression (RFC 7692), or None.
+        compression: what was agreed on about compression (RFC 7692), or None.
         fragments: whether ``Text`` and ``Binary`` arrive piece by piece, as the bytes come in, with
             ``final=False`` until the last; otherwise each is a whole message.
 
@@ -239,7 +239,7 @@ class Connection:
         state: State.CONNECTING, OPEN, CLOSING or CLOSED, as of the last event.
         should_close: once ``data_to_send()`` is written, close the TCP connection.
         subprotocol: the subprotocol in use, or None.
-        deflate: what is agreed on about compression, or None.
+        compression: what is agreed on about compression, or None.
         close_sent: the ``Close`` that we sent, or None.
         close_received: the ``Close`` that the peer sent, or None.
         uncompressed: how many bytes the messages had that were sent compressed.
@@ -278,7 +278,7 @@ class Connection:
         "close_received",
         "close_sent",
         "compressed",
-        "deflate",
+        "compression",
         "role",
         "should_close",
         "state",
@@ -291,7 +291,7 @@ class Connection:
         role: Role,
         *,
         max_message_size: int | None = 2**20,
-        deflate: Deflate | None = None,
+        compression: Deflate | None = None,
         fragments: bool = False,
     ) -> None:
         if not isinstance(role, Role):
@@ -341,17 +341,17 @@ class Connection:
         self._is_compressing = False
         self.uncompressed = self.compressed = 0
 
-        self.deflate: Deflate | None = None
-        if deflate is not None:
-            self._agree(deflate)
+        self.compression: Deflate | None = None
+        if compression is not None:
+            self._agree(compression)
 
-    def _agree(self, deflate: Deflate) -> None:
+    def _agree(self, compression: Deflate) -> None:
         """Use the compression that was agreed on."""
-        check_deflate(deflate)
-        self.deflate = deflate
+        check_compression(compression)
+        self.compression = compression
         is_server = self.role is Role.SERVER
-        self._compressor = Compressor(deflate, is_server=is_server)
-        self._decompressor = Decompressor(deflate, is_server=is_server)
+        self._compressor = Compressor(compression, is_server=is_server)
+        self._decompressor = Decompressor(compression, is_server=is_server)
         self._decoder.legal = self._between_messages = BETWEEN_COMPRESSED
         # What does not compress grows a little. The limit is for what it decompresses to; this one keeps
         # out frames that are too big whatever is in them.

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from types import EllipsisType
 
 from . import handshake
-from .connection import CLOSED, CONNECTING, OPEN, Connection, Role, check_deflate
+from .connection import CLOSED, CONNECTING, OPEN, Connection, Role, check_compression
 from .deflate import DEFAULT, Deflate
 from .errors import HandshakeError, LocalProtocolError
 from .events import Event, Request
@@ -36,7 +36,7 @@ class ServerConnection(Connection):
         origins: the origins whose pages may connect, as strings such as ``https://example.com`` or compiled
             patterns of them: see ``Origins``. Others get 403. None in the list allows requests without an
             Origin. By default all may.
-        deflate: the compression to agree on with clients that offer it (RFC 7692); None: none. By default
+        compression: the compression to agree on with clients that offer it (RFC 7692); None: none. By default
             it takes little memory.
         max_message_size: as for ``Connection``.
         fragments: as for ``Connection``.
@@ -64,7 +64,7 @@ class ServerConnection(Connection):
         *,
         subprotocols: Sequence[str] = (),
         origins: Origins | Iterable[str | re.Pattern[str] | None] | None = None,
-        deflate: Deflate | None = DEFAULT,
+        compression: Deflate | None = DEFAULT,
         max_message_size: int | None = 2**20,
         fragments: bool = False,
     ) -> None:
@@ -75,7 +75,7 @@ class ServerConnection(Connection):
         self._head_reader = handshake.HeadReader(skip_empty_line=True)
         self._subprotocols = handshake.check_subprotocols(subprotocols)
         self._origins = origins if origins is None or isinstance(origins, Origins) else Origins(origins)
-        self._wished = check_deflate(deflate)
+        self._wished = check_compression(compression)
         self._refusal = ""
 
     def _next_handshake_event(self) -> Event | None:
@@ -157,15 +157,15 @@ class ServerConnection(Connection):
             return
         if subprotocol is ...:
             subprotocol = handshake.choose_subprotocol(request, self._subprotocols)
-        extensions, deflate = "", None
+        extensions, compression = "", None
         if self._wished is not None:
             offers = request.headers.get("sec-websocket-extensions")
-            extensions, deflate = self._wished.accept(offers) or ("", None)
+            extensions, compression = self._wished.accept(offers) or ("", None)
         response = handshake.accept(request, subprotocol=subprotocol, extensions=extensions, headers=headers)
         self._output.append(handshake.encode_response(101, response))
         self.subprotocol = subprotocol
-        if deflate is not None:
-            self._agree(deflate)
+        if compression is not None:
+            self._agree(compression)
         self.state = OPEN
         self._in_handshake = False
 

@@ -210,7 +210,7 @@ async def test_small_messages_beside_a_large_one_go_out_in_one_write():
         await websocket.wait_closed()
 
     async with (
-        serve(handler, "127.0.0.1", 0, deflate=None) as server,
+        serve(handler, "127.0.0.1", 0, compression=None) as server,
         connect(f"ws://127.0.0.1:{server.port}/", max_message_size=None) as websocket,
     ):
         await websocket.send("go")

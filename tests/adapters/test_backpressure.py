@@ -90,7 +90,10 @@ def test_a_handler_that_floods_and_a_peer_that_sleeps(adapter, role, spawn, leng
     total = 32 * MIB // length if length > 1000 else 100_000
     limit = 65536 + 2 * (length + 14)
     message = bytes(length)
-    with opened(adapter, role, receive_buffer=4096, ping_interval=None, deflate=None) as (websocket, peer):
+    with opened(adapter, role, receive_buffer=4096, ping_interval=None, compression=None) as (
+        websocket,
+        peer,
+    ):
         waited = []
 
         async def flood():

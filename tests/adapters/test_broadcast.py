@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("leaks")
 async def test_everybody_gets_it():
     room = Held()
     async with serve(room, "127.0.0.1", 0) as server:
-        clients = [await connect(f"ws://127.0.0.1:{server.port}/", deflate=None) for _ in range(3)]
+        clients = [await connect(f"ws://127.0.0.1:{server.port}/", compression=None) for _ in range(3)]
         clients += [await connect(f"ws://127.0.0.1:{server.port}/") for _ in range(3)]
         websockets = [await room.websockets.get() for _ in clients]
         messages = ["é" * 1000, b"\x00\xff" * 1000, "", bytearray(b"abc"), memoryview(b"def"), prepare("p")]
@@ -44,7 +44,7 @@ async def test_it_is_compressed_where_that_is_agreed_on():
         uri = f"ws://127.0.0.1:{server.port}/"
         takeover, window = {"server_no_context_takeover": True}, {"server_max_window_bits": 9}
         options = [None, Deflate(), Deflate(**takeover), Deflate(**window)]
-        clients = [await connect(uri, deflate=deflate) for deflate in options]
+        clients = [await connect(uri, compression=compression) for compression in options]
         websockets = [await room.websockets.get() for _ in clients]
         for compress in None, True, False:
             assert broadcast(websockets, "abc" * 1000, compress=compress) == []
@@ -93,7 +93,7 @@ async def half_sent(rest):
         yield rest
 
     async with serve(room, "127.0.0.1", 0) as server:
-        client = await connect(f"ws://127.0.0.1:{server.port}/", deflate=None)
+        client = await connect(f"ws://127.0.0.1:{server.port}/", compression=None)
         websocket = await room.websockets.get()
         sending = asyncio.create_task(websocket.send(fragments()))
         while not websocket.counters.bytes_sent > 130:
@@ -196,7 +196,7 @@ async def test_what_is_broadcast_while_writing_is_paused_goes_out_in_few_writes(
     """A transport of asyncio adds up all that it holds for each write (since Python 3.12)."""
     room = Held()
     async with serve(room, "127.0.0.1", 0) as server:
-        client = await connect(f"ws://127.0.0.1:{server.port}/", deflate=None)
+        client = await connect(f"ws://127.0.0.1:{server.port}/", compression=None)
         websocket = await room.websockets.get()
         transport = websocket._transport = Transport(websocket._transport)
         websocket.pause_writing()  # as the event loop does

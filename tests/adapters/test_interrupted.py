@@ -144,13 +144,13 @@ def raise_it():
 
 
 @contextmanager
-def in_every_place(call, step, function, deflate=None):
+def in_every_place(call, step, function, compression=None):
     """Yield what has opened a connection and makes the call, while ``function(websocket)`` interrupts it."""
     script = Script()
     with adapter.serve(script) as running:
 
         def run(place):
-            websocket = connect(running.uri, deflate=deflate, close_timeout=5, ping_interval=None)
+            websocket = connect(running.uri, compression=compression, close_timeout=5, ping_interval=None)
             if CALLS[call]:
                 websocket.send(CALLS[call])
             result, error = None, None

@@ -122,7 +122,7 @@ async def test_an_error_while_a_long_message_is_compressed_closes_with_1011():
     """Some slices of it are out, and the next message would be glued to them."""
     held, module = Held(), FullMemory()
     message = "word " * 40_000
-    async with aio.serve(held, "127.0.0.1", 0, deflate=Deflate(zlib=module)) as server:
+    async with aio.serve(held, "127.0.0.1", 0, compression=Deflate(zlib=module)) as server:
         peer = await in_thread(open_peer, server.port, headers=DEFLATE)
         websocket = await held.websockets.get()
         sending = asyncio.create_task(websocket.send(message))

@@ -620,7 +620,7 @@ def test_connections_are_closed_cleanly_while_messages_are_under_way(adapter, sp
         )
 
     handler = native(adapter, flood.blocking, flood.asynchronous)
-    with adapter.serve(handler, deflate=None) as running:
+    with adapter.serve(handler, compression=None) as running:
         counting = spawn(asyncio.run, clients())
         for _ in range(count):
             assert under_way.acquire(timeout=TIMEOUT)

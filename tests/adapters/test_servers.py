@@ -296,8 +296,8 @@ def test_a_subprotocol_that_is_offered_twice_counts_once(adapter):
 
 def test_malformed_extensions_are_refused_before_process_request(adapter):
     asked = []
-    for deflate in (DEFAULT, None):
-        with adapter.serve(process_request=asked.append, deflate=deflate) as running:
+    for compression in (DEFAULT, None):
+        with adapter.serve(process_request=asked.append, compression=compression) as running:
             for value in ("a b", 'permessage-deflate; x="', "@", ";", "a;", "a=b"):
                 with case(value=value), running.connect() as peer:
                     peer.send(request(f"Sec-WebSocket-Extensions: {value}"))
@@ -306,8 +306,8 @@ def test_malformed_extensions_are_refused_before_process_request(adapter):
 
 
 def test_malformed_extensions_of_a_server_fail_the_client(adapter, spawn, listener):
-    for deflate in (DEFAULT, None):
-        connecting = spawn(adapter.connect, listener.uri, deflate=deflate)
+    for compression in (DEFAULT, None):
+        connecting = spawn(adapter.connect, listener.uri, compression=compression)
         with listener.open(headers=('Sec-WebSocket-Extensions: permessage-deflate; x="',)):
             rejected = connecting.exception(TIMEOUT)
         assert isinstance(rejected, HandshakeRejected)

@@ -513,7 +513,7 @@ async def test_the_rest_of_a_message_is_dropped_in_its_order(receive):
     gate = asyncio.Event()
 
     async def serve(reader, writer):
-        connection = ServerConnection(deflate=None)
+        connection = ServerConnection(compression=None)
         while not isinstance(event := connection.next_event(), Ping):
             if isinstance(event, Request):
                 connection.accept()
@@ -563,7 +563,7 @@ async def test_compressing_a_large_message_leaves_turns_to_others(size):
         aio.serve(handler, "127.0.0.1", 0, max_message_size=None) as server,
         aio.connect(f"ws://127.0.0.1:{server.port}/") as websocket,
     ):
-        assert websocket._connection.deflate is not None
+        assert websocket._connection.compression is not None
         loop.call_soon(turn)
         await asyncio.sleep(0)
         before = turns
@@ -632,21 +632,21 @@ def test_an_iterable_goes_out_plain_if_its_sender_says_so(adapter, role):
 
 @pytest.mark.parametrize("headers", [(), DEFLATE])
 def test_nothing_is_compressed_unless_both_ends_want_it(adapter, role, headers):
-    options = {} if not headers else {"deflate": None}
+    options = {} if not headers else {"compression": None}
     if role == "client" and headers:
         headers = ()  # a server must not answer with what was not offered
     with opened(adapter, role, headers=headers, **options) as (websocket, peer):
-        assert adapter.call(lambda: websocket._connection.deflate) is None
+        assert adapter.call(lambda: websocket._connection.compression) is None
         websocket.send("x" * 1000, compress=True)
         websocket.send(prepare("x" * 1000, compress=True))
         assert [peer.read_text() for _ in range(2)] == ["x" * 1000] * 2
 
 
-@pytest.mark.parametrize("deflate", [Deflate(), Deflate(client_no_context_takeover=True), None], ids=str)
-def test_a_large_message_is_compressed_and_comes_back(adapter, deflate):
+@pytest.mark.parametrize("compression", [Deflate(), Deflate(client_no_context_takeover=True), None], ids=str)
+def test_a_large_message_is_compressed_and_comes_back(adapter, compression):
     message = JSON * 5  # more than one slice
     with adapter.serve() as running:
-        websocket = adapter.connect(running.uri, deflate=deflate)
+        websocket = adapter.connect(running.uri, compression=compression)
         for _ in range(2):
             websocket.send(message)
             assert websocket.recv() == message

@@ -81,7 +81,7 @@ def test_threads_send_while_others_look_at_the_state(size, spawn):
 
     with adapter.serve(handler) as running:
         is_over = threading.Event()
-        with connect(running.uri, deflate=None) as websocket:
+        with connect(running.uri, compression=None) as websocket:
             looking = [spawn(look, websocket, is_over) for _ in range(2)]
             sending = [spawn(send, websocket, number) for number in range(senders)]
             for future in sending:

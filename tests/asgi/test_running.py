@@ -446,18 +446,18 @@ def test_no_keepalive(corner, leaks, interval):
             close(peer)
 
 
-@pytest.mark.parametrize("deflate", [True, False])
-def test_ws_per_message_deflate(corner, leaks, deflate):
-    with site_at(corner, ws_per_message_deflate=deflate) as site:
+@pytest.mark.parametrize("compression", [True, False])
+def test_ws_per_message_deflate(corner, leaks, compression):
+    with site_at(corner, ws_per_message_deflate=compression) as site:
         visit = site.visit(echo)
         with site.open(visit, "Sec-WebSocket-Extensions: permessage-deflate") as peer:
-            assert (b"permessage-deflate" in peer.head) == deflate
+            assert (b"permessage-deflate" in peer.head) == compression
             close(peer)
         with wsframe.sync.connect(site.uri(visit := site.visit(echo))) as websocket:
             for message in ("a" * 1000, "b" * 200_000, b"c" * 100_000):
                 websocket.send(message)
                 assert websocket.recv() == message
-            assert bool(websocket.counters.uncompressed) == deflate
+            assert bool(websocket.counters.uncompressed) == compression
 
 
 @pytest.mark.parametrize(

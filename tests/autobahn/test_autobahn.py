@@ -36,7 +36,7 @@ SHORT = ("1", "2", "3", "4", "5", "6", "7", "10")
 # Of the long sections on compression, the shortest messages.
 COMPRESSED = ("12.1.1", "12.2.2", "13.1.1", "13.2.2", "13.3.1", "13.4.2", "13.5.1", "13.6.2", "13.7.1")
 # Section 9 sends 16 MiB; sections 12 and 13 are about compression, of short messages as well.
-OPTIONS = {"max_message_size": 2**24, "deflate": Deflate(threshold=0)}
+OPTIONS = {"max_message_size": 2**24, "compression": Deflate(threshold=0)}
 BUILD = "compiled" if compiled else "pure"
 HOME = Path(__file__).parents[2] / ".venv-autobahn/bin/wstest"
 WSTEST = os.environ.get("WSTEST") or shutil.which("wstest") or (str(HOME) if HOME.exists() else None)

@@ -115,15 +115,15 @@ class Peer:
     Args:
         rng: where chance comes from.
         masks: whether the peer is the client.
-        deflate: what is agreed on about compression, or None.
+        compression: what is agreed on about compression, or None.
     """
 
-    def __init__(self, rng: Random, masks: bool, deflate: Deflate | None) -> None:
+    def __init__(self, rng: Random, masks: bool, compression: Deflate | None) -> None:
         self.rng = rng
         self.masks = masks
         self.is_good = rng.random() < 0.5
-        self.compresses = deflate is not None if self.is_good else rng.random() < 0.3
-        takeover = deflate is not None and not deflate.client_no_context_takeover
+        self.compresses = compression is not None if self.is_good else rng.random() < 0.3
+        takeover = compression is not None and not compression.client_no_context_takeover
         self.compressor = self.new_compressor() if takeover and rng.random() < 0.5 else None
 
     def new_compressor(self):
@@ -437,7 +437,7 @@ class Stream:
         if rng.random() < 0.02:
             settings["max_message_size"] = rng.choice(ODD_LIMITS)
         if rng.random() < 0.5 or kind in ROLES:
-            settings["deflate"] = rng.choice(DEFLATES)
+            settings["compression"] = rng.choice(DEFLATES)
         self.masked = kind in ("client", "response")
         if kind in ROLES:
             role = "odd" if rng.random() < 0.002 else ROLES[kind]
@@ -452,7 +452,7 @@ class Stream:
         else:
             data = self.connect(settings)
         if self.conn is not None:
-            self.peer = Peer(rng, not self.masked, settings.get("deflate"))
+            self.peer = Peer(rng, not self.masked, settings.get("compression"))
             self.talk(data + self.peer.stream())
 
     def connect(self, settings):
@@ -540,7 +540,7 @@ class Stream:
         fields = [(getattr(event, name), type(getattr(event, name)).__name__) for name in names]
         end = conn.state.name, conn.should_close, conn.close_sent, conn.close_received
         data = conn.unread, conn.has_unread(), conn.collected, conn.unsent, conn.has_unsent()
-        self.seen.append((type(event).__name__, fields, end, data, conn.subprotocol, conn.deflate))
+        self.seen.append((type(event).__name__, fields, end, data, conn.subprotocol, conn.compression))
 
     def call(self, choose):
         method, args, kwargs = choose(self.rng)

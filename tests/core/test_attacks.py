@@ -259,7 +259,7 @@ def test_what_a_text_holds_is_bounded_whatever_its_characters_are(role, kind, is
         payload = (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
     data = said(role, 1, payload, rsv=4 if is_compressed else 0)
     packets = [data[i : i + 4096] for i in range(0, len(data) - 1, 4096)]
-    conn = Connection(role, deflate=Deflate())
+    conn = Connection(role, compression=Deflate())
     with Memory() as memory:
         for packet in packets[:-1]:
             assert hear(conn, packet) == []
@@ -599,7 +599,7 @@ def test_an_accept_that_is_right_twice_fails():
 WRITTEN = [None, -1, -(2**63), 2**63 - 1, 2**100, 0, 1, b"", b"\1" * 3, b"\1" * 1000, "x", [None], object()]
 ATTACKED = {
     FrameDecoder: lambda: FrameDecoder(masked=True, rsv1=True),
-    Connection: lambda: Connection(SERVER, deflate=Deflate()),
+    Connection: lambda: Connection(SERVER, compression=Deflate()),
     ServerConnection: ServerConnection,
     ClientConnection: lambda: ClientConnection("ws://localhost/"),
 }

@@ -105,7 +105,7 @@ def check_over(conn, *received):
     ],
 )
 def test_the_request_of_rfc6455_1_2_is_sent_at_once(uri, arguments, request_line_and_host, lines):
-    conn = ClientConnection(uri, deflate=None, **arguments)
+    conn = ClientConnection(uri, compression=None, **arguments)
     data = conn.data_to_send()
     rest = REQUEST.partition(b"server.example.com\r\n")[2]
     assert data == (request_line_and_host or REQUEST.removesuffix(rest)) + rest + lines + b"\r\n"

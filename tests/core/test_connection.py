@@ -366,9 +366,9 @@ def test_max_message_size_must_be_a_natural_number(role):
 
 
 def test_a_limit_beyond_all_frames_is_no_limit(role):
-    for deflate, limit in itertools.product([None, Deflate()], [2**63 - 1, 2**63, 2**64, 2**100]):
-        with case(deflate=deflate, limit=limit):
-            conn = Connection(role, max_message_size=limit, deflate=deflate)
+    for compression, limit in itertools.product([None, Deflate()], [2**63 - 1, 2**63, 2**64, 2**100]):
+        with case(compression=compression, limit=limit):
+            conn = Connection(role, max_message_size=limit, compression=compression)
             assert hear(conn, raw_frame(role, TEXT, b"Hello"), raw_frame(role, BINARY, length=2**63 - 1)) == [
                 Text("Hello")
             ]
@@ -1657,11 +1657,11 @@ def test_an_object_is_sent_as_what_it_holds(role):
 
 @pytest.mark.parametrize("is_compressed", [False, True])
 def test_an_object_that_is_refused_changes_nothing(role, is_compressed):
-    deflate = Deflate(threshold=0) if is_compressed else None
+    compression = Deflate(threshold=0) if is_compressed else None
     for name, thing, error in unsendable():
         for method in "send_message", "send_text", "send_binary", "send_ping", "send_pong":
             with case(name=name, method=method):
-                conn = Connection(role, deflate=deflate)
+                conn = Connection(role, compression=compression)
                 before = snapshot(conn)
                 with pytest.raises((error, TypeError)):
                     getattr(conn, method)(thing)
@@ -1688,8 +1688,8 @@ def test_a_close_code_that_fails_changes_nothing(role):
 def test_an_error_of_the_compressor_leaves_the_connection_as_it_was(role, fin):
     """The next message must not refer to one that the peer has never got."""
     module = FullMemory()
-    deflate = Deflate(threshold=0, zlib=module)
-    conn, peer = Connection(role, deflate=deflate), Connection(OTHER[role], deflate=deflate)
+    compression = Deflate(threshold=0, zlib=module)
+    conn, peer = Connection(role, compression=compression), Connection(OTHER[role], compression=compression)
     words = "one word after another " * 10
     for number in range(3):
         before = snapshot(conn), conn.uncompressed, conn.compressed

@@ -82,16 +82,16 @@ def test_the_defaults():
 
 @modules
 def test_a_deflate_survives_pickling_and_copying(module):
-    deflate = Deflate(level=1, server_max_window_bits=9, client_no_context_takeover=True, zlib=module)
+    compression = Deflate(level=1, server_max_window_bits=9, client_no_context_takeover=True, zlib=module)
     copies = [
-        pickle.loads(pickle.dumps(deflate, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
+        pickle.loads(pickle.dumps(compression, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
     ]
-    for twin in (*copies, copy.copy(deflate), copy.deepcopy([deflate])[0], replace(deflate)):
+    for twin in (*copies, copy.copy(compression), copy.deepcopy([compression])[0], replace(compression)):
         assert type(twin) is Deflate
-        assert twin == deflate
-        assert hash(twin) == hash(deflate)
+        assert twin == compression
+        assert hash(twin) == hash(compression)
         assert twin.zlib is module
-    assert replace(deflate, level=2) == replace(copies[0], level=2)
+    assert replace(compression, level=2) == replace(copies[0], level=2)
 
 
 class ZlibLike:
@@ -109,9 +109,9 @@ class ZlibLike:
 
 
 def test_a_deflate_with_something_like_a_module_is_copied_with_it():
-    deflate = Deflate(zlib=ZlibLike())
-    for twin in (pickle.loads(pickle.dumps(deflate)), copy.copy(deflate), copy.deepcopy(deflate)):
-        assert twin == deflate
+    compression = Deflate(zlib=ZlibLike())
+    for twin in (pickle.loads(pickle.dumps(compression)), copy.copy(compression), copy.deepcopy(compression)):
+        assert twin == compression
         assert type(twin.zlib) is ZlibLike
 
 
@@ -158,19 +158,19 @@ def test_arguments_of_a_wrong_type_are_refused(options, message):
 
 
 @pytest.mark.parametrize("make", [ServerConnection, lambda **options: ClientConnection("ws://a/", **options)])
-@pytest.mark.parametrize("deflate", [True, "permessage-deflate", {}])
-def test_a_connection_wants_a_deflate_or_none(make, deflate):
-    with pytest.raises(TypeError, match=r"^deflate must be a Deflate or None, not \w+$"):
-        make(deflate=deflate)
-    with pytest.raises(TypeError, match=r"^deflate must be a Deflate or None, not \w+$"):
-        Connection(SERVER, deflate=deflate)
+@pytest.mark.parametrize("compression", [True, "permessage-deflate", {}])
+def test_a_connection_wants_a_deflate_or_none(make, compression):
+    with pytest.raises(TypeError, match=r"^compression must be a Deflate or None, not \w+$"):
+        make(compression=compression)
+    with pytest.raises(TypeError, match=r"^compression must be a Deflate or None, not \w+$"):
+        Connection(SERVER, compression=compression)
 
 
 # What a client offers (section 7.1)
 
 
 @pytest.mark.parametrize(
-    ("deflate", "offer"),
+    ("compression", "offer"),
     [
         (WIDE, f"{NAME}; client_max_window_bits"),
         (Deflate(), f"{NAME}; client_max_window_bits"),
@@ -196,8 +196,8 @@ def test_a_connection_wants_a_deflate_or_none(make, deflate):
         ),
     ],
 )
-def test_what_a_client_offers(deflate, offer):
-    assert deflate.offer() == offer
+def test_what_a_client_offers(compression, offer):
+    assert compression.offer() == offer
 
 
 # What a server accepts (sections 5.1 and 7.1)
@@ -205,12 +205,12 @@ def test_what_a_client_offers(deflate, offer):
 PLAIN = (15, 15, False, False)
 
 
-def four(deflate):
+def four(compression):
     return (
-        deflate.server_max_window_bits,
-        deflate.client_max_window_bits,
-        deflate.server_no_context_takeover,
-        deflate.client_no_context_takeover,
+        compression.server_max_window_bits,
+        compression.client_max_window_bits,
+        compression.server_no_context_takeover,
+        compression.client_no_context_takeover,
     )
 
 
@@ -249,9 +249,9 @@ def four(deflate):
     ],
 )
 def test_a_server_accepts_an_offer(offers, response, agreed):
-    accepted, deflate = WIDE.accept(NAME + offers)
+    accepted, compression = WIDE.accept(NAME + offers)
     assert accepted == NAME + response
-    assert four(deflate) == agreed
+    assert four(compression) == agreed
 
 
 DECLINED = [
@@ -335,14 +335,14 @@ def test_what_is_malformed_fails_the_connection_rfc6455_9_1():
                     with pytest.raises(RemoteProtocolError) as caught:
                         call(value)
                     assert (caught.value.code, caught.value.reason) == (1002, reason)
-                for deflate in (WIDE, None):
-                    client = ClientConnection("ws://localhost/", deflate=None)
+                for compression in (WIDE, None):
+                    client = ClientConnection("ws://localhost/", compression=None)
                     request = client.data_to_send().removesuffix(b"\r\n")
-                    server = ServerConnection(deflate=deflate)
+                    server = ServerConnection(compression=compression)
                     line = f"Sec-WebSocket-Extensions: {value}\r\n\r\n".encode("latin-1")
                     assert hear(server, request + line) == [Fail(1002, reason)]
                     assert server.data_to_send().startswith(b"HTTP/1.1 400 ")
-                    client = ClientConnection("ws://localhost/", deflate=deflate)
+                    client = ClientConnection("ws://localhost/", compression=compression)
                     assert hear(client, answer_to(client.data_to_send(), value)) == [Fail(1002, reason)]
                     assert client.state is State.CLOSED
 
@@ -370,7 +370,7 @@ def test_no_offer_is_no_agreement(offers):
 
 
 def test_a_server_wishes_as_well():
-    deflate = Deflate(
+    compression = Deflate(
         level=9,
         mem_level=9,
         server_max_window_bits=11,
@@ -381,19 +381,19 @@ def test_a_server_wishes_as_well():
     )
     alone = f"{NAME}; server_no_context_takeover; client_no_context_takeover"
     # Section 7.1.2.2: without the client's parameter, no window can be asked of it.
-    assert deflate.accept(NAME) == (alone, dataclasses.replace(deflate, client_max_window_bits=15))
+    assert compression.accept(NAME) == (alone, dataclasses.replace(compression, client_max_window_bits=15))
     # Section 7.1.2.1 lets the server announce its window unasked, but real clients fail on that.
-    assert deflate.accept(f"{NAME}; client_max_window_bits") == (
+    assert compression.accept(f"{NAME}; client_max_window_bits") == (
         f"{alone}; client_max_window_bits=10",
-        deflate,
+        compression,
     )
-    assert deflate.accept(f"{NAME}; client_max_window_bits; server_max_window_bits=15") == (
+    assert compression.accept(f"{NAME}; client_max_window_bits; server_max_window_bits=15") == (
         f"{alone}; server_max_window_bits=11; client_max_window_bits=10",
-        deflate,
+        compression,
     )
-    assert deflate.accept(f"{NAME}; client_max_window_bits=9; server_max_window_bits=9") == (
+    assert compression.accept(f"{NAME}; client_max_window_bits=9; server_max_window_bits=9") == (
         f"{alone}; server_max_window_bits=9; client_max_window_bits=9",
-        dataclasses.replace(deflate, server_max_window_bits=9, client_max_window_bits=9),
+        dataclasses.replace(compression, server_max_window_bits=9, client_max_window_bits=9),
     )
 
 
@@ -419,12 +419,12 @@ def test_a_server_wishes_as_well():
 def test_a_server_by_default_compresses_with_12_bits_and_announces_nothing_that_was_not_asked(
     offers, response, agreed
 ):
-    accepted, deflate = Deflate().accept(NAME + offers)
+    accepted, compression = Deflate().accept(NAME + offers)
     assert accepted == NAME + response
-    assert four(deflate) == agreed
+    assert four(compression) == agreed
 
 
-@pytest.mark.parametrize("deflate", [Deflate(), Deflate(server_max_window_bits=9), WIDE])
+@pytest.mark.parametrize("compression", [Deflate(), Deflate(server_max_window_bits=9), WIDE])
 @pytest.mark.parametrize(
     "offer",
     [
@@ -434,8 +434,8 @@ def test_a_server_by_default_compresses_with_12_bits_and_announces_nothing_that_
         "; client_max_window_bits",
     ],
 )
-def test_no_response_has_a_server_window_that_the_offer_lacks(deflate, offer):
-    server, (client, _) = ServerConnection(deflate=deflate), head_of_a_client(NAME + offer)
+def test_no_response_has_a_server_window_that_the_offer_lacks(compression, offer):
+    server, (client, _) = ServerConnection(compression=compression), head_of_a_client(NAME + offer)
     server.receive_data(client)
     assert server.next_event() is server.request
     server.accept()
@@ -536,13 +536,13 @@ def test_a_server_that_compresses_with_8_bits_is_understood():
 
 def head_of_a_client(extensions):
     """Return a request with these offers, and the connection that made the rest of it."""
-    client = ClientConnection("ws://localhost/", deflate=None)
+    client = ClientConnection("ws://localhost/", compression=None)
     head = client.data_to_send().removesuffix(b"\r\n")
     return head + f"Sec-WebSocket-Extensions: {extensions}\r\n\r\n".encode("latin-1"), client
 
 
 def answer_to(request, extensions):
-    server = ServerConnection(deflate=None)
+    server = ServerConnection(compression=None)
     server.receive_data(request)
     assert server.next_event() is server.request
     server.accept()
@@ -551,7 +551,7 @@ def answer_to(request, extensions):
 
 
 def test_a_client_that_offers_nothing_is_answered_nothing():
-    conn = ClientConnection("ws://localhost/", deflate=None)
+    conn = ClientConnection("ws://localhost/", compression=None)
     request = conn.data_to_send()
     assert b"Extensions" not in request
     assert hear(conn, answer_to(request, NAME)) == [
@@ -564,8 +564,8 @@ def test_a_client_that_offers_nothing_is_answered_nothing():
 
 def shake_hands(client, server):
     """Return both ends after the opening handshake."""
-    ours = ClientConnection("ws://localhost/", deflate=client)
-    theirs = ServerConnection(deflate=server)
+    ours = ClientConnection("ws://localhost/", compression=client)
+    theirs = ServerConnection(compression=server)
     theirs.receive_data(ours.data_to_send())
     assert theirs.next_event() is theirs.request
     theirs.accept()
@@ -580,9 +580,9 @@ def test_two_ends_agree_and_talk():
         with case(client=client, server=server):
             ends = shake_hands(client, server)
             if client is None or server is None:
-                assert [end.deflate for end in ends] == [None, None]
+                assert [end.compression for end in ends] == [None, None]
             else:
-                at_client, at_server = four(ends[0].deflate), four(ends[1].deflate)
+                at_client, at_server = four(ends[0].compression), four(ends[1].compression)
                 # Each may use a smaller window than the other is ready for.
                 assert at_server[0] <= at_client[0]
                 assert at_client[1] <= at_server[1]
@@ -595,16 +595,16 @@ def test_two_ends_agree_and_talk():
 
 
 def test_two_ends_that_wish_the_same_share_it():
-    deflate = Deflate(level=3, server_max_window_bits=12, client_max_window_bits=12)
-    assert [end.deflate for end in shake_hands(deflate, deflate)] == [deflate, deflate]
-    assert shake_hands(deflate, deflate)[1].deflate is deflate
+    compression = Deflate(level=3, server_max_window_bits=12, client_max_window_bits=12)
+    assert [end.compression for end in shake_hands(compression, compression)] == [compression, compression]
+    assert shake_hands(compression, compression)[1].compression is compression
 
 
 def test_the_connections_of_a_server_share_what_they_agreed_on():
-    deflate = Deflate(level=3)
-    agreed = shake_hands(Deflate(), deflate)[1].deflate
+    compression = Deflate(level=3)
+    agreed = shake_hands(Deflate(), compression)[1].compression
     assert four(agreed) == (12, 12, False, False)
-    assert shake_hands(Deflate(), deflate)[1].deflate is agreed
+    assert shake_hands(Deflate(), compression)[1].compression is agreed
 
 
 @pytest.mark.parametrize("message", [bytes(range(256)) * 400, b"a"])
@@ -619,7 +619,7 @@ def test_a_client_is_ready_for_the_window_that_it_did_not_limit(message):
 
 
 def test_each_end_compresses_by_default_with_12_bits(role):
-    conn = Connection(role, deflate=Deflate(level=9))
+    conn = Connection(role, compression=Deflate(level=9))
     decompressor = zlib.decompressobj(-12)
     noise = bytes(index * index % 251 for index in range(1, 70_000, 7))
     for message in (noise[:300], noise, noise[:300], b"", noise[::-1]):
@@ -630,23 +630,23 @@ def test_each_end_compresses_by_default_with_12_bits(role):
 
 def test_an_end_keeps_its_own_level_and_threshold():
     client, server = shake_hands(Deflate(level=1, threshold=0), Deflate(level=9, threshold=5))
-    assert (client.deflate.level, client.deflate.threshold) == (1, 0)
-    assert (server.deflate.level, server.deflate.threshold) == (9, 5)
+    assert (client.compression.level, client.compression.threshold) == (1, 0)
+    assert (server.compression.level, server.compression.threshold) == (9, 5)
 
 
 @pytest.mark.parametrize("header", ["permessage-deflate; x", "permessage-deflate; a=b, x; y"])
 def test_offers_that_are_declined_do_not_refuse_the_client(header):
-    client, server = ClientConnection("ws://localhost/", deflate=None), ServerConnection()
+    client, server = ClientConnection("ws://localhost/", compression=None), ServerConnection()
     request = client.data_to_send().removesuffix(b"\r\n")
     server.receive_data(request + f"Sec-WebSocket-Extensions: {header}\r\n\r\n".encode())
     assert server.next_event() is server.request
     server.accept()
     assert b"Extensions" not in server.data_to_send()
-    assert server.deflate is None
+    assert server.compression is None
 
 
 def test_several_headers_are_one_list():
-    client, server = ClientConnection("ws://localhost/", deflate=None), ServerConnection(deflate=WIDE)
+    client, server = ClientConnection("ws://localhost/", compression=None), ServerConnection(compression=WIDE)
     request = client.data_to_send().removesuffix(b"\r\n")
     lines = b"Sec-WebSocket-Extensions: foo\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
     server.receive_data(request + lines)
@@ -682,7 +682,7 @@ AGAIN = bytes.fromhex("f200110000")
 def test_the_examples_of_the_rfc(role, frames, messages):
     for reading in READINGS:
         with case(reading=reading):
-            conn = Connection(role, deflate=WIDE)
+            conn = Connection(role, compression=WIDE)
             data = b"".join(
                 said(role, opcode, bytes.fromhex(payload), fin, RSV1 if opcode else 0)
                 for opcode, payload, fin in frames
@@ -693,7 +693,7 @@ def test_the_examples_of_the_rfc(role, frames, messages):
 
 
 def test_we_say_it_as_the_rfc_does():
-    conn = Connection(SERVER, deflate=dataclasses.replace(WIDE, threshold=0))
+    conn = Connection(SERVER, compression=dataclasses.replace(WIDE, threshold=0))
     conn.send_text("Hello")
     conn.send_text("Hello")
     conn.send_text("")
@@ -705,14 +705,14 @@ def test_every_window_and_module_is_read_by_zlib(role, module):
     for bits in range(9, 16):
         with case(bits=bits):
             level = 1 if module.__name__ == "isal.isal_zlib" else 9
-            deflate = Deflate(
+            compression = Deflate(
                 level=level,
                 mem_level=9,
                 server_max_window_bits=bits,
                 client_max_window_bits=bits,
                 zlib=module,
             )
-            conn = Connection(role, deflate=deflate)
+            conn = Connection(role, compression=compression)
             decompressor = zlib.decompressobj(-bits)
             noise = bytes(index * index % 251 for index in range(1, 70_000, 7))
             for message in (noise, noise, b"", noise[:300] * 100, noise[::-1]):
@@ -727,8 +727,8 @@ def test_every_module_reads_every_other(module):
     for other in MODULES:
         if not hasattr(other, "compressobj"):
             continue
-        deflate = Deflate(zlib=other, threshold=0)
-        client, server = shake_hands(deflate, dataclasses.replace(deflate, zlib=module))
+        compression = Deflate(zlib=other, threshold=0)
+        client, server = shake_hands(compression, dataclasses.replace(compression, zlib=module))
         for sender, receiver in ((client, server), (server, client)):
             for message in ("some text " * 50, "some text " * 51, "", "\N{SNOWMAN}" * 70_000):
                 sender.send_text(message)
@@ -764,7 +764,7 @@ FINAL = deflated(b"first", end=zlib.Z_FINISH)
 def test_blocks_that_follow_one_with_bfinal_are_read(role, payload, message):
     for reading in READINGS:
         with case(reading=reading):
-            conn = Connection(role, deflate=WIDE)
+            conn = Connection(role, compression=WIDE)
             data = said(role, Opcode.BINARY, payload, rsv=RSV1) + said(role, Opcode.TEXT, HELLO, rsv=RSV1)
             assert hear(conn, *reading.chunks(data, TRAILING)) == [Binary(message), Text("Hello")]
 
@@ -773,10 +773,10 @@ def test_blocks_that_follow_one_with_bfinal_are_read(role, payload, message):
 def test_what_follows_bfinal_is_read_once_also_when_there_was_no_room_for_all_before_it(role, module):
     large = deflated(bytes(499_000), end=zlib.Z_FINISH)
     data = said(role, Opcode.BINARY, large * 2 + deflated(b"more"), rsv=RSV1)
-    deflate = replace(WIDE, zlib=module)
-    whole = hear(Connection(role, deflate=deflate), data)
+    compression = replace(WIDE, zlib=module)
+    whole = hear(Connection(role, compression=compression), data)
     assert whole == [Binary(bytes(998_000) + b"more")]
-    pieces = hear(Connection(role, deflate=deflate, max_message_size=None, fragments=True), data)
+    pieces = hear(Connection(role, compression=compression, max_message_size=None, fragments=True), data)
     assert b"".join(piece.data for piece in pieces) == whole[0].data
 
 
@@ -820,7 +820,7 @@ def message_in_frames(role, *payloads):
 def test_blocks_with_bfinal_are_limited(role, payloads, is_allowed, fragments):
     for reading in READINGS:
         with case(reading=reading):
-            conn = Connection(role, deflate=WIDE, fragments=fragments)
+            conn = Connection(role, compression=WIDE, fragments=fragments)
             data = message_in_frames(role, *payloads) + message_in_frames(role, LAST * 8)
             events = hear(conn, *reading.chunks(data, TRAILING))
             # Each message has its own limit.
@@ -862,7 +862,7 @@ def test_work_is_bounded_by_the_bytes_that_came_whatever_their_blocks_are(role, 
     for payload in payloads:
         with case(payload=payload[:10]):
             counted, calls = counting(module)
-            conn = Connection(role, deflate=replace(WIDE, zlib=counted), fragments=fragments)
+            conn = Connection(role, compression=replace(WIDE, zlib=counted), fragments=fragments)
             (event,) = hear(conn, said(role, Opcode.BINARY, payload, rsv=RSV1))[-1:]
             assert event in (Binary(b""), TOO_MANY_STREAMS)
             assert calls.count("object") <= 10 + size // 64
@@ -871,19 +871,19 @@ def test_work_is_bounded_by_the_bytes_that_came_whatever_their_blocks_are(role, 
 
 def test_fragments_without_bytes_are_not_given_to_zlib(role):
     counted, calls = counting(zlib)
-    conn = Connection(role, deflate=replace(WIDE, zlib=counted))
+    conn = Connection(role, compression=replace(WIDE, zlib=counted))
     assert hear(conn, message_in_frames(role, *[b""] * 1000, HELLO, *[b""] * 1000)) == [Binary(b"Hello")]
     assert calls == ["object", "call", "call"]  # the last one ends it
 
 
 def test_a_peer_that_forgets_the_0x00_after_bfinal_may_end_its_message_with_an_empty_fragment(role):
-    conn = Connection(role, deflate=WIDE)
+    conn = Connection(role, compression=WIDE)
     data = [said(role, Opcode.BINARY, FINAL, False, RSV1), said(role, Opcode.CONTINUATION)]
     assert hear(conn, *data) == [Binary(b"first")]
 
 
 def test_a_message_refers_to_what_came_before_bfinal(role):
-    conn = Connection(role, deflate=WIDE)
+    conn = Connection(role, compression=WIDE)
     first = bytes(range(256)) * 4
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=first)
     second = compressor.compress(first) + compressor.flush(zlib.Z_SYNC_FLUSH)[:-4]
@@ -912,7 +912,7 @@ def test_a_compressed_message_without_any_bytes_is_empty(role, opcode, frames, f
     data += said(role, Opcode.TEXT, again, rsv=RSV1) + nothing + said(role, Opcode.TEXT, b"plain")
     for reading in READINGS:
         with case(reading=reading):
-            conn = Connection(role, deflate=WIDE if takeover else ALONE, fragments=fragments)
+            conn = Connection(role, compression=WIDE if takeover else ALONE, fragments=fragments)
             assert joined(hear(conn, *reading.chunks(data, TRAILING))) == [
                 *[*pings, kind(empty)],
                 Text("Hello"),
@@ -926,7 +926,7 @@ def test_a_compressed_message_without_any_bytes_is_empty(role, opcode, frames, f
 
 def test_a_message_without_any_bytes_takes_no_zlib_object(role):
     counted, calls = counting(zlib)
-    conn = Connection(role, deflate=replace(WIDE, zlib=counted))
+    conn = Connection(role, compression=replace(WIDE, zlib=counted))
     assert hear(conn, said(role, Opcode.TEXT, b"", rsv=RSV1)) == [Text("")]
     assert hear(conn, message_in_frames(role, b"", b"")) == [Binary(b"")]
     assert calls == []
@@ -937,8 +937,8 @@ def test_a_message_without_any_bytes_takes_no_zlib_object(role):
 
 @pytest.mark.parametrize("takeover", [True, False])
 def test_a_message_refers_to_the_one_before_it_if_it_may(role, takeover):
-    deflate = WIDE if takeover else ALONE
-    conn = Connection(role, deflate=deflate)
+    compression = WIDE if takeover else ALONE
+    conn = Connection(role, compression=compression)
     message = bytes(range(256)) * 4
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=message)
     referring = compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH)[:-4]
@@ -949,7 +949,7 @@ def test_a_message_refers_to_the_one_before_it_if_it_may(role, takeover):
     )
     assert events == [Binary(message), Binary(message) if takeover else CORRUPT]
 
-    conn = Connection(role, deflate=deflate)
+    conn = Connection(role, compression=compression)
     conn.send_binary(message)
     conn.send_binary(message)
     first, second = sent(conn)
@@ -960,8 +960,8 @@ def test_a_message_refers_to_the_one_before_it_if_it_may(role, takeover):
 def test_the_window_reaches_over_small_messages_and_no_further(role):
     for bits in range(9, 16):
         with case(bits=bits):
-            deflate = Deflate(server_max_window_bits=bits, client_max_window_bits=bits)
-            conn = Connection(role, deflate=deflate)
+            compression = Deflate(server_max_window_bits=bits, client_max_window_bits=bits)
+            conn = Connection(role, compression=compression)
             compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
             marked = b"a remarkable beginning " + bytes(range(128, 256))
             apart = (1 << bits) - len(marked)  # the whole of it is in the window still
@@ -974,7 +974,7 @@ def test_the_window_reaches_over_small_messages_and_no_further(role):
 
 
 def test_nothing_is_made_before_it_is_needed(role):
-    conn = Connection(role, deflate=Deflate())
+    conn = Connection(role, compression=Deflate())
     conn.send_text("short")
     assert hear(conn, said(role, Opcode.TEXT, b"short")) == [Text("short")]
     assert conn._compressor._object is conn._decompressor._object is None
@@ -982,7 +982,7 @@ def test_nothing_is_made_before_it_is_needed(role):
 
 @pytest.mark.parametrize("takeover", [True, False])
 def test_without_takeover_nothing_stays_in_memory(role, takeover):
-    conn = Connection(role, deflate=WIDE if takeover else ALONE)
+    conn = Connection(role, compression=WIDE if takeover else ALONE)
     conn.send_text("some text " * 100)
     assert len(hear(conn, said(role, Opcode.TEXT, deflated(b"some text" * 100), rsv=RSV1))) == 1
     assert (conn._compressor._object is not None) is takeover
@@ -1008,7 +1008,7 @@ CORRUPT_PAYLOADS = [
 def test_corrupt_data_fails_the_connection(role, fragments):
     for reading, payload in itertools.product(READINGS, CORRUPT_PAYLOADS):
         with case(reading=reading, payload=payload):
-            conn = Connection(role, deflate=WIDE, fragments=fragments)
+            conn = Connection(role, compression=WIDE, fragments=fragments)
             data = said(role, Opcode.BINARY, payload, rsv=RSV1)
             *pieces, end = hear(conn, *reading.chunks(data, TRAILING))
             assert end in (CORRUPT, CUT_SHORT)
@@ -1029,7 +1029,7 @@ MESSAGE = (
 def test_a_message_that_is_cut_short_fails_the_connection(role, level, is_fragmented):
     payload = deflated(MESSAGE, level=level)
     for length in range(len(payload)):
-        conn = Connection(role, deflate=WIDE)
+        conn = Connection(role, compression=WIDE)
         if is_fragmented:
             data = said(role, Opcode.BINARY, payload[:length], fin=False, rsv=RSV1)
             data += said(role, Opcode.CONTINUATION)
@@ -1041,7 +1041,7 @@ def test_a_message_that_is_cut_short_fails_the_connection(role, level, is_fragme
 
 def test_a_message_that_ends_inside_an_empty_block_is_cut_short(role):
     for tail in (b"\0\0\0", b"\0\0\0\xff", b"\0\0\0\xff\xff\0"):
-        conn = Connection(role, deflate=WIDE)
+        conn = Connection(role, compression=WIDE)
         events = hear(conn, said(role, Opcode.BINARY, HELLO[:-1] + tail, rsv=RSV1))
         # The last one is whole: it has an empty block more.
         assert events == ([Binary(b"Hello")] if tail.endswith(b"\xff\xff\0") else [CUT_SHORT])
@@ -1057,7 +1057,7 @@ def test_a_message_that_ends_inside_an_empty_block_is_cut_short(role):
 def test_reserved_bits_where_they_may_not_be(role, opcode, rsv):
     for reading in READINGS:
         with case(reading=reading):
-            conn = Connection(role, deflate=WIDE)
+            conn = Connection(role, compression=WIDE)
             data = said(role, opcode, HELLO, rsv=rsv)
             assert hear(conn, *reading.chunks(data, TRAILING)) == [RESERVED]
 
@@ -1066,7 +1066,7 @@ def test_reserved_bits_where_they_may_not_be(role, opcode, rsv):
 def test_rsv1_on_a_continuation(role, first):
     for reading in READINGS:
         with case(reading=reading):
-            conn = Connection(role, deflate=WIDE)
+            conn = Connection(role, compression=WIDE)
             data = (
                 said(role, Opcode.TEXT, HELLO[:3], fin=False, rsv=first)
                 if first
@@ -1083,7 +1083,7 @@ def test_rsv1_without_an_agreement(role, reading):
 
 
 def test_plain_and_compressed_messages_in_turn(role, reading):
-    conn = Connection(role, deflate=WIDE)
+    conn = Connection(role, compression=WIDE)
     data = (
         said(role, Opcode.TEXT, HELLO, rsv=RSV1)
         + said(role, Opcode.TEXT, b"plain")
@@ -1101,7 +1101,7 @@ def test_plain_and_compressed_messages_in_turn(role, reading):
 
 @pytest.mark.parametrize("fragments", [False, True])
 def test_control_frames_between_fragments_are_answered_at_once(role, fragments):
-    conn = Connection(role, deflate=WIDE, fragments=fragments)
+    conn = Connection(role, compression=WIDE, fragments=fragments)
     payload = deflated(b"text that is said with interruptions, " * 20)
     text = ""
     for index in range(len(payload)):
@@ -1122,7 +1122,7 @@ def test_control_frames_between_fragments_are_answered_at_once(role, fragments):
 
 
 def test_a_close_inside_a_compressed_message_ends_it(role):
-    conn = Connection(role, deflate=WIDE)
+    conn = Connection(role, compression=WIDE)
     data = said(role, Opcode.TEXT, HELLO[:3], fin=False, rsv=RSV1) + said(role, Opcode.CLOSE)
     assert hear(conn, data) == [Close(1005)]
     assert conn._decompressor is conn._compressor is None  # they hold memory
@@ -1136,7 +1136,7 @@ def test_text_is_checked_as_it_is_decompressed(role, fragments):
     text = b"good " * 20 + b"\xed\xa0\x80"
     compressor = zlib.compressobj(wbits=-15)
     for index in range(len(text)):
-        conn = Connection(role, deflate=WIDE, fragments=fragments)
+        conn = Connection(role, compression=WIDE, fragments=fragments)
         compressor = zlib.compressobj(wbits=-15)
         payload = compressor.compress(text[: index + 1]) + compressor.flush(zlib.Z_SYNC_FLUSH)
         *pieces, last = hear(conn, said(role, Opcode.TEXT, payload, fin=False, rsv=RSV1)) or [None]
@@ -1150,9 +1150,9 @@ def test_text_is_checked_as_it_is_decompressed(role, fragments):
 
 def test_text_that_is_not_utf8_fails_the_connection(role):
     for payload in (deflated(b"\xff"), deflated(b"\xe2\x82"), deflated(b"a" * 100_000 + b"\x80")):
-        conn = Connection(role, deflate=WIDE)
+        conn = Connection(role, compression=WIDE)
         assert hear(conn, said(role, Opcode.TEXT, payload, rsv=RSV1)) == [BAD_TEXT]
-        conn = Connection(role, deflate=WIDE)
+        conn = Connection(role, compression=WIDE)
         data = said(role, 1, payload[:2], False, RSV1) + said(role, 0, payload[2:])
         assert hear(conn, data) == [BAD_TEXT]
 
@@ -1164,7 +1164,7 @@ def test_text_that_is_not_utf8_fails_the_connection(role):
 @pytest.mark.parametrize("is_fragmented", [False, True])
 def test_the_limit_is_for_what_it_decompresses_to(role, is_fragmented, fragments):
     def hear_zeros(count, limit):
-        conn = Connection(role, deflate=WIDE, max_message_size=limit, fragments=fragments)
+        conn = Connection(role, compression=WIDE, max_message_size=limit, fragments=fragments)
         payload = deflated(bytes(count))
         if is_fragmented:
             data = said(role, 2, payload[:2], False, RSV1) + said(role, 0, payload[2:])
@@ -1192,14 +1192,14 @@ def test_what_does_not_compress_may_be_as_large_as_the_limit(role):
         b"\0" + len(block).to_bytes(2, "little") + (len(block) ^ 0xFFFF).to_bytes(2, "little") + block
         for block in (noise[index : index + 40] for index in range(0, limit, 40))
     )
-    conn = Connection(role, deflate=WIDE, max_message_size=limit)
+    conn = Connection(role, compression=WIDE, max_message_size=limit)
     assert hear(conn, said(role, 2, payload + b"\0", rsv=RSV1)) == [Binary(noise)]
 
 
 @pytest.mark.parametrize("is_fragmented", [False, True])
 def test_a_frame_that_is_too_big_in_any_case_is_refused_by_its_header(role, is_fragmented):
     limit = 1000
-    conn = Connection(role, deflate=WIDE, max_message_size=limit)
+    conn = Connection(role, compression=WIDE, max_message_size=limit)
     data = said(role, 2, b"\0", False, RSV1) if is_fragmented else b""
     length = limit + limit // 4 + 1024 + 1
     header = (b"\x80" if is_fragmented else b"\xc2") + bytes([0xFE if role is SERVER else 0x7E])
@@ -1207,7 +1207,7 @@ def test_a_frame_that_is_too_big_in_any_case_is_refused_by_its_header(role, is_f
 
 
 def test_a_plain_frame_may_not_be_larger_than_the_limit_though_a_compressed_one_may(role):
-    conn = Connection(role, deflate=WIDE, max_message_size=1000)
+    conn = Connection(role, compression=WIDE, max_message_size=1000)
     assert hear(conn, said(role, 2, bytes(1001))) == [TOO_BIG]
 
 
@@ -1221,8 +1221,8 @@ def test_a_bomb_costs_no_more_than_the_limit(role, module, fragments, is_fragmen
         data = said(role, 2, bomb[:100], False, RSV1) + said(role, 0, bomb[100:])
     else:
         data = said(role, 2, bomb, rsv=RSV1)
-    deflate = dataclasses.replace(WIDE, zlib=module)
-    conn = Connection(role, deflate=deflate, fragments=fragments)
+    compression = dataclasses.replace(WIDE, zlib=module)
+    conn = Connection(role, compression=compression, fragments=fragments)
     conn.receive_data(data)
     total = 0
     with Memory() as memory:
@@ -1236,7 +1236,7 @@ def test_a_bomb_costs_no_more_than_the_limit(role, module, fragments, is_fragmen
 
 def test_with_fragments_a_piece_is_small_whatever_it_decompresses_to(role, size):
     length = size(2**21, 2**24)
-    conn = Connection(role, deflate=WIDE, max_message_size=None, fragments=True)
+    conn = Connection(role, compression=WIDE, max_message_size=None, fragments=True)
     conn.receive_data(said(role, 2, deflated(bytes(length)), rsv=RSV1))
     total, final = 0, False
     with Memory() as memory:
@@ -1249,7 +1249,7 @@ def test_with_fragments_a_piece_is_small_whatever_it_decompresses_to(role, size)
 
 
 def test_fragments_that_decompress_to_nothing_are_counted(role):
-    conn = Connection(role, deflate=WIDE)
+    conn = Connection(role, compression=WIDE)
     empty = said(role, 0, b"\0\0\0\xff\xff", False)
     conn.receive_data(said(role, 2, b"", False, RSV1) + empty * 65_535)
     assert events_of(conn) == [Fail(1009, "message has too many fragments")]
@@ -1259,7 +1259,7 @@ def test_fragments_that_decompress_to_nothing_are_counted(role):
 
 
 def test_stream_next_gives_one_compressed_message_in_pieces(role):
-    conn = Connection(role, deflate=WIDE)
+    conn = Connection(role, compression=WIDE)
     text = "0123456789" * 20_000
     data = said(role, 1, deflated(text.encode()), rsv=RSV1)
     conn.stream_next()
@@ -1271,7 +1271,7 @@ def test_stream_next_gives_one_compressed_message_in_pieces(role):
 
 
 def test_stream_next_inside_a_compressed_message(role):
-    conn = Connection(role, deflate=WIDE)
+    conn = Connection(role, compression=WIDE)
     text = "\N{SNOWMAN}" * 1000
     compressor = zlib.compressobj(wbits=-15)
     first = compressor.compress(text.encode()[:1000]) + compressor.flush(zlib.Z_SYNC_FLUSH)
@@ -1284,7 +1284,7 @@ def test_stream_next_inside_a_compressed_message(role):
 
 
 def test_an_empty_message_is_one_empty_piece(role):
-    conn = Connection(role, deflate=WIDE, fragments=True)
+    conn = Connection(role, compression=WIDE, fragments=True)
     assert hear(conn, said(role, 2, b"\0", rsv=RSV1)) == [Binary(b"", True)]
 
 
@@ -1301,7 +1301,7 @@ def test_an_empty_message_is_one_empty_piece(role):
     ],
 )
 def test_what_is_compressed(role, length, compress, is_compressed):
-    conn = Connection(role, deflate=Deflate())
+    conn = Connection(role, compression=Deflate())
     assert conn.compresses(length, compress) is is_compressed
     for send, message, opcode in (
         (conn.send_binary, b"x" * length, Opcode.BINARY),
@@ -1327,7 +1327,7 @@ def test_without_an_agreement_nothing_is_compressed(role):
     [(1, None, True), (1000, None, True), (1, False, False), (1, True, True)],
 )
 def test_the_first_fragment_decides(role, first, compress, is_compressed):
-    conn = Connection(role, deflate=Deflate())
+    conn = Connection(role, compression=Deflate())
     conn.send_text("x" * first, False, compress=compress)
     conn.send_text("y" * 1000, False)
     conn.send_ping(b"between")
@@ -1344,7 +1344,7 @@ def test_the_first_fragment_decides(role, first, compress, is_compressed):
 
 
 def test_control_frames_are_not_compressed(role):
-    conn = Connection(role, deflate=Deflate(threshold=0))
+    conn = Connection(role, compression=Deflate(threshold=0))
     conn.send_ping(b"x" * 125)
     conn.send_pong(b"x" * 125)
     conn.send_close(1000, "x" * 100)

@@ -25,8 +25,8 @@ ALONE = Deflate(server_no_context_takeover=True, client_no_context_takeover=True
 AGREEMENTS = [None, Deflate(), ALONE, Deflate(server_max_window_bits=15, client_max_window_bits=9, level=1)]
 
 
-def ends(deflate, role):
-    return Connection(role, deflate=deflate), Connection(OTHER[role], deflate=deflate)
+def ends(compression, role):
+    return Connection(role, compression=compression), Connection(OTHER[role], compression=compression)
 
 
 def heard(sender, receiver):
@@ -88,11 +88,11 @@ def test_a_lone_surrogate_is_refused():
 
 
 def test_it_is_right_for_every_peer(role):
-    for message, compress, deflate in itertools.product(
+    for message, compress, compression in itertools.product(
         [MESSAGE, MESSAGE.encode(), "short", "", "x" * 100_000], [None, True, False], AGREEMENTS
     ):
-        with case(message=message, compress=compress, deflate=deflate):
-            sender, receiver = ends(deflate, role)
+        with case(message=message, compress=compress, compression=compression):
+            sender, receiver = ends(compression, role)
             kind = Text if isinstance(message, str) else Binary
             prepared = prepare(message, compress=compress)
             for _ in range(2):
@@ -108,9 +108,9 @@ def test_it_is_right_for_every_peer(role):
     [(MESSAGE, None, True), (MESSAGE, False, False), ("short", None, False), ("short", True, True)],
 )
 def test_what_is_compressed(message, compress, is_compressed):
-    for deflate in AGREEMENTS[1:]:
-        with case(deflate=deflate):
-            conn = Connection(SERVER, deflate=deflate)
+    for compression in AGREEMENTS[1:]:
+        with case(compression=compression):
+            conn = Connection(SERVER, compression=compression)
             conn.send_prepared(prepare(message, compress=compress))
             (frame,) = sent(conn)
             assert (frame.opcode, frame.fin, frame.rsv) == (Opcode.TEXT, True, RSV1 if is_compressed else 0)
@@ -119,11 +119,13 @@ def test_what_is_compressed(message, compress, is_compressed):
 
 def test_it_is_compressed_once_for_each_set_of_parameters():
     zlib_like, made = counting()
-    deflate = Deflate(zlib=zlib_like)
-    narrow = dataclasses.replace(deflate, server_max_window_bits=9)
+    compression = Deflate(zlib=zlib_like)
+    narrow = dataclasses.replace(compression, server_max_window_bits=9)
     made.clear()  # of the check of the level
     prepared = prepare(MESSAGE)
-    server = [Connection(SERVER, deflate=agreed) for agreed in (deflate, narrow, None) for _ in range(10)]
+    server = [
+        Connection(SERVER, compression=agreed) for agreed in (compression, narrow, None) for _ in range(10)
+    ]
     for conn in server:
         conn.send_prepared(prepared)
     assert [args[2] for args in made] == [-12, -9]
@@ -138,8 +140,8 @@ def test_the_client_bits_do_not_matter_to_a_server():
     agreements = [Deflate(zlib=zlib_like, client_max_window_bits=bits) for bits in (9, 15)]
     made.clear()
     prepared = prepare(MESSAGE)
-    for deflate in agreements:
-        Connection(SERVER, deflate=deflate).send_prepared(prepared)
+    for compression in agreements:
+        Connection(SERVER, compression=compression).send_prepared(prepared)
     assert len(made) == 1
 
 

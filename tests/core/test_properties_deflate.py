@@ -73,8 +73,8 @@ PARAMETERS = (
 )
 
 
-def four(deflate):
-    return tuple(getattr(deflate, name) for name in PARAMETERS)
+def four(compression):
+    return tuple(getattr(compression, name) for name in PARAMETERS)
 
 
 agreements = st.tuples(window_bits, window_bits, st.booleans(), st.booleans())
@@ -151,7 +151,7 @@ class Said(NamedTuple):
         places = [] if self.is_prepared else sorted(min(place, len(message)) for place in self.places)
         is_compressed = self.compress
         if is_compressed is None:
-            is_compressed = bool(places) or len(bytes_of(self.event)) >= conn.deflate.threshold
+            is_compressed = bool(places) or len(bytes_of(self.event)) >= conn.compression.threshold
         events, marks = [], [is_compressed]
         if self.is_prepared:
             key = self.is_text, self.data, self.compress
@@ -252,10 +252,10 @@ def check_pieces(pieces, starts):
         number += piece.final
 
 
-def check_conversation(agreement, deflate, said, sizes, fragments=False, calls=(False,)):
+def check_conversation(agreement, compression, said, sizes, fragments=False, calls=(False,)):
     """Let both ends say all that they have to say, and compare with what the other one hears."""
     ends = {
-        role: Connection(role, deflate=deflate[role], max_message_size=None, fragments=fragments)
+        role: Connection(role, compression=compression[role], max_message_size=None, fragments=fragments)
         for role in (CLIENT, SERVER)
     }
     data, events, marks, prepared = {}, {}, {}, {}
@@ -305,10 +305,10 @@ def check_conversation(agreement, deflate, said, sizes, fragments=False, calls=(
     calls=st.one_of(st.just([False]), st.lists(st.booleans(), min_size=1, max_size=5)),
 )
 def test_what_one_end_says_the_other_hears(data, agreement, to_server, to_client, sizes, fragments, calls):
-    deflate = {role: data.draw(deflates(agreement)) for role in (CLIENT, SERVER)}
+    compression = {role: data.draw(deflates(agreement)) for role in (CLIENT, SERVER)}
     said = {CLIENT: to_server, SERVER: to_client}
-    check_conversation(agreement, deflate, said, sizes, fragments, calls)
-    seen(f"{deflate[CLIENT].zlib.__name__} and {deflate[SERVER].zlib.__name__}")
+    check_conversation(agreement, compression, said, sizes, fragments, calls)
+    seen(f"{compression[CLIENT].zlib.__name__} and {compression[SERVER].zlib.__name__}")
 
 
 CONVERSATION = [
@@ -326,17 +326,17 @@ def test_every_agreement_and_every_pair_of_modules():
     for agreement in itertools.product(range(9, 16), range(9, 16), (False, True), (False, True)):
         parameters = dict(zip(PARAMETERS, agreement, strict=True))
         ours, theirs = next(pairs)
-        deflate = {CLIENT: Deflate(**parameters, zlib=ours), SERVER: Deflate(**parameters, zlib=theirs)}
+        compression = {CLIENT: Deflate(**parameters, zlib=ours), SERVER: Deflate(**parameters, zlib=theirs)}
         said = {CLIENT: CONVERSATION, SERVER: CONVERSATION[::-1]}
         with case(agreement=agreement, ours=ours, theirs=theirs):
-            check_conversation(agreement, deflate, said, [1, 2000, 7])
+            check_conversation(agreement, compression, said, [1, 2000, 7])
 
 
 def test_only_compression_limits_the_size_of_a_piece():
     large = noise(1, 70_000)
     said = [Said(False, large, compress=compress) for compress in (False, True, False)]
-    agreement, deflate = four(WIDE), {CLIENT: WIDE, SERVER: WIDE}
-    check_conversation(agreement, deflate, {CLIENT: said, SERVER: said}, [2**20], fragments=True)
+    agreement, compression = four(WIDE), {CLIENT: WIDE, SERVER: WIDE}
+    check_conversation(agreement, compression, {CLIENT: said, SERVER: said}, [2**20], fragments=True)
 
 
 # Negotiation, by a grammar and a parser of their own
@@ -752,7 +752,7 @@ def test_any_bytes_may_stand_in_the_header(lines, wish):
     """They are a bad request or a bad offer, a response that is no good or one that is; nothing raises."""
     more = b"".join(b"Sec-WebSocket-Extensions: " + line + b"\r\n" for line in lines) + b"\r\n"
 
-    conn = ServerConnection(deflate=wish)
+    conn = ServerConnection(compression=wish)
     conn.receive_data(head(REQUEST).removesuffix(b"\r\n") + more)
     match conn.next_event():
         case Request(headers=fields):
@@ -760,7 +760,7 @@ def test_any_bytes_may_stand_in_the_header(lines, wish):
             conn.accept()
             assert conn.state is State.OPEN
             accepted = wish and wish.accept(fields.get("Sec-WebSocket-Extensions"))
-            assert conn.deflate == (accepted and accepted[1])
+            assert conn.compression == (accepted and accepted[1])
             data = conn.data_to_send()
             assert data.startswith(b"HTTP/1.1 101 ")
             assert data.count(b"\r\nSec-WebSocket-Extensions: ") == (accepted is not None)
@@ -771,14 +771,14 @@ def test_any_bytes_may_stand_in_the_header(lines, wish):
         case other:
             raise AssertionError(other)
 
-    conn = a_client(deflate=wish)
+    conn = a_client(compression=wish)
     conn.receive_data(head(RESPONSE).removesuffix(b"\r\n") + more)
     match conn.next_event():
         case Response(status=101, headers=fields):
             assert None not in parsed(fields.get("Sec-WebSocket-Extensions"))
             assert conn.state is State.OPEN
             expected = wish and the_client_should(wish, parsed(fields.get("Sec-WebSocket-Extensions")))
-            assert (conn.deflate and four(conn.deflate)) == expected
+            assert (conn.compression and four(conn.compression)) == expected
         case Fail(code=1002):
             assert conn.state is State.CLOSED
             assert conn.should_close
@@ -924,7 +924,7 @@ def as_frames(draw, opcode, payload, controls=controls):
 )
 def test_whatever_blocks_zlib_makes_are_read(role, data, bits, takeover, module, sizes, fragments):
     """Also when BFINAL stands in the middle or at the end, and what follows refers to what came before it."""
-    deflate = Deflate(
+    compression = Deflate(
         server_max_window_bits=bits,
         client_max_window_bits=bits,
         server_no_context_takeover=not takeover,
@@ -937,7 +937,7 @@ def test_whatever_blocks_zlib_makes_are_read(role, data, bits, takeover, module,
         message, payload = data.draw(said_by_zlib(peer, repetitive))
         raws += data.draw(as_frames(BINARY, payload, pongs))
         expected.append(Binary(message))
-    conn = Connection(role, deflate=deflate, fragments=fragments)
+    conn = Connection(role, compression=compression, fragments=fragments)
     heard = converse(conn, in_some_chunks(encode(role, raws), sizes), echo=False).events
     assert [event for event in joined(heard) if event != Pong(b"between")] == expected
     assert len(joined(heard)) == len(expected) + sum(raw.opcode == PONG for raw in raws)
@@ -1022,7 +1022,9 @@ def test_whatever_claims_to_be_compressed_fits_the_grammar(
     """Only documented events; at most one Close out; and little is decompressed past the limit."""
     stream = data.draw(compressed_bytes(role))
     module, made = measuring(data.draw(modules))
-    conn = Connection(role, deflate=negotiated(takeover, module), max_message_size=limit, fragments=fragments)
+    conn = Connection(
+        role, compression=negotiated(takeover, module), max_message_size=limit, fragments=fragments
+    )
     heard = converse(conn, in_some_chunks(stream, sizes) + [b""] * ends)
     check_grammar(heard.events, conn)
     last = heard.events[-1] if heard.events else None
@@ -1091,7 +1093,7 @@ def test_what_is_taken_for_a_message_is_one(role, payload, room, module, sizes):
     message = inflated(payload)
     limit = max(0, len(message or b"") + room)
     measured, made = measuring(module)
-    conn = Connection(role, deflate=negotiated(True, measured), max_message_size=limit)
+    conn = Connection(role, compression=negotiated(True, measured), max_message_size=limit)
     data = Raw(FIN | RSV1 | BINARY, payload).encode(role)
     heard = converse(conn, in_some_chunks(data, sizes), echo=False).events
     if message is None:
@@ -1134,7 +1136,9 @@ def test_chunks_and_modules_do_not_matter(role, data, limit, takeover, sizes):
     for module in MODULES:
 
         def hear(chunks, module=module, **options):
-            conn = Connection(role, deflate=negotiated(takeover, module), max_message_size=limit, **options)
+            conn = Connection(
+                role, compression=negotiated(takeover, module), max_message_size=limit, **options
+            )
             return converse(conn, chunks, echo=False)
 
         in_chunks, pieces = hear(chunks), hear(chunks, fragments=True)

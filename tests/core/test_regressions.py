@@ -90,7 +90,9 @@ def finished(message):
 
 
 def compressing(role, **options):
-    return Connection(role, deflate=Deflate(client_max_window_bits=15, server_max_window_bits=15), **options)
+    return Connection(
+        role, compression=Deflate(client_max_window_bits=15, server_max_window_bits=15), **options
+    )
 
 
 def client(*lines, **options):
@@ -469,7 +471,7 @@ def test_ghsa_5v72_xg48_5rpm():
         conn = ServerConnection(subprotocols=["chat"])
         assert kinds(hear(conn, request(f"Sec-WebSocket-Extensions: {offers}", *lines))) == [Request]
         conn.accept()
-        assert (conn.state, conn.deflate, conn.subprotocol) == (State.OPEN, None, None)
+        assert (conn.state, conn.compression, conn.subprotocol) == (State.OPEN, None, None)
         for line in (f"Sec-WebSocket-Extensions: {name}", *lines[:1], f"{OFFER[:44]}; {name}"):
             conn, data = client(line, subprotocols=["chat"])
             assert [event.code for event in hear(conn, data)] == [1002]
@@ -586,13 +588,13 @@ def test_cve_2026_59881(role):
         assert hear(Connection(role), said(role, 2, bomb, rsv=4)) == [fail]
         for offered in (None, Deflate()):
             if role is SERVER:
-                conn = ServerConnection(deflate=offered)
+                conn = ServerConnection(compression=offered)
                 hear(conn, request(*[OFFER] * (offered is None)))
                 conn.accept()
             else:
-                conn, data = client(deflate=offered)
+                conn, data = client(compression=offered)
                 assert kinds(hear(conn, data)) == [Response]
-            assert (conn.state, conn.deflate) == (State.OPEN, None)
+            assert (conn.state, conn.compression) == (State.OPEN, None)
             assert hear(conn, said(role, 2, bomb, rsv=4)) == [fail]
     assert memory.peak < MIB
     # Where it was: not on continuations and control frames.
@@ -639,7 +641,7 @@ def test_cve_2026_2229():
                 hear(conn, request(f"{OFFER[:44]}; {name}{value}"))
                 conn.accept()
                 # It is declined; but a client that only knows client_max_window_bits says so.
-                assert (conn.deflate is None) is (bits != "" or name.startswith("server"))
+                assert (conn.compression is None) is (bits != "" or name.startswith("server"))
                 conn.send_text("Hello" * 100)
                 assert conn.state is State.OPEN
 

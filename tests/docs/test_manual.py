@@ -200,7 +200,7 @@ def test_the_server_in_http_has_a_page_and_compresses() -> None:
         response = asking.getresponse()
         assert (response.status, response.read()) == (400, b"Sec-WebSocket-Version header is missing")
         asking.close()
-        with opened(dial, deflate=Deflate()) as websocket:
+        with opened(dial, compression=Deflate()) as websocket:
             assert "permessage-deflate" in websocket.response.headers.get("sec-websocket-extensions")
             websocket.send("again and " * 100)
             assert websocket.recv(TIMEOUT) == "again and " * 100

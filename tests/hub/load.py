@@ -99,7 +99,7 @@ async def listen(ports: list[int], count: int) -> None:
         for first in range(0, count, AT_ONCE):
             these = range(first, min(first + AT_ONCE, count))
             clients += await asyncio.gather(
-                *(connect(f"ws://127.0.0.1:{port}/", deflate=None) for _ in these)
+                *(connect(f"ws://127.0.0.1:{port}/", compression=None) for _ in these)
             )
     for client in clients:
         assert await client.recv() == "subscribed"

@@ -244,7 +244,7 @@ def aio_server(loop: Loop, tls: TLS, ends: Ends, deflate: Deflate = DEFAULT) -> 
             ends.put((closed.code, closed.reason))
 
     async def start() -> aio.Server:
-        return await aio.serve(echo, "127.0.0.1", 0, ssl=tls.server, deflate=deflate)
+        return await aio.serve(echo, "127.0.0.1", 0, ssl=tls.server, compression=deflate)
 
     server = loop.run(start())
     try:
@@ -272,7 +272,7 @@ def sync_server(loop: Loop, tls: TLS, ends: Ends, deflate: Deflate = DEFAULT) ->
         except ConnectionClosed as closed:
             ends.put((closed.code, closed.reason))
 
-    with sync.serve(echo, "127.0.0.1", 0, ssl=tls.server, deflate=deflate) as server:
+    with sync.serve(echo, "127.0.0.1", 0, ssl=tls.server, compression=deflate) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -471,7 +471,7 @@ def node_deflate(terms: Terms | None) -> dict[str, Any] | bool:
 class AioClient:
     def __init__(self, loop: Loop, uri: str, tls: TLS, deflate: Deflate = DEFAULT) -> None:
         async def connect() -> aio.WebSocket:
-            return await aio.connect(uri, ssl=tls.client, deflate=deflate)
+            return await aio.connect(uri, ssl=tls.client, compression=deflate)
 
         self.loop = loop
         self.ws = loop.run(connect())
@@ -508,7 +508,7 @@ class AioClient:
 
 class SyncClient:
     def __init__(self, loop: Loop, uri: str, tls: TLS, deflate: Deflate = DEFAULT) -> None:
-        self.ws = sync.connect(uri, ssl=tls.client, deflate=deflate)
+        self.ws = sync.connect(uri, ssl=tls.client, compression=deflate)
         self.send = self.ws.send
         self.recv = lambda: self.ws.recv(TIMEOUT)
 

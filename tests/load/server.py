@@ -228,7 +228,7 @@ async def run_aio(options: argparse.Namespace) -> None:
             stop.set()
 
     timeouts = {"open_timeout": options.open_timeout, "close_timeout": options.close_timeout}
-    async with aio.serve(handlers, sock=listen(), deflate=None, ping_interval=None, **timeouts) as server:
+    async with aio.serve(handlers, sock=listen(), compression=None, ping_interval=None, **timeouts) as server:
         loop.add_reader(0, obey)
         tick()
         gauge.start()
@@ -315,7 +315,7 @@ def run_sync(options: argparse.Namespace) -> None:
 
     timeouts = {"open_timeout": options.open_timeout, "close_timeout": options.close_timeout}
     with sync.serve(
-        handlers, sock=listen(), deflate=None, max_connections=options.cap, ping_interval=None, **timeouts
+        handlers, sock=listen(), compression=None, max_connections=options.cap, ping_interval=None, **timeouts
     ) as server:
 
         def stop(*_: object) -> None:

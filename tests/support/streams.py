@@ -285,7 +285,7 @@ def converse(conn, chunks, *, answer="accept", echo=True, close_after=None):
     if heads_out and b" 101 " not in heads_out:
         heads_out, data = heads_out + data, b""
     for frame in frames_of(conn.role, data):
-        assert frame.rsv == 0 or conn.deflate is not None
+        assert frame.rsv == 0 or conn.compression is not None
         frames.append((frame.opcode, frame.fin, frame.payload))
     end = (conn.state, conn.should_close, conn.close_sent, conn.close_received, conn.subprotocol, conn.unread)
     return Heard(events, states, frames, heads_out, end)

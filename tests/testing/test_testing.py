@@ -178,9 +178,9 @@ def test_hostile_frames_break_every_rule(role):
 
 WAYS = {
     "plain": {},
-    "compressed": {"deflate": Deflate(threshold=0)},
+    "compressed": {"compression": Deflate(threshold=0)},
     "compressed anew": {
-        "deflate": Deflate(
+        "compression": Deflate(
             client_no_context_takeover=True, server_no_context_takeover=True, client_max_window_bits=9
         )
     },
@@ -222,7 +222,7 @@ def test_streams_are_fragmented_and_compressed_with_controls_in_between(role):
         frames = frames_of(OTHER[role], data)
         return itertools.pairwise((int(frame.opcode), frame.fin, frame.rsv) for frame in frames)
 
-    strategy = testing.streams(role, deflate=Deflate(), max_messages=1, max_size=20, close=False)
+    strategy = testing.streams(role, compression=Deflate(), max_messages=1, max_size=20, close=False)
     first = (2, False, 4)
     check_makes(strategy, pairs_of_frames, [(first, (9, True, 0)), (first, (0, True, 0))])
 
@@ -269,7 +269,7 @@ SUBPROTOCOLS = ("chat", "superchat")
 @quick
 @given(data=st.data())
 def test_requests_open_a_server(data):
-    raw = data.draw(testing.handshakes(SERVER, subprotocols=SUBPROTOCOLS, deflate=True))
+    raw = data.draw(testing.handshakes(SERVER, subprotocols=SUBPROTOCOLS, compression=True))
     conn = ServerConnection(subprotocols=SUBPROTOCOLS)
     (request,) = listen(conn, data.draw(testing.chunked(raw)))
     assert conn.state is State.OPEN
@@ -283,7 +283,7 @@ def test_requests_open_a_server(data):
 def test_responses_open_a_client(data):
     conn = ClientConnection("ws://localhost/", subprotocols=SUBPROTOCOLS)
     key = testing.key_of(conn.data_to_send())
-    raw = data.draw(testing.handshakes(CLIENT, key=key, subprotocols=SUBPROTOCOLS, deflate=True))
+    raw = data.draw(testing.handshakes(CLIENT, key=key, subprotocols=SUBPROTOCOLS, compression=True))
     (response,) = listen(conn, data.draw(testing.chunked(raw)))
     assert response.status == 101
     assert conn.state is State.OPEN
@@ -295,7 +295,7 @@ def test_handshakes_offer_and_accept_what_they_may():
         (SERVER, [b"chat, superchat", b"permessage-deflate"]),
         (CLIENT, [b"Protocol: superchat"]),
     ]:
-        strategy = testing.handshakes(role, subprotocols=SUBPROTOCOLS, deflate=True)
+        strategy = testing.handshakes(role, subprotocols=SUBPROTOCOLS, compression=True)
         check_makes(strategy, lambda data, texts=texts: [text for text in texts if text in data], texts)
         plain = find(testing.handshakes(role), lambda _: True)
         assert b"Sec-WebSocket-Protocol" not in plain
@@ -367,16 +367,16 @@ def test_hostile_deflate_offers_are_declined_for_what_stands_in_them():
     to_client=st.lists(testing.messages(), max_size=4),
     sizes=st.one_of(st.none(), st.lists(st.integers(1, 50), min_size=1, max_size=3)),
     handshake=st.booleans(),
-    deflate=st.sampled_from([None, Deflate(threshold=0)]),
+    compression=st.sampled_from([None, Deflate(threshold=0)]),
     fragments=st.booleans(),
 )
-def test_a_pair_loses_nothing(to_server, to_client, sizes, handshake, deflate, fragments):
-    pair = testing.pair(handshake=handshake, deflate=deflate, sizes=sizes, fragments=fragments)
+def test_a_pair_loses_nothing(to_server, to_client, sizes, handshake, compression, fragments):
+    pair = testing.pair(handshake=handshake, compression=compression, sizes=sizes, fragments=fragments)
     opening = pair.pump()
     assert [type(event) for event in (*opening.server, *opening.client)] == [Request, Response] * handshake
     for conn, messages in ((pair.client, to_server), (pair.server, to_client)):
         assert conn.state is State.OPEN
-        assert (conn.deflate is None) is (deflate is None)
+        assert (conn.compression is None) is (compression is None)
         for message in messages:
             conn.send_message(message.data)
     heard = pair.pump()
@@ -563,7 +563,7 @@ BUGS = [SwallowsEmptyMessages, SaysCloseTwice, ForgetsTheReason, NeverCloses]
 @pytest.mark.parametrize("role", Role)
 def test_the_machine_finds_a_bug_on_either_side(endpoint, role):
     class Buggy(testing.TwoEndpoints):
-        def endpoints(self, handshake, fragments, deflate):
+        def endpoints(self, handshake, fragments, compression):
             return tuple((endpoint if role is mine else Connection)(mine) for mine in (CLIENT, SERVER))
 
     with pytest.raises((AssertionError, LocalProtocolError)):
@@ -694,11 +694,13 @@ def test_a_refusal_is_raised():
     run(main)
 
 
-@pytest.mark.parametrize("deflate", [None, Deflate(threshold=0)])
-def test_compression_is_agreed_on_or_not(deflate):
+@pytest.mark.parametrize("compression", [None, Deflate(threshold=0)])
+def test_compression_is_agreed_on_or_not(compression):
     async def main():
-        async with testing.connected(echo, deflate=deflate) as websocket:
-            assert bool(websocket.response.headers.get("sec-websocket-extensions")) is (deflate is not None)
+        async with testing.connected(echo, compression=compression) as websocket:
+            assert bool(websocket.response.headers.get("sec-websocket-extensions")) is (
+                compression is not None
+            )
             await websocket.send("a" * 5000)
             assert await websocket.recv() == "a" * 5000
 
@@ -707,7 +709,7 @@ def test_compression_is_agreed_on_or_not(deflate):
 
 def test_a_message_over_the_limit_fails_the_connection():
     async def main():
-        async with testing.connected(echo, max_message_size=10, deflate=None) as websocket:
+        async with testing.connected(echo, max_message_size=10, compression=None) as websocket:
             await websocket.send("a" * 11)
             with pytest.raises(ConnectionClosed) as closed:
                 await websocket.recv()
@@ -726,7 +728,7 @@ def test_a_sender_waits_for_a_handler_that_does_not_read():
             async for message in websocket:
                 received.append(len(message))
 
-        async with testing.connected(handler, deflate=None) as websocket:
+        async with testing.connected(handler, compression=None) as websocket:
             sent = []
 
             async def sender():
@@ -779,7 +781,7 @@ def test_a_client_that_goes_away_frees_a_handler_that_sends():
             raise
 
     async def main():
-        async with testing.connected(handler, deflate=None) as websocket:
+        async with testing.connected(handler, compression=None) as websocket:
             await turns()  # it is stuck
             assert seen == []
             websocket.abort()
@@ -855,7 +857,7 @@ def test_a_sync_handler_sees_the_handshake():
         origins=["http://localhost"],
         subprotocols=["chat"],
         process_request=lambda _: Response(101, [("X-C", "d")]),
-        deflate=None,
+        compression=None,
     ) as websocket:
         assert websocket.subprotocol == "chat"
         assert websocket.response.headers.get("x-c") == "d"

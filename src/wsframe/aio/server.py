@@ -44,7 +44,7 @@ def serve(
     process_request: ProcessRequest | None = None,
     subprotocols: Sequence[str] = (),
     origins: Iterable[str | re.Pattern[str] | None] | None = None,
-    deflate: Deflate | None = DEFAULT,
+    compression: Deflate | None = DEFAULT,
     ssl: tls.SSLContext | None = None,
     unix: str | Sequence[str] | None = None,
     unix_mode: int | None = None,
@@ -77,7 +77,7 @@ def serve(
         subprotocols: what the server speaks, its favourite first.
         origins: the origins whose pages may connect, strings such as ``https://example.com`` and compiled
             patterns that match all of one: see ``wsframe.Origins``. Others get 403. By default all may.
-        deflate: the compression to agree on with clients that offer it; None: none. By default it takes
+        compression: the compression to agree on with clients that offer it; None: none. By default it takes
             little memory.
         ssl: the TLS context, for ``wss://``.
         unix: listen on a Unix socket at this path, or at each of several. A file that a dead server has left
@@ -113,7 +113,7 @@ def serve(
     connection_options: dict[str, Any] = {
         "subprotocols": subprotocols,
         "origins": None if origins is None else Origins(origins),
-        "deflate": deflate,
+        "compression": compression,
         "max_message_size": max_message_size,
     }
     ServerConnection(**connection_options)  # wrong options are told now, not with the first client

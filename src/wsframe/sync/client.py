@@ -31,7 +31,7 @@ def connect(
     subprotocols: Sequence[str] = (),
     origin: str | None = None,
     additional_headers: HeaderList = (),
-    deflate: Deflate | None = DEFAULT,
+    compression: Deflate | None = DEFAULT,
     ssl: tls.SSLContext | None = None,
     server_hostname: str | None = None,
     unix: str | None = None,
@@ -53,7 +53,7 @@ def connect(
         subprotocols: what to offer, the favourite first.
         origin: the value of an Origin header.
         additional_headers: more headers for the request; a value is a ``str`` in ISO 8859-1, or ``bytes``.
-        deflate: the compression to offer; None: none. By default it is the offer of browsers.
+        compression: the compression to offer; None: none. By default it is the offer of browsers.
         ssl: the TLS context for ``wss://``; by default one that verifies the server.
         server_hostname: the name that the server's certificate must have; by default the host.
         unix: connect to the Unix socket at this path.
@@ -86,7 +86,7 @@ def connect(
         subprotocols=subprotocols,
         origin=origin,
         additional_headers=additional_headers,
-        deflate=deflate,
+        compression=compression,
         max_message_size=max_message_size,
         ssl=ssl,
         server_hostname=server_hostname,

@@ -250,7 +250,7 @@ async def connected(
     offered_subprotocols: Sequence[str] | None = None,
     origins: Sequence[str | None] | None = None,
     process_request: ProcessRequest | None = None,
-    deflate: Deflate | None = DEFAULT,
+    compression: Deflate | None = DEFAULT,
     max_message_size: int | None = 2**20,
     open_timeout: float | None = 10,
     close_timeout: float | None = 10,
@@ -271,7 +271,7 @@ async def connected(
         offered_subprotocols: what the client offers; None: the same.
         origins: the origins whose pages may connect; by default all.
         process_request: as for ``aio.serve``.
-        deflate: the compression that both wish; None: none.
+        compression: the compression that both wish; None: none.
         max_message_size: the largest message that either receives, in bytes; None: no limit.
         open_timeout: how many seconds the opening handshake may take; None: no limit.
         close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
@@ -285,7 +285,7 @@ async def connected(
         ValueError: ``read_size`` is less than 1.
     """
     options: dict[str, Any] = {
-        "deflate": deflate,
+        "compression": compression,
         "max_message_size": max_message_size,
         "open_timeout": open_timeout,
         "close_timeout": close_timeout,
@@ -338,7 +338,7 @@ def connected_sync(
     offered_subprotocols: Sequence[str] | None = None,
     origins: Sequence[str | None] | None = None,
     process_request: SyncProcessRequest | None = None,
-    deflate: Deflate | None = DEFAULT,
+    compression: Deflate | None = DEFAULT,
     max_message_size: int | None = 2**20,
     open_timeout: float | None = 10,
     close_timeout: float | None = 10,
@@ -357,7 +357,7 @@ def connected_sync(
         offered_subprotocols: what the client offers; None: the same.
         origins: the origins whose pages may connect; by default all.
         process_request: as for ``sync.serve``.
-        deflate: the compression that both wish; None: none.
+        compression: the compression that both wish; None: none.
         max_message_size: the largest message that either receives, in bytes; None: no limit.
         open_timeout: how many seconds the opening handshake may take; None: no limit.
         close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
@@ -371,7 +371,7 @@ def connected_sync(
     options: dict[str, Any] = {
         "subprotocols": subprotocols,
         "origins": origins,
-        "deflate": deflate,
+        "compression": compression,
         "max_message_size": max_message_size,
     }
     ServerConnection(**options)  # wrong options are told here, and not in the thread
@@ -390,7 +390,7 @@ def connected_sync(
                 subprotocols=subprotocols if offered_subprotocols is None else offered_subprotocols,
                 origin=origin,
                 additional_headers=headers,
-                deflate=deflate,
+                compression=compression,
                 open_timeout=open_timeout,
                 close_timeout=close_timeout,
                 max_message_size=max_message_size,

@@ -140,29 +140,29 @@ class TwoEndpoints(RuleBasedStateMachine):
         self._has_ended = {_CLIENT: False, _SERVER: False}
         self._was_opened = {_CLIENT: False, _SERVER: False}
 
-    def endpoints(self, handshake: bool, fragments: bool, deflate: bool) -> tuple[Connection, Connection]:
+    def endpoints(self, handshake: bool, fragments: bool, compression: bool) -> tuple[Connection, Connection]:
         """Return a client and a server.
 
         Args:
             handshake: whether the opening handshake is still to come. Yours may ignore this, and the rest.
             fragments: whether the client hears messages piece by piece.
-            deflate: whether messages are compressed.
+            compression: whether messages are compressed.
         """
-        agreed = Deflate(threshold=1) if deflate else None
+        agreed = Deflate(threshold=1) if compression else None
         if handshake:
             return (
                 ClientConnection(
-                    "ws://localhost/", subprotocols=["chat"], deflate=agreed, fragments=fragments
+                    "ws://localhost/", subprotocols=["chat"], compression=agreed, fragments=fragments
                 ),
-                ServerConnection(subprotocols=["chat"], deflate=agreed),
+                ServerConnection(subprotocols=["chat"], compression=agreed),
             )
-        client = Connection(_CLIENT, deflate=agreed, fragments=fragments)
-        return client, Connection(_SERVER, deflate=agreed)
+        client = Connection(_CLIENT, compression=agreed, fragments=fragments)
+        return client, Connection(_SERVER, compression=agreed)
 
-    @initialize(handshake=st.booleans(), fragments=st.booleans(), deflate=st.booleans())
-    def connect(self, handshake: bool, fragments: bool, deflate: bool) -> None:
+    @initialize(handshake=st.booleans(), fragments=st.booleans(), compression=st.booleans())
+    def connect(self, handshake: bool, fragments: bool, compression: bool) -> None:
         """Make the endpoints."""
-        client, server = self.endpoints(handshake, fragments, deflate)
+        client, server = self.endpoints(handshake, fragments, compression)
         self.conns = {_CLIENT: client, _SERVER: server}
         self._was_opened = {role: conn.state is State.OPEN for role, conn in self.conns.items()}
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from ..client import ClientConnection
-from ..connection import Connection, Role, check_deflate
+from ..connection import Connection, Role, check_compression
 from ..deflate import Deflate
 from ..events import Event, Request, Response
 from ..server import ServerConnection
@@ -138,7 +138,7 @@ def pair(
     subprotocols: Sequence[str] = (),
     headers: Sequence[tuple[str, str]] = (),
     process_request: ProcessRequest | None = None,
-    deflate: Deflate | None = None,
+    compression: Deflate | None = None,
     max_message_size: int | None = 2**20,
     fragments: bool = False,
     sizes: Sequence[int] | None = None,
@@ -153,7 +153,7 @@ def pair(
         subprotocols: what the client offers and the server speaks.
         headers: more headers for the request.
         process_request: what to answer to the request; by default it is accepted. See ``Pair``.
-        deflate: what they have agreed on about compression, or wish in the handshake; None: nothing.
+        compression: what they have agreed on about compression, or wish in the handshake; None: nothing.
         max_message_size: the largest message that either receives, in bytes; by default 1 MiB.
         fragments: whether messages arrive piece by piece, on both sides.
         sizes: of how many bytes the pieces are that come in, over and over; by default all that is there.
@@ -166,7 +166,7 @@ def pair(
         TypeError: an option has a wrong type.
     """
     options: dict[str, Any] = {
-        "deflate": check_deflate(deflate),
+        "compression": check_compression(compression),
         "max_message_size": max_message_size,
         "fragments": fragments,
     }

@@ -260,13 +260,13 @@ class _Plan(NamedTuple):
     is_compressed: bool
 
 
-def _plans(max_size: int, deflate: Deflate | None) -> SearchStrategy[_Plan]:
+def _plans(max_size: int, compression: Deflate | None) -> SearchStrategy[_Plan]:
     return st.builds(
         _Plan,
         messages(max_size=max_size),
         st.lists(st.integers(0, max_size), max_size=4),
         st.lists(st.tuples(st.integers(0, 3), controls()), max_size=2),
-        st.just(False) if deflate is None else st.booleans(),
+        st.just(False) if compression is None else st.booleans(),
     )
 
 
@@ -298,10 +298,15 @@ def _frames_of(plan: _Plan, compressor: Compressor | None) -> list[tuple[Frame, 
 
 @st.composite
 def _said(
-    draw: DrawFn, role: Role, max_messages: int, max_size: int, close: bool | None, deflate: Deflate | None
+    draw: DrawFn,
+    role: Role,
+    max_messages: int,
+    max_size: int,
+    close: bool | None,
+    compression: Deflate | None,
 ) -> list[tuple[Frame, Event | None]]:
-    compressor = None if deflate is None else Compressor(deflate, is_server=role is Role.CLIENT)
-    parts = draw(st.lists(st.one_of(_plans(max_size, deflate), controls()), max_size=max_messages))
+    compressor = None if compression is None else Compressor(compression, is_server=role is Role.CLIENT)
+    parts = draw(st.lists(st.one_of(_plans(max_size, compression), controls()), max_size=max_messages))
     said: list[tuple[Frame, Event | None]] = []
     for part in parts:
         said += _frames_of(part, compressor) if isinstance(part, _Plan) else [_control_frame(part)]
@@ -314,9 +319,14 @@ def _said(
 
 @st.composite
 def _legal_streams(
-    draw: DrawFn, role: Role, max_messages: int, max_size: int, close: bool | None, deflate: Deflate | None
+    draw: DrawFn,
+    role: Role,
+    max_messages: int,
+    max_size: int,
+    close: bool | None,
+    compression: Deflate | None,
 ) -> Stream:
-    said = draw(_said(role, max_messages, max_size, close, deflate))
+    said = draw(_said(role, max_messages, max_size, close, compression))
     stream = Stream(b"".join(_encode(draw, role, frame) for frame, _ in said))
     stream.events = tuple(event for _, event in said if event is not None)
     return stream
@@ -324,9 +334,14 @@ def _legal_streams(
 
 @st.composite
 def _hostile_streams(
-    draw: DrawFn, role: Role, max_messages: int, max_size: int, close: bool | None, deflate: Deflate | None
+    draw: DrawFn,
+    role: Role,
+    max_messages: int,
+    max_size: int,
+    close: bool | None,
+    compression: Deflate | None,
 ) -> bytes:
-    said = draw(_said(role, max_messages, max_size, close, deflate))
+    said = draw(_said(role, max_messages, max_size, close, compression))
     pieces = [_encode(draw, role, frame) for frame, _ in said]
     for _ in range(draw(st.integers(0, 2))):
         place = draw(st.integers(0, len(pieces)))
@@ -356,7 +371,7 @@ def streams(
     max_messages: int = ...,
     max_size: int = ...,
     close: bool | None = ...,
-    deflate: Deflate | None = ...,
+    compression: Deflate | None = ...,
 ) -> SearchStrategy[Stream]: ...
 
 
@@ -368,7 +383,7 @@ def streams(
     max_messages: int = ...,
     max_size: int = ...,
     close: bool | None = ...,
-    deflate: Deflate | None = ...,
+    compression: Deflate | None = ...,
 ) -> SearchStrategy[bytes]: ...
 
 
@@ -379,7 +394,7 @@ def streams(
     max_messages: int = 5,
     max_size: int = _MAX_SIZE,
     close: bool | None = None,
-    deflate: Deflate | None = None,
+    compression: Deflate | None = None,
 ) -> SearchStrategy[Stream] | SearchStrategy[bytes]:
     """Generate what the peer of an endpoint sends once the connection is open.
 
@@ -393,11 +408,11 @@ def streams(
         max_messages: the most messages, and Pings and Pongs between two of them; by default 5.
         max_size: the most bytes in a message, before it is compressed; by default 1000.
         close: whether it ends with a Close; None: some do. It may come in the middle of a message.
-        deflate: what was agreed on about compression: some messages are compressed; None: nothing was.
+        compression: what was agreed on about compression: some messages are compressed; None: nothing was.
     """
     if hostile:
-        return _hostile_streams(role, max_messages, max_size, close, deflate)
-    return _legal_streams(role, max_messages, max_size, close, deflate)
+        return _hostile_streams(role, max_messages, max_size, close, compression)
+    return _legal_streams(role, max_messages, max_size, close, compression)
 
 
 @st.composite
@@ -526,7 +541,7 @@ def _head(lines: Sequence[str]) -> bytes:
 
 @st.composite
 def _lines(
-    draw: DrawFn, role: Role, key: str, subprotocols: Sequence[str], deflate: bool, max_headers: int
+    draw: DrawFn, role: Role, key: str, subprotocols: Sequence[str], compression: bool, max_headers: int
 ) -> list[str]:
     connection = draw(st.sampled_from(["Upgrade", "upgrade", "keep-alive, Upgrade"]))
     lines = [f"Connection: {connection}", f"Upgrade: {draw(st.sampled_from(['websocket', 'WebSocket']))}"]
@@ -544,7 +559,7 @@ def _lines(
         extensions = st.sampled_from(_RESPONSE_DEFLATES)
     if chosen:
         lines.append(f"Sec-WebSocket-Protocol: {', '.join(chosen)}")
-    if deflate and draw(st.booleans()):
+    if compression and draw(st.booleans()):
         lines.append(f"Sec-WebSocket-Extensions: {draw(extensions)}")
     lines += draw(st.lists(st.sampled_from(more), unique=True, max_size=max_headers))
     return [first, *draw(st.permutations(lines))]
@@ -569,7 +584,7 @@ def handshakes(
     hostile: bool = False,
     key: str = SAMPLE_KEY,
     subprotocols: Sequence[str] = (),
-    deflate: bool = False,
+    compression: bool = False,
     max_headers: int = 3,
 ) -> SearchStrategy[bytes]:
     """Generate the head with which the peer of an endpoint opens the connection.
@@ -582,10 +597,10 @@ def handshakes(
         key: the Sec-WebSocket-Key, of the request or that the response answers (see ``key_of``); by default
             the one that stands in the RFC.
         subprotocols: what a request offers some of, or a response one of; by default none.
-        deflate: whether permessage-deflate may be offered, or accepted.
+        compression: whether permessage-deflate may be offered, or accepted.
         max_headers: how many headers more there may be, which mean nothing; by default 3.
     """
-    lines = _lines(role, key, subprotocols, deflate, max_headers)
+    lines = _lines(role, key, subprotocols, compression, max_headers)
     return _hostile_heads(lines) if hostile else lines.map(_head)
 
 
