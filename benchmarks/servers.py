@@ -195,7 +195,7 @@ async def wsframe_callbacks(options: Options) -> None:
 
         def buffer_updated(self, count: int) -> None:
             connection = self.connection
-            connection.borrow(data, count)
+            connection.read_from(data, count)
             while event := connection.next_event():
                 kind = type(event)
                 if kind is Binary:
@@ -204,7 +204,7 @@ async def wsframe_callbacks(options: Options) -> None:
                     connection.send_text(event.data)  # type: ignore[union-attr]
                 elif kind is Request:
                     connection.accept()
-            connection.give_back()
+            connection.release()
             self.transport.write(connection.data_to_send())
             if connection.should_close:
                 self.transport.close()

@@ -116,9 +116,9 @@ def deliver(reader: Any, take: Callable[[bytes], None], chunks: list[bytes], way
                     break
         elif way == 2 and chunk:
             borrowed = bytearray(chunk)
-            reader.borrow(borrowed, len(chunk))
+            reader.read_from(borrowed, len(chunk))
             yield
-            reader.give_back()
+            reader.release()
             borrowed[:] = b"\xaa" * len(chunk)  # whoever still reads there reads that
         else:
             take(chunk)

@@ -6,7 +6,7 @@ cpdef bytes take(object buffer, Py_ssize_t start, Py_ssize_t stop)
 cpdef append_frame(list output, int first, object payload, bint masked)
 
 
-cdef class Collector:
+cdef class MessageBuffer:
     cdef readonly Py_ssize_t size
     cdef bytes _bytes  # of which the first ``size`` are written
 

@@ -221,7 +221,7 @@ cpdef append_frame(list output, int first, object payload, bint masked):
 
 
 @cython.final
-cdef class Collector:
+cdef class MessageBuffer:
     """Put together a message that comes in pieces. See masking.py."""
 
     def __cinit__(self):

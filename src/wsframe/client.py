@@ -146,8 +146,8 @@ class ClientConnection(Connection):
         Who speaks something else may say a line, and then wait for us: its blank line would never come.
         """
         if self._start is None:
-            return self._decoder.take_all()
-        data = self._start + self._decoder.take_all()
+            return self._decoder.drain()
+        data = self._start + self._decoder.drain()
         if data.startswith(b"HTTP/"):
             self._start = None
             return data
@@ -201,7 +201,7 @@ class ClientConnection(Connection):
     def _read_body(self, parser: h11.Connection) -> Response | None:
         import h11
 
-        data = self._decoder.take_all()
+        data = self._decoder.drain()
         if data:
             parser.receive_data(data)
         is_complete = self._eof

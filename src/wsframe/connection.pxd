@@ -23,12 +23,12 @@ cdef class Connection:
     cdef public object compression
     cdef public object close_sent
     cdef public object close_received
+    cdef public object end
     cdef readonly long long uncompressed
     cdef readonly long long compressed
     # Bytes in
     cdef public FrameDecoder _decoder
     cdef public bint _eof
-    cdef public bint _over
     cdef public bint _in_handshake
     cdef bytes _between_messages
     cdef long long _max_message_size
@@ -36,7 +36,7 @@ cdef class Connection:
     cdef bint _fragments
     cdef bint _as_pieces
     cdef int _message_opcode
-    cdef masking.Collector _message
+    cdef masking.MessageBuffer _message
     cdef long long _message_fragments
     cdef _TextDecoder _utf8
     cdef public object _decompressor
@@ -52,8 +52,8 @@ cdef class Connection:
     cdef bint _is_compressing
 
     cpdef receive_data(self, data)
-    cpdef borrow(self, buffer, Py_ssize_t count)
-    cpdef give_back(self)
+    cpdef read_from(self, buffer, Py_ssize_t count)
+    cpdef release(self)
     @cython.locals(decoder=FrameDecoder, first=cython.int, payload=bytes)
     cpdef next_event(self)
     cdef _receive_eof(self)
@@ -69,7 +69,7 @@ cdef class Connection:
     cdef _take_collected(self)
     cdef _receive_control(self, int opcode, bytes payload)
     cdef _parse_close(self, bytes payload)
-    cdef _finish(self)
+    cdef _conclude(self, end)
     cdef _check_open(self)
     cdef _check_sending(self, int opcode)
     cpdef send_message(self, message, fin=*, compress=*)

@@ -242,6 +242,7 @@ class Connection:
         compression: what is agreed on about compression, or None.
         close_sent: the ``Close`` that we sent, or None.
         close_received: the ``Close`` that the peer sent, or None.
+        end: the last event, a ``Close`` or a ``Fail``; None before it.
         uncompressed: how many bytes the messages had that were sent compressed.
         compressed: how many they had after that.
 
@@ -270,7 +271,6 @@ class Connection:
         "_message_fragments",
         "_message_opcode",
         "_output",
-        "_over",
         "_room",
         "_sent_opcode",
         "_sent_utf8",
@@ -279,6 +279,7 @@ class Connection:
         "close_sent",
         "compressed",
         "compression",
+        "end",
         "role",
         "should_close",
         "state",
@@ -309,6 +310,8 @@ class Connection:
         self.subprotocol: str | None = None
         self.close_sent: Close | None = None
         self.close_received: Close | None = None
+        self.end: Close | Fail | None = None
+        self._in_handshake = False
 
         # Bytes in
         self._max_message_size = max_message_size
@@ -319,11 +322,9 @@ class Connection:
         self._decoder.partial = True
         self._decoder.legal = self._between_messages = BETWEEN_MESSAGES
         self._eof = False  # the end of the stream has come in
-        self._over = False  # the last event was returned
-        self._in_handshake = False
         # The message that is coming in, while it is not there whole: its opcode, or 0
         self._message_opcode = CONTINUATION
-        self._message = masking.Collector()
+        self._message = masking.MessageBuffer()
         self._message_fragments = 0
         self._utf8 = _TextDecoder()
         self._decompressor: Decompressor = None  # type: ignore[assignment]  # until _agree()
@@ -365,6 +366,11 @@ class Connection:
         # A copy would share the decoder and the queue of what is to be sent, or have none of them.
         raise TypeError(f"a {type(self).__name__} cannot be copied or pickled")
 
+    @property
+    def was_opened(self) -> bool:
+        """Whether the opening handshake has succeeded."""
+        return not self._in_handshake
+
     # 1. Bytes in
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
@@ -382,7 +388,7 @@ class Connection:
             self._receive_eof()
         elif self._eof:
             raise LocalProtocolError("bytes after the end of the stream")
-        elif not self._over:
+        elif self.end is None:
             self._decoder.feed(data)
 
     def get_buffer(self, hint: int = -1) -> memoryview:
@@ -412,13 +418,13 @@ class Connection:
             self._receive_eof()
         elif self._eof:
             raise LocalProtocolError("bytes after the end of the stream")
-        elif not self._over:
+        elif self.end is None:
             self._decoder.buffer_updated(count)
 
-    def borrow(self, buffer: bytearray, count: int) -> None:
+    def read_from(self, buffer: bytearray, count: int) -> None:
         """Take bytes off the network without a copy, as ``receive_data`` with one.
 
-        Read events, and then call ``give_back``: what they did not need is copied.
+        Read events, and then call ``release``: what they did not need is copied.
 
         Args:
             buffer: where the bytes stand. Nobody may change it meanwhile.
@@ -431,16 +437,16 @@ class Connection:
         """
         if self._eof:
             raise LocalProtocolError("bytes after the end of the stream")
-        if not self._over:
-            self._decoder.borrow(buffer, count)
+        if self.end is None:
+            self._decoder.read_from(buffer, count)
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Return the buffer that was borrowed: a copy is kept of what was not read of it."""
-        self._decoder.give_back()
+        self._decoder.release()
 
     def _receive_eof(self) -> None:
         self._eof = True
-        if self._over:
+        if self.end is not None:
             self.state = CLOSED
             self.should_close = True
 
@@ -456,7 +462,7 @@ class Connection:
     @property
     def frame_remaining(self) -> int:
         """How many bytes of a frame that is read in part are still to come: no Pong can, before them."""
-        return self._decoder.remaining if self._decoder._in_payload else 0
+        return self._decoder.remaining
 
     # 2. Events out
 
@@ -466,7 +472,7 @@ class Connection:
         The last event is a Close or a Fail. Pings are answered and Closes are echoed by the core: what
         it answers stands in ``data_to_send()``. It never raises for what the peer did.
         """
-        if self._over:
+        if self.end is not None:
             return None
         try:
             if self._in_handshake:
@@ -631,7 +637,7 @@ class Connection:
             self._queue_frame(FIN | CLOSE, payload)
             self.close_sent = close
         self.state = CLOSING
-        self._finish()
+        self._conclude(close)
         # Section 7.1.1: "the server MUST close the TCP connection immediately", "the client SHOULD wait
         # for the server to close the connection".
         if self.role is Role.SERVER:
@@ -660,13 +666,14 @@ class Connection:
                 self._queue_frame(FIN | CLOSE, code.to_bytes(2, "big") + reason.encode())
             self.state = CLOSING
         self.should_close = True
-        self._finish()
-        return Fail(code, reason)
+        fail = Fail(code, reason)
+        self._conclude(fail)
+        return fail
 
-    def _finish(self) -> None:
-        """Be over: whatever else comes in is ignored."""
-        self._over = True
-        self._decoder.take_all()
+    def _conclude(self, end: Close | Fail) -> None:
+        """Note the last event. Bytes that come after it are ignored."""
+        self.end = end
+        self._decoder.drain()
         self._message.clear()
         self._is_compressed = False
         self._compressor = self._decompressor = None  # type: ignore[assignment]  # they hold memory

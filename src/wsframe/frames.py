@@ -327,8 +327,8 @@ class FrameDecoder:
             raise ValueError(f"count must be 0 to {len(self._buffer) - self._end}, not {count}")
         self._end += count
 
-    def borrow(self, buffer: bytearray, count: int) -> None:
-        """Read bytes where somebody received them, without a copy, until ``give_back`` is called.
+    def read_from(self, buffer: bytearray, count: int) -> None:
+        """Read bytes where somebody received them, without a copy, until ``release`` is called.
 
         Args:
             buffer: where they stand. Nobody may change it meanwhile.
@@ -352,7 +352,7 @@ class FrameDecoder:
         self._view = view
         self._is_borrowed = True
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Keep a copy of what was not read of a borrowed buffer."""
         if self._is_borrowed:
             self._is_borrowed = False
@@ -369,7 +369,7 @@ class FrameDecoder:
         """Tell whether bytes have come in that were not read yet."""
         return self._position < self._end
 
-    def take_all(self) -> bytes:
+    def drain(self) -> bytes:
         """Return the bytes that were not read yet, and forget them."""
         data = bytes(self._buffer[self._position : self._end])
         self._position = self._end
@@ -516,7 +516,7 @@ class FrameDecoder:
         """
         return masking.unmask_text(self._buffer, self._start, self._position, self._key)
 
-    def collect(self, message: masking.Collector) -> None:
+    def collect(self, message: masking.MessageBuffer) -> None:
         """Append the payload, or the part of it, that ``advance`` found to a message.
 
         Args:

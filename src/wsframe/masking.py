@@ -13,7 +13,7 @@ import os
 from functools import cache, lru_cache
 
 __all__ = [
-    "Collector",
+    "MessageBuffer",
     "append_frame",
     "apply_mask",
     "compiled",
@@ -169,7 +169,7 @@ def append_frame(output: list[bytes], first: int, payload: str | bytes, masked: 
         output += (header, payload)
 
 
-class Collector:
+class MessageBuffer:
     """Put together a message that comes in pieces.
 
     Attributes:
@@ -275,11 +275,11 @@ def new_masking_key() -> bytes:
 
 
 pure_append_frame, pure_apply_mask, pure_take = append_frame, apply_mask, take
-pure_unmask, pure_unmask_text, PureCollector = unmask, unmask_text, Collector
+pure_unmask, pure_unmask_text, PureMessageBuffer = unmask, unmask_text, MessageBuffer
 pure_forget_keys, pure_new_masking_key = forget_keys, new_masking_key
 try:
     from ._mask import (  # type: ignore[no-redef]
-        Collector,
+        MessageBuffer,
         append_frame,
         apply_mask,
         forget_keys,

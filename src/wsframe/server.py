@@ -16,7 +16,7 @@ from . import handshake
 from .connection import CLOSED, CONNECTING, OPEN, Connection, Role, check_compression
 from .deflate import DEFAULT, Deflate
 from .errors import HandshakeError, LocalProtocolError
-from .events import Event, Request
+from .events import Event, Request, Response
 from .origins import Origins
 
 __all__ = ["ServerConnection"]
@@ -94,7 +94,7 @@ class ServerConnection(Connection):
         return None
 
     def _read_request(self) -> Request | None:
-        parts = self._head_reader.feed(self._decoder.take_all())
+        parts = self._head_reader.feed(self._decoder.drain())
         if parts is None:
             return None
         head, rest = parts
@@ -199,6 +199,27 @@ class ServerConnection(Connection):
         if body and not any(name.lower() == "content-type" for name, _ in response):
             response.append(_PLAIN_TEXT)
         self._send_refusal(status, response, body)
+
+    def respond(self, response: Response | None) -> None:
+        """Answer the request with what a ``process_request`` returned (RFC 6455, section 4.2.2).
+
+        Args:
+            response: None to accept the request; ``Response(101, headers, subprotocol=...)`` to accept it
+                with more headers and a subprotocol of your choice; any other ``Response`` to reject it.
+
+        Raises:
+            LocalProtocolError: as ``accept`` and ``reject`` do.
+            ValueError: as ``reject`` does.
+            TypeError: as ``reject`` does, or the response is neither a ``Response`` nor None.
+        """
+        if response is None:
+            self.accept()
+        elif not isinstance(response, Response):
+            raise TypeError(f"process_request must return a Response or None, not {type(response).__name__}")
+        elif response.status == 101:
+            self.accept(response.subprotocol or ..., response.headers)
+        else:
+            self.reject(response.status, response.headers, response.body)
 
     def _unanswered(self) -> Request:
         if self.state is not CONNECTING or self.request is None:

@@ -506,9 +506,9 @@ class Stream:
             return
         if rng.random() < 0.3:
             buffer = bytearray(piece + b"beyond")
-            self.attempt("borrow", conn.borrow, buffer, len(piece))
+            self.attempt("read_from", conn.read_from, buffer, len(piece))
             self.listen(rng.choice((0, 1, 2000)))
-            self.attempt("give_back", conn.give_back)
+            self.attempt("release", conn.release)
             buffer[:] = bytes(len(buffer))
             return
         while piece:
@@ -587,7 +587,7 @@ class Stream:
             except ValueError as error:
                 self.seen.append(str(error))
             self.seen.append((decoder.unread, decoder.has_unread()))
-        self.seen.append(decoder.take_all())
+        self.seen.append(decoder.drain())
 
 
 def main() -> None:

@@ -330,7 +330,7 @@ def test_bytes_after_the_end_of_the_stream_are_the_callers_mistake(role, begin):
     with pytest.raises(LocalProtocolError, match="bytes after the end of the stream"):
         conn.buffer_updated(2)
     with pytest.raises(LocalProtocolError, match="bytes after the end of the stream"):
-        conn.borrow(bytearray(b"\x89\x00"), 2)
+        conn.read_from(bytearray(b"\x89\x00"), 2)
     assert snapshot(conn) == before
     assert conn.next_event() is None
 
@@ -1773,9 +1773,9 @@ def test_what_is_not_read_of_a_borrowed_buffer_is_kept(role):
     data = raw_frame(role, 0x81, b"one") + raw_frame(role, 0x81, b"two")
     buffer = bytearray(data)
     conn = Connection(role)
-    conn.borrow(buffer, len(data))
+    conn.read_from(buffer, len(data))
     assert conn.next_event() == Text("one")
-    conn.give_back()
+    conn.release()
     buffer[:] = bytes(len(data))
     assert conn.next_event() == Text("two")
 
@@ -1784,9 +1784,9 @@ def test_a_borrowed_buffer_is_not_read_after_the_last_event(role):
     conn = Connection(role)
     assert hear(conn, raw_frame(role, 0x88)) == [Close(1005)]
     data = raw_frame(role, 0x81, b"more")
-    conn.borrow(bytearray(data), len(data))
+    conn.read_from(bytearray(data), len(data))
     assert conn.next_event() is None
-    conn.give_back()
+    conn.release()
     assert conn.unread == 0
 
 

@@ -39,7 +39,7 @@ def read(decoder, sample, reading):
     decoder.feed(last + reading.trailing(TRAILING))
     frame = decoder.next_frame()
     assert decoder.unread == len(reading.trailing(TRAILING))
-    assert decoder.take_all() == reading.trailing(TRAILING)
+    assert decoder.drain() == reading.trailing(TRAILING)
     return frame
 
 
@@ -121,7 +121,7 @@ def test_a_long_frame_is_read_in_any_pieces(sample, frame, mask):
                 if not frames and (found := decoder.next_frame()):
                     frames.append(found)
             assert frames == [frame]
-            assert decoder.take_all() == TRAILING
+            assert decoder.drain() == TRAILING
 
 
 @pytest.mark.parametrize(("sample", "frame", "mask"), SAMPLES + LONG_SAMPLES)
@@ -417,8 +417,8 @@ def test_take_all_returns_what_was_not_read_and_forgets_it(receiving):
     assert decoder.unread == 8
     assert decoder.next_frame() == Frame(TEXT, b"a")
     assert decoder.unread == 5
-    assert decoder.take_all() == b"\x81\x01bcd"
-    assert (decoder.unread, decoder.take_all()) == (0, b"")
+    assert decoder.drain() == b"\x81\x01bcd"
+    assert (decoder.unread, decoder.drain()) == (0, b"")
     assert decoder.next_frame() is None
     decoder.feed(b"\x89\x00")
     assert decoder.next_frame() == Frame(PING)
@@ -619,10 +619,10 @@ def test_take_all_leaves_the_buffer_that_is_received_into():
     buffer[:2] = b"ab"
     decoder.buffer_updated(2)
     buffer = decoder.get_buffer()
-    assert decoder.take_all() == b"ab"
+    assert decoder.drain() == b"ab"
     buffer[:2] = b"cd"
     decoder.buffer_updated(2)
-    assert decoder.take_all() == b"cd"
+    assert decoder.drain() == b"cd"
 
 
 def test_a_buffer_that_is_received_into_cannot_be_resized():
@@ -650,12 +650,12 @@ def test_what_is_not_read_of_a_borrowed_buffer_is_kept():
             payloads = []
             for part in (data[:cut], data[cut:-1], data[-1:]):
                 buffer[: len(part)] = part
-                decoder.borrow(buffer, len(part))
+                decoder.read_from(buffer, len(part))
                 frame = decoder.next_frame()
                 if frame is not None:
                     payloads.append(frame.payload)
-                decoder.give_back()
-                decoder.give_back()  # does nothing
+                decoder.release()
+                decoder.release()  # does nothing
                 buffer[:] = bytes(64)  # the next one receives into it
             while frame := decoder.next_frame():
                 payloads.append(frame.payload)
@@ -667,9 +667,9 @@ def test_a_borrowed_buffer_is_let_go():
     decoder = FrameDecoder(masked=False)
     buffer = bytearray(encode_frame(Opcode.TEXT, b"Hello"))
     references = sys.getrefcount(buffer)
-    decoder.borrow(buffer, len(buffer))
+    decoder.read_from(buffer, len(buffer))
     assert decoder.next_frame().payload == b"Hello"
-    decoder.give_back()
+    decoder.release()
     assert sys.getrefcount(buffer) == references
     view = decoder.get_buffer(5)
     view[:2] = b"\x81\x00"
@@ -689,16 +689,16 @@ def test_a_borrowed_buffer_is_let_go():
 def test_what_cannot_be_borrowed(buffer, count, error):
     decoder = FrameDecoder(masked=False)
     with pytest.raises(error):
-        decoder.borrow(buffer, count)
+        decoder.read_from(buffer, count)
     assert decoder.unread == 0
 
 
 def test_a_borrowed_buffer_cannot_be_resized():
     decoder = FrameDecoder(masked=False)
     buffer = bytearray(10)
-    decoder.borrow(buffer, 2)
+    decoder.read_from(buffer, 2)
     with pytest.raises(BufferError):
         buffer.clear()
-    decoder.give_back()
+    decoder.release()
     buffer.clear()
     assert decoder.unread == 2

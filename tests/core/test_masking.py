@@ -26,7 +26,7 @@ MASKED = naive(BYTES, SAMPLE_MASK)
 
 
 NAMES = (
-    "Collector",
+    "MessageBuffer",
     "append_frame",
     "apply_mask",
     "forget_keys",
@@ -40,7 +40,7 @@ NAMES = (
 @pytest.fixture(params=["pure", "compiled"] if masking.compiled else ["pure"])
 def functions(request):
     is_pure = request.param == "pure"
-    pure_names = {name: "PureCollector" if name == "Collector" else f"pure_{name}" for name in NAMES}
+    pure_names = {name: "PureMessageBuffer" if name == "MessageBuffer" else f"pure_{name}" for name in NAMES}
     return SimpleNamespace(
         **{name: getattr(masking, pure_names[name] if is_pure else name) for name in NAMES}
     )
@@ -184,7 +184,7 @@ def test_a_part_of_a_buffer_is_unmasked_with_the_key_before_it(functions):
                 assert type(data) is bytes
                 assert data == expected
             for key in (None, SAMPLE_MASK, b""):
-                collector = functions.Collector()
+                collector = functions.MessageBuffer()
                 collector.append(b"before", 0)
                 collector.unmask(*part, key, 5)
                 assert collector.size == 6 + length
@@ -256,7 +256,7 @@ def test_nothing_outside_of_a_buffer_is_read():
                 with pytest.raises(IndexError):
                     masking.unmask_text(buffer, *part, key)
                 with pytest.raises(IndexError):
-                    masking.Collector().unmask(buffer, *part, key, 0)
+                    masking.MessageBuffer().unmask(buffer, *part, key, 0)
             with pytest.raises(IndexError):
                 masking.take(buffer, *part)
 
@@ -352,7 +352,7 @@ def test_a_message_is_put_together(functions):
         [0, 1, 300, 2**20, 2**62], [0, 1, 100, 5000], [0, 1, 2, 63, 64, 65, 200]
     ):
         with case(more=more, length=length, count=count):
-            collector = functions.Collector()
+            collector = functions.MessageBuffer()
             for _ in range(2):  # it can be used again
                 pieces = [BYTES[i : i + length] for i in range(count)]
                 for i, piece in enumerate(pieces):
@@ -368,7 +368,7 @@ def test_a_message_is_put_together(functions):
 
 
 def test_a_text_is_put_together(functions):
-    collector = functions.Collector()
+    collector = functions.MessageBuffer()
     for text in ("", "a", "abc ü €", "a" * 5000):
         for byte in text.encode():
             collector.append(bytes([byte]), 1)
@@ -380,7 +380,7 @@ def test_a_text_is_put_together(functions):
 
 
 def test_a_message_that_was_taken_does_not_change(functions):
-    collector = functions.Collector()
+    collector = functions.MessageBuffer()
     collector.append(b"abc", 3)
     collector.append(b"def", 0)
     message = collector.take()
@@ -389,7 +389,7 @@ def test_a_message_that_was_taken_does_not_change(functions):
 
 
 def test_what_is_cleared_is_forgotten(functions):
-    collector = functions.Collector()
+    collector = functions.MessageBuffer()
     collector.append(b"abc", 0)
     collector.clear()
     collector.append(b"def", 0)
@@ -398,7 +398,7 @@ def test_what_is_cleared_is_forgotten(functions):
 
 @pytest.mark.parametrize("size", [1, 1000, 100_000])
 def test_what_is_announced_takes_no_memory_until_it_comes(functions, size):
-    collector = functions.Collector()
+    collector = functions.MessageBuffer()
     with Memory() as memory:
         collector.append(bytes(size), 2**40)
     assert memory.peak < 18 * size + 70_000
@@ -409,7 +409,7 @@ def test_what_is_announced_takes_no_memory_until_it_comes(functions, size):
 def test_a_piece_is_bytes():
     for data in [None, "text", bytearray(b"bytes"), memoryview(b"bytes")]:
         with case(data=data), pytest.raises(TypeError):
-            masking.Collector().append(data, 0)
+            masking.MessageBuffer().append(data, 0)
 
 
 # Which ones are used

@@ -145,11 +145,11 @@ def test_a_borrowed_buffer_says_what_receive_data_hears(role, data, sizes):
     for chunk in chunks:
         buffer[: len(chunk)] = chunk
         if chunk:
-            conn.borrow(buffer, len(chunk))
+            conn.read_from(buffer, len(chunk))
         for _ in range(data.draw(st.integers(0, 3))):
             if event := conn.next_event():
                 events.append(event)
-        conn.give_back()
+        conn.release()
         buffer[:] = b"\xa5" * len(buffer)  # others receive into it
     conn.receive_data(b"")
     while event := conn.next_event():

@@ -534,7 +534,7 @@ class Protocol:
                 self._put_back(message)
             if message is not None or self._end is not None:
                 reader.wake()
-        if self._connection.has_unread() or (self._eof and not self._connection._over):
+        if self._connection.has_unread() or (self._eof and not self._connection.end):
             self._schedule_look_ahead()
         else:
             self._flush()
@@ -554,7 +554,7 @@ class Protocol:
     def counters(self) -> Counters:
         """What happened on this connection so far, in numbers."""
         connection = self._connection
-        is_opened = not connection._in_handshake
+        is_opened = connection.was_opened
         return Counters(
             int(is_opened),
             int(is_opened and self._is_lost and connection.close_received is None),
@@ -817,9 +817,9 @@ class Protocol:
         if self._frame_log is not None:
             self._frame_log.received(bytes(source.buffer[:nbytes]))
         source.is_borrowed = True
-        self._connection.borrow(source.data, nbytes)
+        self._connection.read_from(source.data, nbytes)
         self._read_on()
-        self._connection.give_back()
+        self._connection.release()
         source.is_borrowed = False
         if not self._is_discarding and self._connection.unread > HIGH_WATER * 4:
             # Some loops read on and on before anybody else has a turn. Not while closing: uvloop drops what
@@ -852,7 +852,7 @@ class Protocol:
         self.resume_writing()
         self._read_on()
         self._fail_pings()
-        if logger.isEnabledFor(logging.INFO) and not self._connection._in_handshake:
+        if logger.isEnabledFor(logging.INFO) and self._connection.was_opened:
             self.logger.closed(self._closed())
 
     def pause_writing(self) -> None:

@@ -494,7 +494,7 @@ class _ServerWebSocket(WebSocket):
         if isinstance(event, Request):
             if self._server.is_full:
                 self._stop_timer()
-                self._connection.reject(_FULL.status, _FULL.headers, _FULL.body)
+                self._connection.respond(_FULL)
                 return
             # What follows the request is read when it is answered.
             self._pause_reading()
@@ -507,12 +507,7 @@ class _ServerWebSocket(WebSocket):
         connection = self._connection
         if connection.state is not CONNECTING or self._is_lost:
             return
-        if response is None:
-            connection.accept()
-        elif response.status == 101:
-            connection.accept(response.subprotocol or ..., response.headers)
-        else:
-            connection.reject(response.status, response.headers, response.body)
+        connection.respond(response)
         self._stop_timer()
         if connection.state is OPEN:
             self._opened()

@@ -206,7 +206,7 @@ class WebSocket:
     def counters(self) -> Counters:
         """What happened on this connection so far, in numbers."""
         connection = self._connection
-        is_opened = not connection._in_handshake
+        is_opened = connection.was_opened
         return Counters(
             int(is_opened),
             int(is_opened and self._is_closed and not self._closed().clean),
@@ -1000,7 +1000,7 @@ class WebSocket:
             self._is_closed = True
             self._notify()
         self._close_stream(0)
-        if logger.isEnabledFor(logging.INFO) and not self._connection._in_handshake:
+        if logger.isEnabledFor(logging.INFO) and self._connection.was_opened:
             self.logger.closed(self._closed())
 
     def _close_stream(self, seconds: float) -> None:

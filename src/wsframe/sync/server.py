@@ -417,12 +417,7 @@ class Server:
                 raise TypeError(
                     "process_request must return a Response or None, and not what must be awaited"
                 )
-            if response is None:
-                connection.accept()
-            elif response.status == 101:
-                connection.accept(response.subprotocol or ..., response.headers)
-            else:
-                connection.reject(response.status, response.headers, response.body)
+            connection.respond(response)
         except Exception:
             logger.exception("process_request failed")
             connection.reject(500, body=b"internal server error\n")

@@ -119,16 +119,7 @@ class Pair:
         while event := conn.next_event():
             heard.append(event)
             if isinstance(event, Request) and isinstance(conn, ServerConnection):
-                self._answer(conn, event)
-
-    def _answer(self, conn: ServerConnection, request: Request) -> None:
-        response = self._process_request and self._process_request(request)
-        if response is None:
-            conn.accept()
-        elif response.status == 101:
-            conn.accept(response.subprotocol or ..., response.headers)
-        else:
-            conn.reject(response.status, response.headers, response.body)
+                conn.respond(self._process_request and self._process_request(event))
 
 
 def pair(
