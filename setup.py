@@ -21,7 +21,8 @@ SOURCES = (
     "handshake.py",
     "connection.py",
     "aio/protocol.py",
-    "sync/connection.py",
+    "adapter/session.py",
+    "sync/driver.py",
 )
 DIRECTIVES = {
     "language_level": 3,

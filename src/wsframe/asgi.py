@@ -30,8 +30,8 @@ from urllib.parse import quote, unquote
 
 import h11
 
-from .aio.connection import CONNECTING, OPEN, WebSocket
-from .aio.protocol import BURST, HIGH_WATER
+from .aio.protocol import CONNECTING, HIGH_WATER, OPEN
+from .aio.websocket import WebSocket
 from .deflate import DEFAULT
 from .errors import ConnectionClosed, LocalProtocolError, is_only
 from .events import Close, Fail, Request
@@ -82,6 +82,7 @@ class WebSocketProtocol(WebSocket):
         "_app_state",
         "_body",
         "_config",
+        "_connection",
         "_farewell",
         "_is_announced",
         "_is_over",
@@ -89,8 +90,6 @@ class WebSocketProtocol(WebSocket):
         "_scope",
         "_server_state",
     )
-
-    _connection: ServerConnection
 
     def __init__(
         self,
@@ -106,9 +105,13 @@ class WebSocketProtocol(WebSocket):
             max_message_size=config.ws_max_size,
         )
         super().__init__(
-            connection, _CLOSE_TIMEOUT, _positive(config.ws_ping_interval), _positive(config.ws_ping_timeout)
+            connection,
+            _CLOSE_TIMEOUT,
+            _positive(config.ws_ping_interval),
+            _positive(config.ws_ping_timeout),
+            max(config.ws_max_queue, 1),
         )
-        self._max_queued_messages = max(config.ws_max_queue, 1)
+        self._connection = connection
         self._config = config
         self._server_state = server_state
         self._app_state = app_state
@@ -125,17 +128,17 @@ class WebSocketProtocol(WebSocket):
         """Begin (called by uvicorn)."""
         super().connection_made(transport)
         self._server_state.connections.add(self)  # type: ignore[arg-type]
-        if self._transport.get_write_buffer_size() > HIGH_WATER // 4:
+        if self.transport.get_write_buffer_size() > HIGH_WATER // 4:
             # An HTTP response is still being sent. Perhaps HTTP was told to pause: now the transport has said
             # so in any case, and will tell us when to go on. With less in it, down to what TLS says after its
             # handshake, it has said that already, or never will.
-            self._transport.set_write_buffer_limits(0)
-            self._transport.set_write_buffer_limits(HIGH_WATER)
+            self.transport.set_write_buffer_limits(0)
+            self.transport.set_write_buffer_limits(HIGH_WATER)
             self.pause_writing()
 
     def data_received(self, data: bytes) -> None:
         """Take the request (called by uvicorn; the event loop has ``get_buffer`` for all that follows)."""
-        data = _as_received(data, self._transport.get_protocol())
+        data = _as_received(data, self.transport.get_protocol())
         self.get_buffer(len(data))[: len(data)] = data
         self.buffer_updated(len(data))
 
@@ -151,21 +154,21 @@ class WebSocketProtocol(WebSocket):
         """
         if self._connection.state is OPEN:
             self._farewell = Close(1012)
-            self._start_close(1012, "")
+            self.start_close(1012, "")
         elif self._connection.state is CONNECTING:
             self._reject(503, body=b"server is going away\n")
 
-    def _read_handshake(self) -> None:
-        event = self._connection.next_event()
+    def read_handshake(self) -> None:
+        """Read the request, and start the application."""
+        event = self.session.next_handshake_event()
         if isinstance(event, Request) and not event.is_upgrade:
-            event = self._connection.next_event()  # which refuses it: HTTP is uvicorn's
+            event = self.session.next_handshake_event()  # which refuses it: HTTP is uvicorn's
         if isinstance(event, Request):
             self._serve(event)
         elif isinstance(event, Fail):
             request = self._connection.request
             if request is None or not request.is_upgrade:
                 logger.warning("Invalid WebSocket handshake: %s", event.reason)
-            self._finish(event)
 
     # The application
 
@@ -179,7 +182,7 @@ class WebSocketProtocol(WebSocket):
             return
         self._scope = self._describe(request)
         context = contextvars.Context() if getattr(config, "reset_contextvars", False) else None
-        task = self._loop.create_task(self._run(), context=context)
+        task = asyncio.get_running_loop().create_task(self._run(), context=context)
         state.tasks.add(task)
         task.add_done_callback(state.tasks.discard)
 
@@ -190,9 +193,9 @@ class WebSocketProtocol(WebSocket):
             "type": "websocket",
             "asgi": {"version": config.asgi_version, "spec_version": "2.5"},
             "http_version": "1.1",
-            "scheme": "wss" if self._transport.get_extra_info("sslcontext") else "ws",
-            "server": _address(self._local_address),
-            "client": _address(self._remote_address),
+            "scheme": "wss" if self.transport.get_extra_info("sslcontext") else "ws",
+            "server": _address(self.local_address),
+            "client": _address(self.remote_address),
             "root_path": config.root_path,
             "path": config.root_path + unquote(raw_path),
             "raw_path": (config.root_path + raw_path).encode("ascii"),
@@ -223,9 +226,9 @@ class WebSocketProtocol(WebSocket):
                 except (
                     LocalProtocolError
                 ):  # of uvicorn's default headers, perhaps it is one of them that failed
-                    self._transport.abort()
-            self._start_close(code, reason)
-            self._discard()
+                    self.transport.abort()
+            self.start_close(code, reason)
+            self.discard()
 
     async def _receive_event(self) -> Event:
         """Be ``receive``. Cancelling it loses nothing."""
@@ -233,19 +236,13 @@ class WebSocketProtocol(WebSocket):
             self._is_announced = True
             return {"type": "websocket.connect"}
         try:
-            message = self._next_whole()
-            if message is None and not self._messages:
-                await self._wait()  # as in recv
-                message = self._next_whole()
-            if message is None:
-                message = await self._receive()
+            data = await self.recv()
         except ConnectionClosed as closed:
             if self._is_over:
                 raise RuntimeError("websocket.disconnect was received already: nothing follows it") from None
             self._is_over = True
             end = closed if self._farewell is None else self._farewell
             return {"type": "websocket.disconnect", "code": end.code, "reason": end.reason}
-        data = message.data
         return {"type": "websocket.receive", "text" if type(data) is str else "bytes": data}
 
     async def _send_event(self, event: Event) -> None:
@@ -256,12 +253,9 @@ class WebSocketProtocol(WebSocket):
             if len(message) >= DEFAULT.threshold and self._connection.compresses(len(message)):
                 message = _repeated.prepare(message, self.id)  # type: ignore[arg-type]
             try:
-                if not self._send_at_once(message, None):
-                    await self._send_slowly(message, None)
+                await self.send(message)
             except ConnectionClosed as closed:
                 raise ClientDisconnected(str(closed)) from None
-            if self._is_writing_paused or self._burst >= BURST:
-                await self._pause()
             return
         steps = self._steps()
         if kind not in steps:
@@ -286,8 +280,8 @@ class WebSocketProtocol(WebSocket):
     def _accept(self, event: Event) -> None:
         self._connection.accept(event.get("subprotocol") or None, self._headers(event))
         self._log("[accepted]")
-        self._opened()
-        self.start()
+        self.begin()
+        self.proceed()
 
     def _deny(self, event: Event) -> None:  # noqa: ARG002  # there is no Close to put its code into
         self._reject(403)
@@ -305,16 +299,16 @@ class WebSocketProtocol(WebSocket):
     def _reject(self, status: int, event: Event = _EMPTY, body: bytes = b"") -> None:
         self._connection.reject(status, self._headers(event), body)
         self._log(str(status))
-        self.start()
+        self.proceed()
 
     def _close(self, event: Event) -> None:
         code, reason = event.get("code"), event.get("reason") or ""
         end = Close(1000 if code is None else code, reason)
-        self._start_close(end.code, end.reason)
+        self.start_close(end.code, end.reason)
         # It is over for the application: whatever the client answers, and without waiting for it.
         self._farewell = end
-        self._finish(end)
-        self._discard()
+        self.conclude(end)
+        self.discard()
 
     def _headers(self, event: Event = _EMPTY) -> list[tuple[str, str]]:
         """Return the headers of a response: uvicorn's, and those of an event."""

@@ -123,8 +123,8 @@ async def test_answers_to_a_batch_go_out_in_one_write():
     spies = []
 
     async def handler(websocket):
-        spies.append(Spy(websocket._transport))
-        websocket._transport = spies[0]
+        spies.append(Spy(websocket.transport))
+        websocket.transport = spies[0]
         await echo(websocket)
 
     async with serve(handler, "127.0.0.1", 0) as server:
@@ -141,7 +141,7 @@ async def test_answers_to_a_batch_go_out_in_one_write():
 @asynchronous
 async def test_a_send_with_nothing_to_read_is_written_at_once():
     async with opened() as (websocket, _):
-        spy = websocket._transport = Spy(websocket._transport)
+        spy = websocket.transport = Spy(websocket.transport)
         for number in range(3):
             await websocket.send("x")
             assert spy.writes == number + 1
@@ -152,7 +152,7 @@ async def test_what_is_collected_is_written_at_64_kib():
     spies = []
 
     async def handler(websocket):
-        spy = websocket._transport = Spy(websocket._transport)
+        spy = websocket.transport = Spy(websocket.transport)
         spies.append(spy)
         assert await websocket.recv() == "a"
         await websocket.send(b"x" * 40_000)
@@ -173,7 +173,7 @@ async def test_what_is_collected_is_written_at_64_kib():
 async def test_what_64_kib_of_compressed_data_hold_goes_out_in_one_write(size):
     """A long message is compressed in slices, of which each used to be written by itself."""
     async with opened(headers=DEFLATE) as (websocket, peer):
-        spy = websocket._transport = Spy(websocket._transport)
+        spy = websocket.transport = Spy(websocket.transport)
         await websocket.send("word " * (size // 5))
         assert spy.writes == 1
         assert websocket.counters.compressed < 65536
@@ -184,7 +184,7 @@ async def test_what_64_kib_of_compressed_data_hold_goes_out_in_one_write(size):
 @asynchronous
 async def test_a_compressed_message_is_written_while_the_rest_of_it_is_compressed():
     async with opened(headers=DEFLATE) as (websocket, peer):
-        spy = websocket._transport = Spy(websocket._transport)
+        spy = websocket.transport = Spy(websocket.transport)
         message = random.Random(0).randbytes(10 * 65536)  # does not get shorter
         frames, _ = await asyncio.gather(
             in_thread(lambda: [peer.next_frame() for _ in range(10)]),
@@ -200,12 +200,12 @@ async def test_small_messages_beside_a_large_one_go_out_in_one_write():
     spies = []
 
     async def handler(websocket):
-        spies.append(Spy(websocket._transport))
-        websocket._transport = spies[0]
+        spies.append(Spy(websocket.transport))
+        websocket.transport = spies[0]
         assert await websocket.recv() == "go"
         for size in [1] * 1000 + [MIB] + [1] * 1000:
-            websocket._connection.send_binary(bytes(size))
-        websocket._flush_now()
+            websocket.session.connection.send_binary(bytes(size))
+        websocket.flush()
         assert spies[0].writes == 3
         await websocket.wait_closed()
 

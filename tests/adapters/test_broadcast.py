@@ -198,7 +198,7 @@ async def test_what_is_broadcast_while_writing_is_paused_goes_out_in_few_writes(
     async with serve(room, "127.0.0.1", 0) as server:
         client = await connect(f"ws://127.0.0.1:{server.port}/", compression=None)
         websocket = await room.websockets.get()
-        transport = websocket._transport = Transport(websocket._transport)
+        transport = websocket.transport = Transport(websocket.transport)
         websocket.pause_writing()  # as the event loop does
         for _ in range(10_000):
             assert broadcast([websocket], "") == []
@@ -233,7 +233,7 @@ async def test_empty_messages_are_bounded_while_nothing_is_written():
     ends = asyncio.Queue()
 
     async def handler(websocket):
-        transport = websocket._transport = Transport(websocket._transport)
+        transport = websocket.transport = Transport(websocket.transport)
         assert await websocket.recv() == "a"
         for _ in range(10_000):
             assert broadcast([websocket], "") == []

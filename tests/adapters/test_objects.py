@@ -127,7 +127,7 @@ async def test_an_error_while_a_long_message_is_compressed_closes_with_1011():
         websocket = await held.websockets.get()
         sending = asyncio.create_task(websocket.send(message))
         await asyncio.sleep(0)  # the first slice
-        assert websocket._connection.is_within_message
+        assert websocket.session.connection.is_within_message
         module.is_full = True
         with pytest.raises(MemoryError) as raised:
             await sending

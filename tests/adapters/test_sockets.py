@@ -15,7 +15,7 @@ from tests.support.cases import case
 def socket_of(websocket):
     """Return the socket of a WebSocket, under TLS the one below."""
     if isinstance(websocket, Blocking):
-        return websocket.websocket._transport.get_extra_info("socket")
+        return websocket.websocket.transport.get_extra_info("socket")
     return websocket._stream.sock
 
 

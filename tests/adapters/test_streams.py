@@ -288,7 +288,7 @@ def test_a_message_that_comes_after_our_close_is_not_collected(adapter, role, sp
         fragment = peer.encode(CONTINUATION, bytes(65536), fin=False)
         peer.send(*[fragment] * 32, peer.encode(PING, b"?"))
         assert seen(peer.next_frame()) == (PONG, True, b"?")
-        assert adapter.call(lambda: websocket._connection.collected) == 0
+        assert adapter.call(lambda: websocket.session.connection.collected) == 0
         peer.send(peer.close())
         peer.end()
         closing.result(TIMEOUT)
@@ -563,7 +563,7 @@ async def test_compressing_a_large_message_leaves_turns_to_others(size):
         aio.serve(handler, "127.0.0.1", 0, max_message_size=None) as server,
         aio.connect(f"ws://127.0.0.1:{server.port}/") as websocket,
     ):
-        assert websocket._connection.compression is not None
+        assert websocket.session.connection.compression is not None
         loop.call_soon(turn)
         await asyncio.sleep(0)
         before = turns
@@ -636,7 +636,7 @@ def test_nothing_is_compressed_unless_both_ends_want_it(adapter, role, headers):
     if role == "client" and headers:
         headers = ()  # a server must not answer with what was not offered
     with opened(adapter, role, headers=headers, **options) as (websocket, peer):
-        assert adapter.call(lambda: websocket._connection.compression) is None
+        assert adapter.call(lambda: websocket.session.connection.compression) is None
         websocket.send("x" * 1000, compress=True)
         websocket.send(prepare("x" * 1000, compress=True))
         assert [peer.read_text() for _ in range(2)] == ["x" * 1000] * 2

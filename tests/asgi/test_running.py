@@ -49,7 +49,7 @@ def test_nagles_algorithm_is_off_however_uvicorn_listens(place, leaks, tls, how)
     async def tell(scope, receive, send):
         await receive()
         await send(ACCEPT)
-        sock = scope["extensions"]["wsframe"]["websocket"]._transport.get_extra_info("socket")
+        sock = scope["extensions"]["wsframe"]["websocket"].transport.get_extra_info("socket")
         nodelay = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         await send({"type": "websocket.send", "text": str(nodelay != 0)})
         await to_the_end(receive, send)
@@ -385,9 +385,9 @@ def test_ws_max_queue(corner, leaks, limit):
         await receive()
         await send(ACCEPT)
         websocket = scope["extensions"]["wsframe"]["websocket"]
-        while websocket._transport.is_reading():
+        while websocket.transport.is_reading():
             await asyncio.sleep(0)
-        queued.append(len(websocket._messages))
+        queued.append(len(websocket.session.messages))
         await to_the_end(receive, send)
 
     queued = []
@@ -442,7 +442,7 @@ def test_no_keepalive(corner, leaks, interval):
     with site_at(corner, ws_ping_interval=interval, ws_ping_timeout=0.01) as site:
         visit = site.visit(hear)
         with site.open(visit) as peer:
-            assert visit.scope["extensions"]["wsframe"]["websocket"]._ping_timer is None
+            assert visit.scope["extensions"]["wsframe"]["websocket"]._timer is None
             close(peer)
 
 
@@ -644,7 +644,7 @@ def test_an_application_that_does_not_receive(corner, leaks):
                     count += 1
             assert count < 1000
             websocket = visit.scope["extensions"]["wsframe"]["websocket"]
-            assert sum(len(message.data) for message in websocket._messages) <= MIB + 60_000
+            assert sum(len(message.data) for message in websocket.session.messages) <= MIB + 60_000
             peer.sock.settimeout(TIMEOUT)
             site.loop.run(goes_on.set)
             peer.send(rest, peer.close())
@@ -674,7 +674,7 @@ def test_shutdown_with_messages_queued(corner, leaks):
         await receive()
         await send(ACCEPT)
         websocket = scope["extensions"]["wsframe"]["websocket"]
-        while len(websocket._messages) < 3:
+        while len(websocket.session.messages) < 3:
             await asyncio.sleep(0)
         site.shut_down()
         while websocket.state is wsframe.State.OPEN:

@@ -320,7 +320,7 @@ def test_the_connection_is_lost(browser, server):
         protocols=[],
     )
     websocket = server.websocket()
-    server.run(websocket._transport.abort)
+    server.run(websocket.transport.abort)
     assert browser.run("return await window.end") == [["open"], ["close", 1006, "", False]]
 
 

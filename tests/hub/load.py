@@ -109,7 +109,7 @@ async def listen(ports: list[int], count: int) -> None:
         wrong = sum(await asyncio.gather(*(heard(client, range(*order)) for client in clients)))
         tell([wrong, time.monotonic(), time.process_time() - cpu])
     for client in clients:
-        client._transport.abort()
+        client.transport.abort()
 
 
 async def heard(client: WebSocket, numbers: range) -> int:

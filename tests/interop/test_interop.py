@@ -234,8 +234,8 @@ def send_fragments(connection: Any, pieces: list[str]) -> None:
 def aio_server(loop: Loop, tls: TLS, ends: Ends, deflate: Deflate = DEFAULT) -> Iterator[int]:
     async def echo(ws: aio.WebSocket) -> None:
         async def fragments(pieces: list[str]) -> None:
-            send_fragments(ws._connection, pieces)
-            ws.start()
+            send_fragments(ws.session.connection, pieces)
+            ws.proceed()
 
         try:
             while True:
@@ -260,7 +260,7 @@ def sync_server(loop: Loop, tls: TLS, ends: Ends, deflate: Deflate = DEFAULT) ->
             ws.send(message)
 
         async def fragments(pieces: list[str]) -> None:
-            send_fragments(ws._connection, pieces)
+            send_fragments(ws.session.connection, pieces)
             ws._flush(None)
 
         async def close(code: int, reason: str) -> None:
@@ -481,8 +481,8 @@ class AioClient:
 
     def send_fragments(self, *pieces: str) -> None:
         async def send() -> None:
-            send_fragments(self.ws._connection, list(pieces))
-            self.ws.start()
+            send_fragments(self.ws.session.connection, list(pieces))
+            self.ws.proceed()
 
         self.loop.run(send())
 
@@ -513,7 +513,7 @@ class SyncClient:
         self.recv = lambda: self.ws.recv(TIMEOUT)
 
     def send_fragments(self, *pieces: str) -> None:
-        send_fragments(self.ws._connection, list(pieces))
+        send_fragments(self.ws.session.connection, list(pieces))
         self.ws._flush(None)
 
     def ping(self) -> None:

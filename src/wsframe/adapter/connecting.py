@@ -26,7 +26,7 @@ from ..events import Fail
 from ..handshake import HeaderList, check_headers
 from ..uri import URI, join_uri, parse_uri
 from .proxy import Proxy, environment_proxy, parse_proxy
-from .wording import describe, reason_of, strerror
+from .wording import describe, is_deadline, reason_of, strerror
 
 __all__ = ["Backoff", "Route", "interleave", "is_fatal", "rejection", "retry_after", "unreachable"]
 
@@ -208,7 +208,7 @@ class Route:
         try:
             yield
         except OSError as error:
-            if isinstance(error, TimeoutError) and error.errno is None:
+            if is_deadline(error):
                 seconds = "" if self._open_timeout is None else f" after {self._open_timeout:g} s"
                 raise TimeoutError(f"{self.phase} timed out{seconds}") from error
             message = f"{self.phase} failed: {reason_of(error)}"

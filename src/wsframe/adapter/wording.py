@@ -10,9 +10,18 @@ from http import HTTPStatus
 
 from ..events import Response
 
-__all__ = ["describe", "reason_of", "strerror"]
+__all__ = ["describe", "is_deadline", "reason_of", "strerror"]
 
 _EXCERPT = 100  # characters of a response's body
+
+
+def is_deadline(error: OSError) -> bool:
+    """Tell whether a deadline of ours has passed. The system gives an errno when it gives up a connection.
+
+    Args:
+        error: what a network operation raised.
+    """
+    return isinstance(error, TimeoutError) and error.errno is None
 
 
 def strerror(code: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from ..prepared import Prepared, prepare
-from .connection import WebSocket
+from .websocket import WebSocket
 
 __all__ = ["broadcast"]
 
@@ -46,8 +46,8 @@ def broadcast(
         raise ValueError(f'slow must be "drop" or "close", not {slow!r}')
     if not isinstance(message, Prepared):
         message = prepare(message, compress=compress)
-    dropped = [websocket for websocket in websockets if not websocket._post(message, max_buffered)]
+    dropped = [websocket for websocket in websockets if not websocket.post(message, max_buffered)]
     if slow == "close":
         for websocket in dropped:
-            websocket._start_close(1008, "too slow")
+            websocket.start_close(1008, "too slow")
     return dropped

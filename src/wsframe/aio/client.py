@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import ssl as tls
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
@@ -27,11 +26,11 @@ from ..deflate import DEFAULT, Deflate
 from ..errors import HandshakeRejected
 from ..events import Fail, Response
 from ..handshake import HeaderList
-from .connection import OPEN, WebSocket
+from .protocol import OPEN, logger
+from .websocket import WebSocket
 
 __all__ = ["Connecting", "connect"]
 
-logger = logging.getLogger("wsframe.aio")
 _DAY = 86400  # seconds
 
 
@@ -316,8 +315,6 @@ async def race(addresses: Iterable[tuple[Any, Any]]) -> socket.socket:
 class _ClientWebSocket(WebSocket):
     __slots__ = ("_lost", "opened")
 
-    _connection: ClientConnection
-
     def __init__(self, connection: ClientConnection, **timing: float | None) -> None:
         super().__init__(connection, **timing)
         self.opened: asyncio.Future[None] = self._loop.create_future()
@@ -325,7 +322,7 @@ class _ClientWebSocket(WebSocket):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.start()
+        self.proceed()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = exc if isinstance(exc, OSError) else None
@@ -333,14 +330,15 @@ class _ClientWebSocket(WebSocket):
 
     def abort(self) -> None:
         self.opened.cancel()
-        if self._transport is not None:
-            self._transport.abort()
+        if self.transport is not None:
+            super().abort()
 
-    def _read_handshake(self) -> None:
-        while not self.opened.done() and (event := self._connection.next_event()):
+    def read_handshake(self) -> None:
+        session = self.session
+        while not self.opened.done() and (event := session.next_handshake_event()):
             if isinstance(event, Fail):
-                self._finish(event)
-                self.opened.set_exception(rejection(self._connection, event, self._lost))
-            elif isinstance(event, Response) and self._connection.state is OPEN:
+                assert isinstance(session.connection, ClientConnection)
+                self.opened.set_exception(rejection(session.connection, event, self._lost))
+            elif isinstance(event, Response) and session.connection.state is OPEN:
                 self.opened.set_result(None)
-                self._opened()
+                self.begin()

@@ -1,21 +1,20 @@
-"""What a WebSocket on asyncio does in a turn of the loop: a transport and a Connection.
+"""What the event loop calls: a transport, a session, and the rules that decide when to read and write.
 
-    transport -- buffer_updated --> Connection -- next_event --> recv()
-    transport <-- write -- _flush <-- Connection <-- send_* -- send()
+    transport -- buffer_updated --> Session -- take_message --> recv()
+    transport <-- write -- flush <-- Session <-- send -- send()
 
-Nothing here waits; connection.py has what does. Three rules decide when the next event is read:
+Nothing here waits; websocket.py has the calls that do. Three rules decide when the next event is read:
 
-1. ``recv`` reads it straight from the Connection whenever bytes are there: a batch of frames that came
-   in one read costs one wake-up.
-2. Bytes that come while a task waits in ``recv`` wake it, and it has its turn before anybody looks further
-   ahead. So its answer goes out before a Close that came in the same packet is acted on. It has it at once,
-   not after another trip through the loop: see ``Wakeup``.
-3. Bytes that come while nobody waits are looked at ahead of ``recv``: Pings are answered, messages are
-   queued. When the queue is full the transport is paused, and the Connection holds what is left over.
+1. ``recv`` takes the next message straight from the session whenever bytes are there. A batch of frames that
+   arrived in one read costs one wake-up.
+2. Bytes that arrive while a task waits in ``recv`` wake the task, and it has its turn before anything reads
+   further ahead. So its answer goes out before a Close that came in the same packet is acted on. It has its
+   turn at once, not after another trip through the loop: see ``Wakeup``.
+3. Bytes that arrive while no task waits are read ahead of ``recv``: Pings are answered, messages are queued.
+   When the queue is full the transport is paused, and the Connection holds what is left over.
 
-And two decide when bytes are written: a ``send`` is written at once if no received bytes wait to be
-read; otherwise what is sent is collected, until ``recv`` has to wait, the loop's turn ends or 64 KiB are
-there.
+Two rules decide when bytes are written. A ``send`` is written at once if no received bytes wait to be read.
+Otherwise output is collected until ``recv`` has to wait, the loop's turn ends or 64 KiB are there.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
-import itertools
 import logging
 import socket
 import threading
@@ -33,12 +31,9 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Any, cast
 
-from ..adapter.counters import Counters
-from ..adapter.keepalive import Pings
-from ..adapter.log import ConnectionLogger, FrameLog
-from ..connection import Connection, Role, State
-from ..errors import ConnectionClosed
-from ..events import Binary, Close, Fail, Ping, Pong, Text, size_in_memory
+from ..adapter.session import MAX_QUEUE, PieceReader, Session
+from ..connection import Connection, State
+from ..events import Binary, Close, Fail, Text
 from ..prepared import Prepared
 
 __all__ = ["Protocol", "Wakeup"]
@@ -46,31 +41,28 @@ __all__ = ["Protocol", "Wakeup"]
 logger = logging.getLogger("wsframe.aio")
 
 OPEN, CONNECTING = State.OPEN, State.CONNECTING
-MAX_QUEUED_MESSAGES = 16
-MAX_QUEUED_SIZE = 2**20  # bytes of memory
 # Measured with messages of 64 KiB and 1 MiB: a system call costs more than a copy of what it writes or reads,
 # up to these sizes, in bytes.
 LARGE = 262144
 READ_SIZE = 262144
 HIGH_WATER = 65536  # bytes of unsent output
-# Who sends and sends, and does not receive, lets others have a turn after that many bytes; a message counts
-# as some more.
+# A task that sends without ever receiving lets other tasks have a turn after this many bytes. A message
+# counts as some more.
 BURST = 262144
 MESSAGE_COST = 2048
-# How many bytes a frame that waits to be written counts besides its payload, so that empty ones count too.
+# What a frame that waits to be written counts besides its payload, in bytes, so that empty ones count too.
 FRAME_COST = 16
 # The same for a message that is broadcast and waits for the end of a fragmented message. Measured, it takes
 # 136 bytes, and 640 when it was encoded for other connections too.
 POSTED_COST = 512
 MOMENT = 0.05  # seconds
-NOBODY = object()
-_ids = itertools.count(1)
 
 
-class Input:
-    """Hold what the connections of a thread receive into: an idle one has no memory for what may come.
+class ReadBuffer:
+    """The memory that all connections of a thread receive into, so that an idle one needs none.
 
-    Event loops fill it and say so before they do anything else, and what is not read then is copied.
+    An event loop fills it and calls ``buffer_updated`` before it does anything else. Bytes that the
+    Connection has not read by then are copied.
 
     Attributes:
         data: the buffer.
@@ -84,7 +76,7 @@ class Input:
         self.renew(READ_SIZE)
 
     def renew(self, size: int) -> None:
-        """Leave the buffer to whoever has it, and have another one."""
+        """Leave the buffer to the Connection that reads from it, and make another one."""
         self.data = bytearray(size)
         self.buffer = memoryview(self.data)
         self.is_borrowed = False
@@ -92,16 +84,21 @@ class Input:
 
 class _Shared(threading.local):
     def __init__(self) -> None:
-        self.input = Input()
+        self.read_buffer = ReadBuffer()
 
 
 _shared = _Shared()
 
 
 class Wakeup:
-    """Be a future whose task goes on as soon as it is done, not in the next turn of the loop.
+    """A future whose task goes on as soon as it is done, not in the next turn of the loop.
 
-    The event loop calls us with what it read, and no task runs meanwhile: so the one that waits for it can.
+    The event loop calls us with the bytes that it read, and no task runs meanwhile. So the task that waits
+    for them can run at once. Awaiting it returns the message that has arrived, or None if it is not whole.
+
+    Args:
+        protocol: what to take the message from.
+        reader: what receives the message in pieces; None for a whole message.
 
     Attributes:
         is_waiting: whether a task waits.
@@ -115,12 +112,16 @@ class Wakeup:
         "_is_awaited",
         "_is_cancelled",
         "_loop",
+        "_protocol",
+        "_reader",
         "is_waiting",
         "is_woken",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self, protocol: Protocol, reader: PieceReader | None) -> None:
+        self._protocol = protocol
+        self._reader = reader
+        self._loop = protocol._loop
         self._asyncio_future_blocking = False
         self._callback: Callable[[Wakeup], object] | None = None
         self._context: contextvars.Context | None = None
@@ -137,7 +138,7 @@ class Wakeup:
 
     def __next__(self) -> Wakeup:
         if self._is_awaited:
-            raise StopIteration
+            raise StopIteration(self._protocol._take(self._reader))
         self._is_awaited = self._asyncio_future_blocking = True
         return self
 
@@ -153,7 +154,7 @@ class Wakeup:
         else:
             self._loop.call_soon(self._callback, self, context=self._context)
 
-    # What a task asks of a future
+    # Called by the task, as it calls a future
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """Return the event loop."""
@@ -162,7 +163,7 @@ class Wakeup:
     def add_done_callback(
         self, callback: Callable[[Wakeup], object], *, context: contextvars.Context
     ) -> None:
-        """Take what goes on with the task."""
+        """Take the callback that lets the task go on."""
         self._callback, self._context = callback, context
         self.is_waiting = True
 
@@ -229,58 +230,43 @@ def join_small(chunks: list[bytes]) -> Iterator[bytes]:
 
 
 class Protocol:
-    """Be the part of a WebSocket that the event loop calls.
+    """The part of a WebSocket that the event loop calls.
 
-    With ``asyncio.BufferedProtocol`` beside it among the bases of a class, it is one.
+    Together with ``asyncio.BufferedProtocol`` among the bases of a class, it is an asyncio protocol.
+
+    Args:
+        connection: the Connection, which may still be in the opening handshake.
+        close_timeout, ping_interval, ping_timeout: as for ``connect``.
+        max_queue: the most messages that are read ahead of ``recv``; None for 16.
+
+    Attributes:
+        session: the life of the connection.
+        transport: the transport, from ``connection_made`` on.
     """
 
     __slots__ = (
         "__weakref__",
         "_burst",
-        "_bytes_received",
-        "_bytes_sent",
-        "_close_timeout",
-        "_close_timer",
-        "_closers",
-        "_connection",
+        "_close_callbacks",
         "_corked",
         "_drained",
         "_duplicate",
-        "_end",
-        "_eof",
-        "_frame_log",
-        "_input",
-        "_is_discarding",
+        "_is_closing",
         "_is_flush_scheduled",
-        "_is_half_closed",
         "_is_looking_ahead",
-        "_is_lost",
         "_is_reading_paused",
         "_is_writing_paused",
-        "_local_address",
         "_loop",
-        "_max_queued_messages",
-        "_messages",
-        "_messages_received",
-        "_messages_sent",
         "_outbox",
         "_outbox_size",
-        "_pieces",
-        "_ping_interval",
-        "_ping_timeout",
-        "_ping_timer",
-        "_pings",
-        "_pings_received",
-        "_pings_sent",
-        "_pongs",
-        "_queued",
-        "_reader",
-        "_remote_address",
-        "_round_trips",
+        "_read_buffer",
         "_sender",
         "_sending",
-        "_transport",
-        "id",
+        "_timer",
+        "_timer_due",
+        "_waiter",
+        "session",
+        "transport",
     )
 
     def __init__(
@@ -289,119 +275,63 @@ class Protocol:
         close_timeout: float | None,
         ping_interval: float | None = None,
         ping_timeout: float | None = None,
+        max_queue: int = MAX_QUEUE,
     ) -> None:
-        self._connection = connection
-        self._close_timeout = close_timeout
-        self._ping_interval = ping_interval
-        self._ping_timeout = ping_timeout
-        self.id = next(_ids)
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport = None  # type: ignore[assignment]  # until connection_made
-        self._remote_address: Any = None
-        self._local_address: Any = None
-        self._closers: list[asyncio.Future[None]] = []  # of those who wait until it is lost
-        self._is_lost = False
-        self._end: Close | Fail | None = None
-        self._eof = False
-        self._close_timer: asyncio.TimerHandle | None = None
-        # Bytes in
-        self._input = _shared.input
-        self._reader: Wakeup | None = None
-        self._max_queued_messages = MAX_QUEUED_MESSAGES
-        self._messages: list[Text | Binary] = []
-        self._queued = 0
-        self._pieces: object = None  # whose message is being received, or NOBODY
+        self.session = Session(
+            connection, logger, perf_counter, close_timeout, ping_interval, ping_timeout, max_queue
+        )
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # until connection_made
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due: float | None = None
+        self._close_callbacks: tuple[Callable[..., object], ...] = ()
+        # In
+        self._read_buffer = _shared.read_buffer
+        self._waiter: Wakeup | None = None  # of the task in recv
         self._is_looking_ahead = False
         self._is_reading_paused = False
-        self._is_discarding = False
-        self._bytes_received = 0
-        self._messages_received = 0
-        self._pings_received = 0
-        self._frame_log: FrameLog | None = None
-        # Keepalive
-        self._pings: Pings | None = None  # until there are any
-        self._round_trips: dict[bytes, asyncio.Future[float]] | None = (
-            None  # of the pings that ping() waits for
-        )
-        self._ping_timer: asyncio.TimerHandle | None = None
-        # Bytes out
+        # Out
         self._corked = 0
         self._burst = 0
-        self._bytes_sent = 0
-        self._messages_sent = 0
-        self._pings_sent = 0
-        self._outbox: list[Prepared] = []  # what is broadcast while a fragmented message is sent
+        self._outbox: list[Prepared] = []  # broadcast messages that wait for the end of a fragmented message
         self._outbox_size = 0  # the bytes of their payloads
         self._sending: asyncio.Future[None] | None = None  # done when a fragmented message is sent
         self._sender: asyncio.Task[Any] | None = None  # the task that sends it
-        self._pongs = 0
         self._is_flush_scheduled = False
-        self._is_half_closed = False
-        self._duplicate: socket.socket | None = None
         self._is_writing_paused = False
         self._drained: list[asyncio.Future[None]] = []
+        self._is_closing = False
+        self._duplicate: socket.socket | None = None
 
     # Bytes in
 
-    def _check_reader(self) -> None:
-        if self._reader is not None and (self._reader.is_waiting or self._reader.is_woken):
+    def _take(self, reader: PieceReader | None = None) -> Text | Binary | None:
+        """Take the next message if all of it is there, or the next piece for a reader.
+
+        Raises:
+            ConnectionClosed: the connection is over.
+            RuntimeError: another task is receiving, or has dropped the rest of the reader's message.
+        """
+        if self._waiter is not None and (self._waiter.is_waiting or self._waiter.is_woken):
             raise RuntimeError("another task is receiving from this WebSocket already")
-
-    def _next_whole(self) -> Text | Binary | None:
-        """Return the next message if all of it is there."""
-        self._check_reader()
-        message = self._next_message()
-        if message is None or (message.final and self._pieces is None):
-            return message
-        self._put_back(message)
-        return None
-
-    def _next_message(self) -> Text | Binary | None:
+        session = self.session
+        message = session.take_message() if reader is None else session.take_piece(reader)
         self._burst = 0
-        if self._messages:
-            message = self._messages.pop(0)
-            self._queued -= size_in_memory(message.data)
-            if self._is_reading_paused:
-                self._schedule_look_ahead()  # there is room again
-            return message
-        event = self._pull()
-        if event is None and self._end is not None:
-            self._flush()
-            raise self._closed()
-        return event
+        if self._is_reading_paused:
+            self._schedule_look_ahead()  # there is room in the queue again
+        if message is None and session.end is not None:
+            self._set_timer()
+            self.flush()
+            raise session.closed_error()
+        return message
 
-    def _put_back(self, message: Text | Binary) -> None:
-        self._messages.insert(0, message)
-        self._queued += size_in_memory(message.data)
-
-    def _wait(self) -> Wakeup:
-        """Wait for bytes, or for the end: await what this returns."""
-        # Everything that came in was read: now write the answers, and read on.
-        self._flush()
+    def _wait(self, reader: PieceReader | None = None) -> Wakeup:
+        """Wait for a message, a piece, or the end: await the return value to ``_take`` it."""
+        # Everything that came in was read. Now write the answers, and read on.
+        self.flush()
         self._resume_reading()
-        self._reader = Wakeup(self._loop)
-        return self._reader
-
-    def _pull(self) -> Text | Binary | None:
-        """Read events up to the next message; None: more bytes are needed, or it is over."""
-        while event := self._connection.next_event():
-            kind = type(event)
-            if kind is Text or kind is Binary:
-                if self._end is not None:
-                    continue  # this end has closed the connection, and wants no more
-                self._messages_received += not self._connection._as_pieces  # and so it is a final one
-                return event  # type: ignore[return-value]
-            if kind is Ping:
-                self._pings_received += 1
-                self._schedule_flush()
-                self._pongs += len(event.payload) + 2  # type: ignore[union-attr]
-            elif kind is Pong:
-                self._receive_pong(event.payload)  # type: ignore[union-attr]
-            elif kind is Close or kind is Fail:
-                if self._end is None:
-                    self._end = event  # type: ignore[assignment]
-                self._start_close_timer()
-        return None
+        self._waiter = Wakeup(self, reader)
+        return self._waiter
 
     def _schedule_look_ahead(self) -> None:
         if not self._is_looking_ahead:
@@ -411,171 +341,81 @@ class Protocol:
     def _look_ahead(self) -> None:
         """Read events ahead of ``recv``, until the queue is full."""
         self._is_looking_ahead = False
-        reader = self._reader
-        if reader is not None and reader.is_woken:
+        waiter = self._waiter
+        if waiter is not None and waiter.is_woken:
             # The task that waits in recv was woken, and has not had its turn yet.
             self._schedule_look_ahead()
             return
-        if reader is not None and reader.is_waiting:
-            # It has read all that is there, and wants the rest of its message, however large.
-            self._flush()
-            return
-        connection = self._connection
-        while (
-            len(self._messages) < self._max_queued_messages
-            and self._queued + connection.collected < MAX_QUEUED_SIZE
-        ):
-            if self._is_discarding:
-                connection.stream_next()
-            message = self._pull()
-            if message is None:
-                self._resume_reading()
-                break
-            if self._is_discarding:
-                self._drop(message)
+        if waiter is None or not waiter.is_waiting:
+            if self.session.look_ahead():
+                self.pause_reading()
             else:
-                self._messages.append(message)
-                self._queued += size_in_memory(message.data)
-        else:
-            self._pause_reading()
-        self._flush()
+                self._resume_reading()
+            self._set_timer()
+        # else it has read all that is there, and waits for the rest of its message, however large.
+        self.flush()
 
-    def _discard(self) -> None:
+    def discard(self) -> None:
         """Drop what was received and what will be, unless a task waits for it."""
-        self._is_discarding = True
-        if self._messages:
-            self._drop(self._messages[-1])
-        self._messages.clear()
-        self._queued = 0
+        self.session.discard()
         self._look_ahead()
         self._resume_reading()
 
-    def _drop(self, message: Text | Binary) -> None:
-        """Drop a message, or a piece of one: then the rest is not wanted either."""
-        self._pieces = None if message.final else NOBODY
-
-    def _pause_reading(self) -> None:
-        if not (self._is_reading_paused or self._eof or self._transport.is_closing()):
+    def pause_reading(self) -> None:
+        """Stop reading from the transport."""
+        if not (self._is_reading_paused or self.session.is_at_eof or self.transport.is_closing()):
             self._is_reading_paused = True
-            self._transport.pause_reading()
+            self.transport.pause_reading()
 
     def _resume_reading(self) -> None:
-        if self._is_reading_paused and self._pongs < HIGH_WATER:
+        if self._is_reading_paused and self.session.pong_bytes < HIGH_WATER:
             self._is_reading_paused = False
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
-
-    # Keepalive
-
-    def _keep_alive(self) -> None:
-        """Send a Ping, or fail the connection because the last one was not answered."""
-        pings = self._pings
-        if pings is None or self._is_lost or self._connection.state is not OPEN:
-            return
-        connection = self._connection
-        now = perf_counter()
-        # What the peer sent fills the queue, and is not received. That it does not read Pongs is its fault.
-        is_held_up = self._is_reading_paused and self._pongs < HIGH_WATER
-        read = self._bytes_received - connection.unread
-        try:
-            payload = pings.look(now, read, connection.frame_remaining, is_held_up)
-        except TimeoutError as error:
-            self._fail(1011, str(error))
-            return
-        if payload is not None:
-            self._send_ping(payload)
-        if pings.due is not None:
-            self._ping_timer = self._loop.call_later(max(0, pings.due - now), self._keep_alive)
-
-    def _send_ping(self, payload: bytes) -> None:
-        self._connection.send_ping(payload)
-        self._pings_sent += 1
-        self._flush()
-
-    def _receive_pong(self, payload: bytes) -> None:
-        if self._pings is None:
-            return  # Section 5.5.3: "A response to an unsolicited Pong frame is not expected."
-        for answered, seconds in self._pings.answer(payload, perf_counter()).items():
-            waiter = (self._round_trips or {}).pop(answered, None)
-            if waiter is not None and not waiter.done():
-                waiter.set_result(seconds)
-
-    def _fail_pings(self) -> None:
-        for waiter in (self._round_trips or {}).values():
-            if not waiter.done():
-                waiter.set_exception(self._closed())
-        self._round_trips = None
-
-    def _fail(self, code: int, reason: str) -> None:
-        """Fail the connection for a reason of ours."""
-        self._finish(self._connection.fail(code, reason))
-        self._fail_pings()
-        self._flush()
-
-    def _finish(self, end: Close | Fail) -> None:
-        """Let ``recv`` say that it is over, once it has returned what is queued."""
-        self._end = end
-        if self._reader is not None:
-            self._reader.wake()
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
 
     def _read_on(self) -> None:
-        """Read what came in: see the rules above."""
-        if self._connection.state is CONNECTING:
-            self._read_handshake()
-            if self._connection.state is CONNECTING:
+        """Read the events of bytes that arrived: see the rules above."""
+        session = self.session
+        connection = session.connection
+        if connection.state is CONNECTING:
+            self.read_handshake()
+            if connection.state is CONNECTING:
                 return
-            if self._connection.state is not OPEN:
-                self._flush()
+            if connection.state is not OPEN:
+                self._wake()  # an ASGI application may wait already
+                self.flush()
                 return
-        reader = self._reader
-        if reader is not None and reader.is_waiting:
-            message = self._pull()
+        waiter = self._waiter
+        if waiter is not None and waiter.is_waiting:
+            message = session.pull()
             if message is not None:
-                self._put_back(message)
-            if message is not None or self._end is not None:
-                reader.wake()
-        if self._connection.has_unread() or (self._eof and not self._connection.end):
+                session.put_back(message)
+            if message is not None or session.end is not None:
+                waiter.wake()
+        if connection.has_unread() or (session.is_at_eof and connection.end is None):
             self._schedule_look_ahead()
         else:
-            self._flush()
+            self.flush()
 
-    def start(self) -> None:
-        """Begin to receive when the opening handshake is over, and write what it has to say."""
-        self._flush()
+    def read_handshake(self) -> None:
+        """Go on with the opening handshake. Clients and servers say how."""
+        raise NotImplementedError
+
+    def begin(self) -> None:
+        """Begin the life of an open connection."""
+        self.session.begin()
+        self._set_timer()
+
+    def proceed(self) -> None:
+        """Write the answer to the opening handshake, and read what follows the request."""
+        self.flush()
         self._resume_reading()
         self._read_on()
-
-    @property
-    def logger(self) -> ConnectionLogger:
-        """What logs under the connection's ``id``."""
-        return ConnectionLogger(logger, self.id)
-
-    @property
-    def counters(self) -> Counters:
-        """What happened on this connection so far, in numbers."""
-        connection = self._connection
-        is_opened = connection.was_opened
-        return Counters(
-            int(is_opened),
-            int(is_opened and self._is_lost and connection.close_received is None),
-            self._messages_received,
-            self._messages_sent,
-            self._bytes_received,
-            self._bytes_sent,
-            self._pings_received,
-            self._pings_sent,
-            connection.uncompressed,
-            connection.compressed,
-        )
-
-    def _read_handshake(self) -> None:
-        """Go on with the opening handshake. The client and the server say how."""
-        raise NotImplementedError
 
     # Bytes out
 
     def _send_at_once(self, message: object, compress: bool | None) -> bool:
-        """Send a message, if that takes no waiting and no looking at what it is."""
+        """Send a message, if that needs no waiting and no look at its kind."""
         if self._is_writing_paused or self._sending is not None:
             return False
         kind = type(message)
@@ -584,29 +424,34 @@ class Protocol:
         size = len(message)  # type: ignore[arg-type]
         if size >= HIGH_WATER:
             return False
-        self._check_open()
-        self._connection.send_message(message, True, compress)  # type: ignore[arg-type]
-        self._messages_sent += 1
+        self.session.send(message, True, compress)  # type: ignore[arg-type]
         self._burst += size + MESSAGE_COST
         self._cork(size)
         return True
 
-    def _post(self, message: Prepared, max_buffered: int) -> bool:
-        """Send a message without waiting; False: too much waits already."""
-        if self._connection.state is not OPEN or self._is_lost:
+    def post(self, message: Prepared, max_buffered: int) -> bool:
+        """Send a message without waiting.
+
+        Args:
+            message: the message.
+            max_buffered: how many bytes may wait already.
+
+        Returns:
+            False when more bytes wait already. Then the message is not sent.
+        """
+        if not self.session.is_sendable():
             return True
         # As long as writing is not paused, less than HIGH_WATER waits.
         if (self._is_writing_paused or self._outbox or max_buffered < HIGH_WATER) and (
             self._outbox_size + len(self._outbox) * POSTED_COST + self._corked
-            >= max_buffered - self._transport.get_write_buffer_size()
+            >= max_buffered - self.transport.get_write_buffer_size()
         ):
             return False
-        self._messages_sent += 1
         if self._sending is not None:
             self._outbox.append(message)
             self._outbox_size += len(message)
         else:
-            self._connection.send_prepared(message)
+            self.session.send_prepared(message)
             self._cork(len(message))
         return True
 
@@ -614,42 +459,30 @@ class Protocol:
         """Send what was posted while a fragmented message was being sent."""
         outbox, self._outbox, self._outbox_size = self._outbox, [], 0
         for message in outbox:
-            if self._connection.state is OPEN and not self._is_lost:
-                self._connection.send_prepared(message)
-                self._cork(len(message))
+            self.session.send_prepared(message)
+            self._cork(len(message))
 
     @property
     def buffered_amount(self) -> int:
-        """How many bytes were sent, and not yet taken by the system, as far as the event loop knows."""
-        if self._is_lost:
+        """How many bytes were sent and not yet taken by the system, as far as the event loop knows."""
+        if self.session.is_lost:
             return 0
-        waiting = self._outbox_size + self._connection.unsent
-        return waiting + self._transport.get_write_buffer_size()
-
-    def _check_open(self) -> None:
-        if self._connection.state is not OPEN or self._is_lost:
-            raise self._closed()
-
-    def _closed(self) -> ConnectionClosed:
-        if self._end is not None:
-            return ConnectionClosed(self._end.code, self._end.reason, type(self._end) is Close)
-        sent = self._connection.close_sent
-        if sent is not None and not self._is_lost:
-            return ConnectionClosed(sent.code, sent.reason)
-        return ConnectionClosed(1006, "connection was lost")
+        waiting = self._outbox_size + self.session.connection.unsent
+        return waiting + self.transport.get_write_buffer_size()
 
     def _cork(self, size: int) -> None:
+        """Write output of this size now, or together with what follows."""
         self._corked += size + FRAME_COST
-        if self._corked >= HIGH_WATER or not (self._messages or self._connection.has_unread()):
-            self._flush()
+        if self._corked >= HIGH_WATER or not (self.session.messages or self.session.connection.has_unread()):
+            self.flush()
         else:
             self._schedule_flush()
 
     def _collect(self, size: int) -> None:
-        """Write what was sent of a message when 64 KiB of it are there; more of it follows."""
+        """Write some of a message when 64 KiB of it are there; more of it follows."""
         self._corked += size
         if self._corked >= HIGH_WATER:
-            self._flush()
+            self.flush()
 
     def _schedule_flush(self) -> None:
         if not self._is_flush_scheduled:
@@ -658,53 +491,112 @@ class Protocol:
 
     def _scheduled_flush(self) -> None:
         self._is_flush_scheduled = False
-        self._flush()
+        self.flush()
 
     def _forget_pongs(self) -> None:
-        """Read on, if it was paused because of Pongs, and they are written."""
-        if self._pongs >= HIGH_WATER and not self._is_writing_paused:
-            self._pongs = 0
-            if not self._messages:
+        """Read on, if reading was paused because of Pongs, and they are written."""
+        if self.session.pong_bytes >= HIGH_WATER and not self._is_writing_paused:
+            self.session.pong_bytes = 0
+            if not self.session.messages:
                 self._resume_reading()
 
-    def _flush(self) -> None:
-        """Write what the Connection has to send, and close when it says so."""
-        connection = self._connection
-        # While writing is paused, 64 KiB wait here for one write: what a transport holds of many small ones
-        # takes long to add up, which asyncio's do with each (since 3.12).
+    def flush(self) -> None:
+        """Write what the Connection has to send, and close the TCP connection when it is time."""
+        session = self.session
+        connection = session.connection
+        # While writing is paused, 64 KiB wait here for one write. asyncio adds up with each write what its
+        # transport holds (since 3.12), which takes long when that is many small writes.
         is_held = self._is_writing_paused and self._corked < HIGH_WATER
         if connection.has_unsent() and (not is_held or connection.should_close):
             self._corked = 0
-            chunks = connection.chunks_to_send()
-            transport = self._transport
-            size = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
-            self._bytes_sent += size
-            if self._frame_log is not None:
-                for chunk in chunks:
-                    self._frame_log.sent(chunk)
-            if transport.is_closing():
-                # Nobody reads it. Who sends must wait, or there is no next turn, which tells of the loss.
-                self._is_writing_paused = not self._is_lost
-            elif len(chunks) == 1:
-                transport.write(chunks[0])
-            elif size < LARGE:
-                transport.write(b"".join(chunks))
-            else:
-                # Not writelines(), which on some versions of Python never calls pause_writing().
-                for joined in join_small(chunks):
-                    transport.write(joined)
-        if connection.should_close:
+            self._write(connection.chunks_to_send())
+        if connection.should_close and not self._is_closing:
             self._close_transport()
-        elif self._pongs >= HIGH_WATER:
-            # Perhaps the peer sends Pings, and does not read our Pongs. asyncio has told so when they were
-            # written; uvloop writes at the end of its turn, and tells in the next.
-            self._pause_reading()
+        elif session.pong_bytes >= HIGH_WATER:
+            # Perhaps the peer sends Pings, and does not read our Pongs. asyncio has called pause_writing()
+            # when they were written. uvloop writes at the end of its turn, and calls it in the next.
+            self.pause_reading()
             self._loop.call_soon(self._loop.call_soon, self._forget_pongs)
 
-    def _flush_now(self) -> None:
-        self._flush()
+    def _write(self, chunks: list[bytes]) -> None:
+        transport = self.transport
+        size = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
+        self.session.note_sent(chunks, size)
+        if transport.is_closing():
+            # The peer gets nothing any more. A task that sends must wait now. Otherwise the loop would have
+            # no next turn, in which it reports the loss.
+            self._is_writing_paused = not self.session.is_lost
+        elif len(chunks) == 1:
+            transport.write(chunks[0])
+        elif size < LARGE:
+            transport.write(b"".join(chunks))
+        else:
+            # Not writelines(), which on some versions of Python never calls pause_writing().
+            for joined in join_small(chunks):
+                transport.write(joined)
+
+    # Time
+
+    def _set_timer(self) -> None:
+        """Set the timer for when the session is due, if it is not set for then."""
+        due = self.session.due
+        if due == self._timer_due:
+            return
+        self._cancel_timer()
+        if due is not None and not self.session.is_lost:
+            self._timer_due = due
+            self._timer = self._loop.call_later(max(0, due - perf_counter()), self._poll)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._timer_due = None
+
+    def _poll(self) -> None:
+        """Do what is due: send a Ping, give up the peer, or cut the TCP connection."""
+        self._timer = self._timer_due = None
+        session = self.session
+        if session.close_deadline is not None:
+            self.abort()
+            return
+        # Reading is paused when received messages fill the queue. It is also paused when the peer does not
+        # read our Pongs; that is the peer's fault.
+        session.poll(self._is_reading_paused and session.pong_bytes < HIGH_WATER)
+        if session.end is not None:
+            self._wake()
+        self.flush()
+        self._set_timer()
+
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            self._waiter.wake()
 
     # Closing
+
+    def start_close(self, code: int, reason: str) -> None:
+        """Send a Close, if the connection is open, and return without waiting.
+
+        Args:
+            code: as for ``close``.
+            reason: as for ``close``.
+        """
+        if self.session.is_sendable():
+            self.session.start_close(code, reason)
+            self._set_timer()
+            self.flush()
+
+    def conclude(self, end: Close | Fail) -> None:
+        """Let ``recv`` raise this end, once it has returned the messages in the queue.
+
+        Args:
+            end: how the connection has ended.
+        """
+        self.session.conclude(end)
+        self._wake()
+
+    def abort(self) -> None:
+        """Cut the TCP connection at once."""
+        self.transport.abort()
 
     def _close_transport(self) -> None:
         """Close the TCP connection so that the peer reads all that was written.
@@ -712,17 +604,18 @@ class Protocol:
         Closing a socket that has unread bytes resets the connection, and the reset overtakes our Close.
         So close one direction, and drop what comes until the peer closes the other (section 7.1.1).
         """
-        self._start_close_timer()
-        transport = self._transport
-        if self._eof:
+        self._is_closing = True
+        self.session.begin_closing()
+        self._set_timer()
+        transport = self.transport
+        if self.session.is_at_eof:
             transport.close()
-        elif not self._is_half_closed and not transport.is_closing():
-            self._is_half_closed = True
+        elif not transport.is_closing():
             self._resume_reading()
             if transport.can_write_eof():
                 with suppress(OSError):  # the peer was faster, and has reset the connection
                     transport.write_eof()
-            elif self._connection.close_received is None:
+            elif self.session.connection.close_received is None:
                 self._shut_down_later()
             else:
                 transport.close()
@@ -733,11 +626,11 @@ class Protocol:
         TLS can't do that without losing what comes in the other direction: TCP can. On a duplicate, because
         event loops keep their sockets to themselves.
         """
-        sock = self._transport.get_extra_info("socket")
+        sock = self.transport.get_extra_info("socket")
         try:
             duplicate = socket.socket(fileno=socket.dup(sock.fileno()))
         except OSError:  # there are no file descriptors left
-            self._transport.close()
+            self.transport.close()
             return
         try:
             self._loop.add_writer(duplicate, self._shut_down)
@@ -755,19 +648,19 @@ class Protocol:
             self._forget_duplicate()
 
     def _shut_down_by_polling(self) -> None:
-        if self._is_lost:
+        if self.session.is_lost:
             return
         if self._has_written_all():
             with suppress(OSError):
-                self._transport.get_extra_info("socket").shutdown(socket.SHUT_WR)
+                self.transport.get_extra_info("socket").shutdown(socket.SHUT_WR)
         else:
             self._loop.call_later(MOMENT, self._shut_down_by_polling)
 
     def _has_written_all(self) -> bool:
         """Tell whether neither TLS nor the transport below it holds anything."""
-        below = transport_below(self._transport)
+        below = transport_below(self.transport)
         waits_below = below is not None and below.get_write_buffer_size() > 0
-        return not (self._transport.get_write_buffer_size() or waits_below)
+        return not (self.transport.get_write_buffer_size() or waits_below)
 
     def _forget_duplicate(self) -> None:
         if self._duplicate is not None:
@@ -775,85 +668,64 @@ class Protocol:
             self._duplicate.close()
             self._duplicate = None
 
-    def _start_close(self, code: int, reason: str) -> None:
-        """Begin to close the connection, if it is open."""
-        if self._connection.state is OPEN and not self._is_lost:
-            self._connection.send_close(code, reason)
-            self._start_close_timer()
-            self._flush()
-
-    def _start_close_timer(self) -> None:
-        if self._close_timer is None and self._close_timeout is not None and not self._is_lost:
-            self._close_timer = self._loop.call_later(self._close_timeout, self._transport.abort)
-
     # Called by the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin (called by the event loop)."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by name
-        self._transport.set_write_buffer_limits(HIGH_WATER)
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are none by name
+        self.transport.set_write_buffer_limits(HIGH_WATER)
         set_nodelay(transport)
         # A closed transport does not always know them.
-        self._remote_address = transport.get_extra_info("peername")
-        self._local_address = transport.get_extra_info("sockname")
-        if logger.isEnabledFor(logging.DEBUG):
-            is_client = self._connection.role is Role.CLIENT
-            self._frame_log = FrameLog(self.logger.debug, is_client=is_client)
+        self.session.remote_address = transport.get_extra_info("peername")
+        self.session.local_address = transport.get_extra_info("sockname")
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where bytes off the network go (called by the event loop)."""
         # TLS asks for room for all that it has, and asyncio drops at the end of the stream what found none.
-        source = self._input
+        source = self._read_buffer
         if source.is_borrowed or sizehint > len(source.data):
             source.renew(max(sizehint, READ_SIZE))
         return source.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take bytes off the network (called by the event loop)."""
-        if self._eof:
-            return  # Windows' loop says what it had read when the transport was closed
-        source = self._input
-        self._bytes_received += nbytes
-        if self._frame_log is not None:
-            self._frame_log.received(bytes(source.buffer[:nbytes]))
+        session = self.session
+        if session.is_at_eof:
+            return  # Windows' loop reports what it had read when the transport was closed
+        source = self._read_buffer
         source.is_borrowed = True
-        self._connection.read_from(source.data, nbytes)
+        session.read_from(source.data, nbytes)
         self._read_on()
-        self._connection.release()
+        session.release()
         source.is_borrowed = False
-        if not self._is_discarding and self._connection.unread > HIGH_WATER * 4:
-            # Some loops read on and on before anybody else has a turn. Not while closing: uvloop drops what
+        if not session.is_discarding and session.connection.unread > HIGH_WATER * 4:
+            # Some loops read on and on before anything else has a turn. Not while closing: uvloop drops what
             # it holds of a paused TLS connection, perhaps the Close, when TCP ends without a close_notify.
-            self._pause_reading()
-        elif self._pongs >= HIGH_WATER:
-            self._flush()
+            self.pause_reading()
+        elif session.pong_bytes >= HIGH_WATER:
+            self.flush()
 
     def eof_received(self) -> bool:
         """Take the end of the stream (called by the event loop)."""
-        self._eof = True
-        self._connection.receive_data(b"")
+        self.session.receive_eof()
+        if self._is_closing:
+            self.transport.close()
         self._read_on()
         # Keep the transport open for the answers that are still to come; TLS can't.
-        return self._transport.can_write_eof()
+        return self.transport.can_write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """End (called by the event loop)."""
-        for timer in (self._close_timer, self._ping_timer):
-            if timer is not None:
-                timer.cancel()
+        self._cancel_timer()
         self._forget_duplicate()
-        if not self._eof:
-            self._eof = True
-            self._connection.receive_data(b"")
-        self._is_lost = True
-        for closer in self._closers:
-            if not closer.done():
-                closer.set_result(None)
+        self.session.receive_eof()
+        self.session.lose()
+        for callback in self._close_callbacks:
+            self._loop.call_soon(callback, self)
+        self._close_callbacks = ()
         self.resume_writing()
         self._read_on()
-        self._fail_pings()
-        if logger.isEnabledFor(logging.INFO) and self._connection.was_opened:
-            self.logger.closed(self._closed())
+        self.session.log_closed()
 
     def pause_writing(self) -> None:
         """Stop sending: more than 64 KiB are unsent (called by the event loop)."""
@@ -862,8 +734,8 @@ class Protocol:
     def resume_writing(self) -> None:
         """Go on sending (called by the event loop)."""
         self._is_writing_paused = False
-        if self._connection.has_unsent():
-            self._flush()
+        if self.session.connection.has_unsent():
+            self.flush()
         for waiter in self._drained:
             if not waiter.done():
                 waiter.set_result(None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import re
 import socket
 import ssl as tls
@@ -22,11 +21,11 @@ from ..errors import ConnectionClosed, is_only
 from ..events import Fail, Request, Response
 from ..origins import Origins
 from ..server import ServerConnection
-from .connection import CONNECTING, OPEN, WebSocket
+from .protocol import CONNECTING, OPEN, logger
+from .websocket import WebSocket
 
 __all__ = ["Handler", "ProcessRequest", "Server", "Serving", "serve"]
 
-logger = logging.getLogger("wsframe.aio")
 
 Handler: TypeAlias = Callable[[WebSocket], Awaitable[None]]
 
@@ -452,8 +451,6 @@ class Server:
 class _ServerWebSocket(WebSocket):
     __slots__ = ("_open_timer", "_server", "task")
 
-    _connection: ServerConnection
-
     def __init__(self, server: Server) -> None:
         super().__init__(ServerConnection(**server._connection_options), **server._timing)
         self._server = server
@@ -474,41 +471,40 @@ class _ServerWebSocket(WebSocket):
         self._stop_timer()
         self._server._protocols.discard(self)
         self._server._changed.set()
-        if self._connection.state is CONNECTING and self.task is not None:
-            self.task.cancel()  # nobody waits for its answer
+        if self.state is CONNECTING and self.task is not None:
+            self.task.cancel()  # its answer would reach no client
         super().connection_lost(exc)
         self._server._past = self._server._past.plus(self.counters)
-
-    def abort(self) -> None:
-        self._transport.abort()
 
     def _stop_timer(self) -> None:
         if self._open_timer is not None:
             self._open_timer.cancel()
             self._open_timer = None
 
-    def _read_handshake(self) -> None:
-        if self._connection.request is not None:
+    def read_handshake(self) -> None:
+        if self.request is not None:
             return  # it waits for its answer
-        event = self._connection.next_event()
+        event = self.session.next_handshake_event()
         if isinstance(event, Request):
             if self._server.is_full:
-                self._stop_timer()
-                self._connection.respond(_FULL)
+                self._respond(_FULL)
                 return
             # What follows the request is read when it is answered.
-            self._pause_reading()
+            self.pause_reading()
             self._server._start(self, event)
         elif isinstance(event, Fail):
             self._stop_timer()
-            self._finish(event)
 
-    def answer(self, response: Response | None) -> None:
-        connection = self._connection
-        if connection.state is not CONNECTING or self._is_lost:
-            return
+    def _respond(self, response: Response | None) -> None:
+        connection = self.session.connection
+        assert isinstance(connection, ServerConnection)
         connection.respond(response)
         self._stop_timer()
-        if connection.state is OPEN:
-            self._opened()
-        self.start()
+
+    def answer(self, response: Response | None) -> None:
+        if self.state is not CONNECTING:
+            return
+        self._respond(response)
+        if self.state is OPEN:
+            self.begin()
+        self.proceed()

@@ -16,9 +16,9 @@ from typing import Any
 
 import click
 
+from ..adapter.session import CLEAN_CODES
 from ..aio import WebSocket
 from ..aio import connect as aio_connect
-from ..aio.connection import CLEAN_CODES
 from ..connection import Connection, Role, State
 from ..deflate import DEFAULT
 from ..errors import ConnectionClosed, HandshakeRejected, LocalProtocolError

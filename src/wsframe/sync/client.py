@@ -14,13 +14,12 @@ from typing import Any, cast
 from ..adapter.connecting import ATTEMPT_DELAY, Route, interleave, rejection, unreachable
 from ..adapter.keepalive import check_keepalive
 from ..adapter.proxy import Proxy, Tunnel, socks
-from ..connection import State
 from ..deflate import DEFAULT, Deflate
 from ..errors import HandshakeRejected
 from ..events import Fail
 from ..handshake import HeaderList
-from .connection import WebSocket
 from .stream import Stream, TLSStream, remaining
+from .websocket import WebSocket
 
 __all__ = ["connect"]
 
@@ -127,14 +126,9 @@ def _open(
         stream.do_handshake(deadline)
         route.enter("opening handshake")
         websocket = WebSocket(connection, stream, **timing)
-        websocket._flush(deadline)
-        while connection.state is not State.OPEN:
-            if websocket._next_event() is None:
-                remaining(deadline)
-                websocket._receive(deadline)
-            elif isinstance(websocket._end, Fail):
-                raise rejection(connection, websocket._end, websocket._lost)
-        websocket._opened()
+        if not websocket.shake_hands(deadline):
+            assert isinstance(websocket.session.end, Fail)
+            raise rejection(connection, websocket.session.end, websocket.lost)
     except BaseException:
         sock.close()
         raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import inspect
-import logging
 import re
 import selectors
 import socket
@@ -24,12 +23,12 @@ from ..errors import ConnectionClosed, is_only
 from ..events import Request, Response
 from ..origins import Origins
 from ..server import ServerConnection
-from .connection import OPEN, WebSocket
-from .stream import Stream, TLSStream, remaining
+from .driver import OPEN, logger
+from .stream import Stream, TLSStream, earlier
+from .websocket import WebSocket
 
 __all__ = ["Handler", "ProcessRequest", "Server", "serve"]
 
-logger = logging.getLogger("wsframe.sync")
 
 Handler: TypeAlias = Callable[[WebSocket], None]
 ProcessRequest: TypeAlias = Callable[[Request], Response | None]
@@ -138,10 +137,6 @@ def serve(
         {"close_timeout": close_timeout, "ping_interval": ping_interval, "ping_timeout": ping_timeout},
         max_connections,
     )
-
-
-def _earlier(one: float | None, other: float | None) -> float | None:
-    return min((time for time in (one, other) if time is not None), default=None)
 
 
 class Server:
@@ -277,9 +272,9 @@ class Server:
                 self._farewell = code, reason
             self._is_shut_down = True
             grace = self._close_timeout if grace is None else grace
-            self._end_time = _earlier(self._end_time, None if grace is None else now + grace)
+            self._end_time = earlier(self._end_time, None if grace is None else now + grace)
             last = None if self._close_timeout is None else now + self._close_timeout
-            self._cut_time = _earlier(self._cut_time, _earlier(self._end_time, last))
+            self._cut_time = earlier(self._cut_time, earlier(self._end_time, last))
         self._wake()
         if self._serving is threading.current_thread():
             # It was interrupted, perhaps while it holds the lock that the threads need to end.
@@ -297,14 +292,14 @@ class Server:
             threads = set(self._threads)
         for websocket in websockets:
             with suppress(TimeoutError):  # a slow one holds up nobody: its own thread sends the rest
-                websocket._send_close(*self._farewell, monotonic())
+                websocket.start_close(*self._farewell, monotonic())
         with self._ended:
             if thread in self._threads:
                 self._closers.add(thread)
             self._ended.notify_all()
             if not self._wait_for_threads(thread, lambda: self._cut_time):
                 for websocket in self._websockets.values():
-                    websocket._stream.abort()
+                    websocket.abort()
                 if self._end_time is not None:
                     self._end_time = max(self._end_time, monotonic() + _LAST_SECONDS)
                 self._wait_for_threads(thread, lambda: self._end_time)
@@ -386,24 +381,19 @@ class Server:
             stream.do_handshake(deadline)
             connection = ServerConnection(**self._connection_options)
             websocket = WebSocket(connection, stream, **self._timing)
-            while connection.state is not OPEN:
-                event = websocket._next_event()
-                if isinstance(event, Request):
-                    self._answer(connection, event)
-                    if connection.state is OPEN:
-                        # From here on it is closed with a Close, and not cut.
-                        with self._lock:
-                            self._opening.discard(stream)
-                            self._websockets[threading.current_thread()] = websocket
-                websocket._flush(deadline)
-                if websocket._end is not None:
-                    websocket._finish(deadline)
-                    return None
-                if event is None:
-                    remaining(deadline)
-                    websocket._receive(deadline)
-            websocket._opened()
-            return websocket
+
+            def answer(request: Request) -> None:
+                self._answer(connection, request)
+                if connection.state is OPEN:
+                    # From here on it is closed with a Close, and not cut.
+                    with self._lock:
+                        self._opening.discard(stream)
+                        self._websockets[threading.current_thread()] = websocket
+
+            if websocket.shake_hands(deadline, answer):
+                return websocket
+            websocket.finish(deadline)
+            return None
         finally:
             with self._lock:
                 self._opening.discard(stream)

@@ -20,7 +20,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import TypeVar
 
-__all__ = ["Stream", "TLSStream", "remaining"]
+__all__ = ["Stream", "TLSStream", "earlier", "remaining"]
 
 T = TypeVar("T")
 
@@ -42,6 +42,18 @@ def remaining(deadline: float | None) -> float | None:
     if seconds <= 0:
         raise TimeoutError("timed out")
     return seconds
+
+
+def earlier(one: float | None, other: float | None) -> float | None:
+    """Return the earlier of two deadlines, of which None is never.
+
+    Args:
+        one: a deadline.
+        other: another one.
+    """
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
 
 
 class Stream:
@@ -70,7 +82,7 @@ class Stream:
             OSError: it failed.
         """
 
-    def receive_into(self, buffer: memoryview, deadline: float | None) -> int:
+    def receive_into(self, buffer: bytearray | memoryview, deadline: float | None) -> int:
         """Receive some bytes, and return how many; 0 is the end of the stream.
 
         Args:
@@ -202,7 +214,7 @@ class TLSStream(Stream):
         """Do the TLS handshake."""
         self._retry(self.sock.do_handshake, deadline)
 
-    def receive_into(self, buffer: memoryview, deadline: float | None) -> int:
+    def receive_into(self, buffer: bytearray | memoryview, deadline: float | None) -> int:
         """Receive some bytes, and return how many; 0 is the end of the stream."""
         return self._retry(lambda: self.sock.recv_into(buffer), deadline)
 

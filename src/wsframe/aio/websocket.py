@@ -1,43 +1,29 @@
-"""A WebSocket on asyncio: what waits. protocol.py has what the event loop calls, and the rules of both."""
+"""A WebSocket on asyncio: the calls that wait. The event loop's calls, and the rules, are in protocol.py."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from asyncio import current_task
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from time import perf_counter
-from typing import Any, NoReturn
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 
-from ..adapter.keepalive import Pings
-from ..connection import (
-    ABANDONED,
-    Fragment,
-    Message,
-    State,
-    as_plain,
-    check_fragment,
-    is_fragmented,
-    join_pieces,
-)
+from ..adapter.facts import Facts
+from ..adapter.session import CLEAN_CODES, PieceReader
+from ..connection import ABANDONED, Fragment, Message, as_plain, check_fragment, is_fragmented
 from ..errors import ConnectionClosed
-from ..events import Binary, Request, Response, Text
-from ..frames import TEXT
+from ..events import Binary, Text
 from ..prepared import Prepared, prepare
-from .protocol import BURST, CONNECTING, OPEN, Protocol, logger
+from .protocol import BURST, Protocol
 
-__all__ = ["CLEAN_CODES", "CONNECTING", "OPEN", "WebSocket"]
+__all__ = ["WebSocket"]
 
 # A message of more bytes is compressed in slices, between which others have a turn. Measured with 1 MiB of
 # JSON: compressed at once it stops the loop for 8 ms, in slices for 0.5 ms, and takes as long; a thread
 # would not be quicker for one connection, and is not needed for the others.
 COMPRESSED_SLICE = 65536
-# Iteration ends silently after these: normal closure, going away, and a Close without a code.
-CLEAN_CODES = (1000, 1001, 1005)
 
 
-class WebSocket(Protocol, asyncio.BufferedProtocol):
-    """Be an open WebSocket: what ``connect`` returns and what ``serve`` gives to its handler.
+class WebSocket(Facts, Protocol, asyncio.BufferedProtocol):
+    """An open WebSocket, which ``connect`` returns and ``serve`` passes to its handler.
 
     Iterating over it gives its messages: text as ``str``, binary as ``bytes``. The iteration ends when the
     connection is closed with 1000, 1001 or no code, and raises ``ConnectionClosed`` when it is closed
@@ -45,73 +31,6 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
     """
 
     __slots__ = ()
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a WebSocket cannot be copied or pickled")
-
-    def __repr__(self) -> str:
-        return f"<WebSocket {self.state.name} {self.remote_address}>"
-
-    # What it is
-
-    @property
-    def state(self) -> State:
-        """State.CONNECTING, OPEN, CLOSING or CLOSED."""
-        return State.CLOSED if self._is_lost else self._connection.state
-
-    @property
-    def request(self) -> Request | None:
-        """The client's request, on a server."""
-        return getattr(self._connection, "request", None)
-
-    @property
-    def response(self) -> Response | None:
-        """The server's response, on a client."""
-        return getattr(self._connection, "response", None)
-
-    @property
-    def path(self) -> str:
-        """The resource name: path and query."""
-        request = self.request
-        return self._connection.uri.resource_name if request is None else request.path  # type: ignore[attr-defined]
-
-    @property
-    def subprotocol(self) -> str | None:
-        """The subprotocol in use, or None."""
-        return self._connection.subprotocol
-
-    @property
-    def remote_address(self) -> Any:
-        """The peer's address, as ``socket.getpeername`` returns it."""
-        return self._remote_address
-
-    @property
-    def local_address(self) -> Any:
-        """This end's address, as ``socket.getsockname`` returns it."""
-        return self._local_address
-
-    @property
-    def close_code(self) -> int | None:
-        """The status code that the connection ended with; None before that (RFC 6455, 7.1.5)."""
-        return None if self._end is None else self._end.code
-
-    @property
-    def close_reason(self) -> str | None:
-        """The reason that the connection ended with; None before that (RFC 6455, 7.1.6)."""
-        return None if self._end is None else self._end.reason
-
-    @property
-    def latency(self) -> float | None:
-        """The last round trip of a Ping, in seconds; None before the first."""
-        return None if self._pings is None else self._pings.latency
-
-    def _opened(self) -> None:
-        """Begin what there is to do on an open connection."""
-        if logger.isEnabledFor(logging.INFO):
-            self.logger.opened(self.path, self.remote_address)
-        if self._ping_interval is not None:
-            self._pings = Pings(self._ping_interval, self._ping_timeout, perf_counter())
-            self._ping_timer = self._loop.call_later(self._ping_interval, self._keep_alive)
 
     # Receiving
 
@@ -129,77 +48,44 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
             TimeoutError: no message came in time.
             RuntimeError: another task is receiving.
         """
-        message = self._next_whole()
-        if message is None and timeout is None and not self._messages:
-            await self._wait()  # and then it is there, usually: the rest is for what comes in pieces
-            message = self._next_whole()
+        message = self._take()
+        if message is None and timeout is None:
+            message = await self._wait()
         if message is None:
             async with asyncio.timeout(timeout):
                 message = await self._receive()
         return message.data
 
-    def recv_stream(self) -> Pieces:
+    def recv_stream(self, timeout: float | None = None) -> Pieces:
         """Receive the next message in pieces, as they arrive: ``async for piece in ws.recv_stream()``.
 
-        The memory that it takes is bounded by what is on the way, not by the message: for a message of any
-        size, open the connection with ``max_message_size=None``. Text comes in pieces of ``str``, binary of
-        ``bytes``; an empty message is one empty piece. Cancelling it loses nothing: go on with the same
-        iterator. What is not received of a message is dropped by the next ``recv`` or ``recv_stream``.
+        It takes as much memory as the pieces that have arrived, not as much as the message. For a message of
+        any size, open the connection with ``max_message_size=None``. Text comes in pieces of ``str``, binary
+        in pieces of ``bytes``. An empty message is one empty piece. Cancelling it loses nothing: go on with
+        the same iterator. The next ``recv`` or ``recv_stream`` drops the rest of a message that was not
+        received to its end.
 
-        Its iterator raises what ``recv`` does, also in the middle of a message that does not arrive whole.
+        The iterator raises what ``recv`` raises, also in the middle of a message that does not arrive whole.
+        After a TimeoutError it goes on.
+
+        Args:
+            timeout: how many seconds to wait for each piece; None for no limit.
         """
-        return Pieces(self)
+        return Pieces(self, timeout)
 
-    async def _receive(self) -> Text | Binary:
-        """Wait for a message, and put it together when it comes in pieces."""
-        pieces: list[Any] = []
-        try:
-            while True:
-                message = self._next_message()
-                if message is None:
-                    await self._wait()
-                elif self._pieces is not None:
-                    # Somebody has received the beginning of it, and does not want the rest.
-                    if message.final:
-                        self._pieces = None
-                elif message.final and not pieces:
-                    return message
-                else:
-                    pieces.append(message.data)
-                    if message.final:
-                        whole = join_pieces(pieces, True)
-                        pieces.clear()
-                        return whole
-        finally:
-            if pieces:  # it was cancelled
-                self._put_back(join_pieces(pieces, False))
-
-    async def _receive_piece(self, pieces: Pieces) -> Text | Binary:
-        self._check_reader()
-        while True:
-            if self._pieces is None and not self._messages:
-                self._connection.stream_next()
-            piece = self._next_message()
-            if piece is None:
-                await self._wait()
-                continue
-            if self._pieces is None or self._pieces is pieces:
-                self._pieces = None if piece.final else pieces
-                return piece
-            if piece.final:  # of one that nobody wants any more
-                self._pieces = None
+    async def _receive(self, reader: PieceReader | None = None) -> Text | Binary:
+        """Wait for the rest of a message, or for the next piece for a reader."""
+        message: Text | Binary | None = None
+        while message is None:
+            message = await self._wait(reader)
+        return message
 
     def __aiter__(self) -> WebSocket:
         return self
 
     async def __anext__(self) -> str | bytes:
         try:
-            message = self._next_whole()
-            if message is None and not self._messages:
-                await self._wait()  # as in recv
-                message = self._next_whole()
-            if message is None:
-                message = await self._receive()
+            message = self._take() or await self._wait() or await self._receive()
         except ConnectionClosed as closed:
             if closed.clean and closed.code in CLEAN_CODES:
                 raise StopAsyncIteration from None
@@ -252,7 +138,7 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
             await self._drain()
         if self._sending is not None:
             await self._wait_to_send()
-        self._check_open()
+        self.session.check_sendable()
         if is_fragmented(message):
             await self._send_fragments(message, compress)  # type: ignore[arg-type]
             return
@@ -262,13 +148,12 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
         if size > COMPRESSED_SLICE and self._is_compressed_slowly(message, compress):
             await self._send_slices(prepare(message), compress)  # type: ignore[arg-type]
             return
-        self._connection.send_message(message, True, compress)
-        self._messages_sent += 1
+        self.session.send(message, True, compress)
         self._burst += size
         self._cork(size)
 
     def _is_compressed_slowly(self, message: Message, compress: bool | None) -> bool:
-        return type(message) is not Prepared and self._connection.compresses(len(message), compress)
+        return type(message) is not Prepared and self.session.connection.compresses(len(message), compress)
 
     async def _wait_to_send(self) -> None:
         while self._sending is not None:
@@ -284,14 +169,11 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
         try:
             async for fragment in _iterate(fragments):
                 last = check_fragment(fragment, last)
-                self._check_open()
-                self._connection.send_message(last, False, compress)
+                self.session.send(last, False, compress)
                 self._cork(len(last))
                 await self._yield()
             if last is not None:
-                self._check_open()
-                self._connection.send_message(last[:0])
-                self._messages_sent += 1
+                self.session.send(last[:0])
                 self._cork(0)
         except BaseException as error:
             self._abandon(error)
@@ -301,16 +183,15 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
 
     async def _send_slices(self, message: Prepared, compress: bool | None) -> None:
         """Send a message in fragments that each take little time to compress."""
-        connection = self._connection
-        send = connection.send_text if message.opcode == TEXT else connection.send_binary
-        compressed = connection.compressed
+        session, connection = self.session, self.session.connection
         data = memoryview(message.payload)
+        compressed = connection.compressed
         self._start_sending()
-        self._messages_sent += 1
         try:
             while data:
-                self._check_open()
-                send(data[:COMPRESSED_SLICE], len(data) <= COMPRESSED_SLICE, compress=compress)
+                session.send_slice(
+                    message.opcode, data[:COMPRESSED_SLICE], len(data) <= COMPRESSED_SLICE, compress
+                )
                 data = data[COMPRESSED_SLICE:]
                 # Not a write for each slice: they are smaller now.
                 size, compressed = connection.compressed - compressed, connection.compressed
@@ -321,9 +202,9 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
                 await self._yield()
         except asyncio.CancelledError:
             # The message is not lost by that.
-            if data and self.state is OPEN:
-                send(data, compress=compress)
-                self._flush_now()
+            if data and session.is_sendable():
+                session.send_slice(message.opcode, data, True, compress)
+                self.flush()
             raise
         except BaseException as error:
             self._abandon(error)
@@ -343,9 +224,8 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
 
     def _abandon(self, error: BaseException) -> None:
         """Close the connection, if some of a message was sent that cannot be completed."""
-        connection = self._connection
-        if connection.is_within_message and connection.state is OPEN and not self._is_lost:
-            self._start_close(1011, ABANDONED)
+        if self.session.connection.is_within_message and self.session.is_sendable():
+            self.start_close(1011, ABANDONED)
             error.add_note(f"wsframe closed the connection with 1011: {ABANDONED}")
 
     async def _yield(self) -> None:
@@ -356,7 +236,7 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
             await asyncio.sleep(0)
 
     async def _drain(self) -> None:
-        while self._is_writing_paused and not self._is_lost:
+        while self._is_writing_paused and not self.session.is_lost:
             waiter = self._loop.create_future()
             self._drained.append(waiter)
             try:
@@ -382,24 +262,24 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
             LocalProtocolError: the payload is too long, or the same one is waited for already.
             TimeoutError: it did not come in time.
         """
-        self._check_open()
         if payload is not None:
             payload = bytes(memoryview(payload))
-        if self._pings is None:
-            self._pings = Pings(None, None, 0)
-        payload = self._pings.send(payload, perf_counter())
-        if self._round_trips is None:
-            self._round_trips = {}
-        pong: asyncio.Future[float] = self._loop.create_future()
-        self._round_trips[payload] = pong
+        pong: asyncio.Future[float | None] = self._loop.create_future()
+
+        def on_pong(seconds: float | None) -> None:
+            if not pong.done():
+                pong.set_result(seconds)
+
+        payload = self.session.send_ping(payload, on_pong)
+        self.flush()
         try:
-            self._send_ping(payload)
             async with asyncio.timeout(timeout):
-                return await pong
+                seconds = await pong
         finally:
-            self._pings.forget(payload)
-            if self._round_trips is not None:
-                self._round_trips.pop(payload, None)
+            self.session.forget_ping(payload, on_pong)
+        if seconds is None:
+            raise self.session.closed_error()
+        return seconds
 
     # Closing
 
@@ -418,29 +298,56 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
             LocalProtocolError: the code or the reason cannot be sent.
             TypeError: the code is not an int, or the reason not a string.
         """
-        self._start_close(code, reason)
-        self._discard()
+        self.start_close(code, reason)
+        self.discard()
         await self.wait_closed()
 
     async def wait_closed(self, timeout: float | None = None) -> None:
-        """Wait until the connection is closed, which ``close`` or receiving up to its end sees to.
+        """Wait until the connection is closed. ``close``, or receiving up to its end, sees to that.
 
         Args:
-            timeout: how many seconds to wait; None: for ever.
+            timeout: how many seconds to wait; None for no limit.
 
         Raises:
             TimeoutError: it is not closed in time.
         """
-        if timeout is not None:
+        if self.session.is_lost:
+            return
+        closed: asyncio.Future[None] = self._loop.create_future()
+
+        def set_closed(_: WebSocket) -> None:
+            if not closed.done():
+                closed.set_result(None)
+
+        self.add_close_callback(set_closed)
+        try:
             async with asyncio.timeout(timeout):
-                await self.wait_closed()
-        elif not self._is_lost:
-            closer = self._loop.create_future()
-            self._closers.append(closer)
-            try:
-                await closer
-            finally:
-                self._closers.remove(closer)
+                await closed
+        finally:
+            self.remove_close_callback(set_closed)
+
+    def add_close_callback(self, callback: Callable[[WebSocket], object]) -> None:
+        """Schedule a call of ``callback(websocket)`` for when the connection is closed.
+
+        The event loop calls it soon after TCP is closed; if TCP is closed already, soon after this returns.
+        An exception that it raises goes to the event loop's exception handler. As with ``asyncio.Future``, a
+        callback that is added twice is called twice.
+
+        Args:
+            callback: a function, not a coroutine function.
+        """
+        if self.session.is_lost:
+            self._loop.call_soon(callback, self)
+        else:
+            self._close_callbacks += (callback,)
+
+    def remove_close_callback(self, callback: Callable[[WebSocket], object]) -> None:
+        """Remove a callback that ``add_close_callback`` added, however often. Do nothing if it is not there.
+
+        Args:
+            callback: the callback.
+        """
+        self._close_callbacks = tuple(other for other in self._close_callbacks if other != callback)
 
     async def __aenter__(self) -> WebSocket:
         return self
@@ -449,29 +356,29 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
         await self.close()
 
 
-class Pieces:
-    """Iterate over the pieces of one message: what ``recv_stream`` returns."""
+class Pieces(PieceReader):
+    """The iterator over the pieces of one message that ``recv_stream`` returns."""
 
-    __slots__ = ("_is_begun", "_is_over", "_websocket")
+    __slots__ = ("_timeout", "_websocket")
 
-    def __init__(self, websocket: WebSocket) -> None:
+    def __init__(self, websocket: WebSocket, timeout: float | None) -> None:
+        super().__init__()
         self._websocket = websocket
-        self._is_begun = False
-        self._is_over = False
+        self._timeout = timeout
 
     def __aiter__(self) -> Pieces:
         return self
 
     async def __anext__(self) -> str | bytes:
-        if self._is_over:
+        if self.is_over:
             raise StopAsyncIteration
-        if self._is_begun and self._websocket._pieces is not self:
-            raise RuntimeError("the rest of this message was dropped by another recv, or by close")
-        piece = await self._websocket._receive_piece(self)
-        self._is_over = piece.final
-        if self._is_begun and not piece.data:
+        piece = self._websocket._take(self)
+        if piece is None:
+            async with asyncio.timeout(self._timeout):
+                piece = await self._websocket._receive(self)
+        if self.is_begun and not piece.data:
             raise StopAsyncIteration  # the last fragment was empty
-        self._is_begun = True
+        self.is_begun = True
         return piece.data
 
 

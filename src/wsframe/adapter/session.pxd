@@ -1,0 +1,61 @@
+"""Types for session.py, for when it is compiled. They change what it costs, not what it does."""
+
+from wsframe.connection cimport Connection
+
+
+cdef class PieceReader:
+    cdef public bint is_begun
+    cdef public bint is_over
+
+
+cdef class Session:
+    cdef object __weakref__
+    cdef readonly Connection connection
+    cdef readonly long long id
+    cdef public object end
+    cdef public bint is_lost
+    cdef public bint is_broken
+    cdef readonly bint is_at_eof
+    cdef readonly bint is_discarding
+    cdef readonly object close_deadline
+    cdef readonly list messages
+    cdef public long long pong_bytes
+    cdef public object remote_address
+    cdef public object local_address
+    cdef object _logger
+    cdef object _clock
+    cdef object _close_timeout
+    cdef object _ping_interval
+    cdef object _ping_timeout
+    cdef Py_ssize_t _max_queue
+    cdef Py_ssize_t _max_queue_size
+    cdef Py_ssize_t _queue_size
+    cdef object _reader
+    cdef list _pieces
+    cdef object _keepalive
+    cdef long long _bytes_received
+    cdef long long _bytes_sent
+    cdef long long _messages_received
+    cdef long long _messages_sent
+    cdef long long _pings_received
+    cdef long long _pings_sent
+    cdef object _frame_log
+
+    cpdef read_from(self, buffer, Py_ssize_t count)
+    cpdef release(self)
+    cpdef receive_eof(self)
+    cpdef pull(self)
+    cpdef take(self)
+    cpdef put_back(self, message)
+    cpdef take_message(self)
+    cpdef take_piece(self, reader)
+    cdef _join_pieces(self, bint final)
+    cpdef bint look_ahead(self) except -1
+    cdef _drop(self, message)
+    cpdef bint is_sendable(self) except -1
+    cpdef check_sendable(self)
+    cpdef send(self, message, bint fin=*, compress=*)
+    cpdef send_prepared(self, message)
+    cpdef note_sent(self, chunks, Py_ssize_t size)
+    cpdef begin_closing(self)
+    cpdef conclude(self, end)
