@@ -44,6 +44,7 @@ LAYERS = (
     "aio",
     "asgi",
     "hub",
+    "inspector",
     "testing",
     "cli",
     "__main__",
@@ -71,6 +72,7 @@ STRANGERS = {
     "aio": {"sync"},
     "asgi": {"proxy", "establish", "sync", "client"},
     "hub": {"proxy", "establish", "sync", "client", "server", "asgi"},
+    "inspector": set(LAYERS[LAYERS.index("__init__") : LAYERS.index("inspector")]),
     "testing": {"asgi", "hub"},
 }
 NETWORK = {"_socket", "_ssl", "asyncio", "concurrent", "select", "selectors", "socket", "ssl", "threading"}
@@ -235,6 +237,17 @@ def test_only_testing_needs_hypothesis_and_only_who_asks_for_it_gets_it():
     assert {path.stem for path in (PACKAGE / "testing").glob("*.py")} == set(parts)
     for place, part in enumerate(parts):
         source = (PACKAGE / "testing" / f"{part}.py").read_text(encoding="utf-8")
+        assert set(re.findall(r"^from \.(\w+) import", source, re.MULTILINE)) <= set(parts[:place])
+
+
+def test_only_captures_need_dpkt():
+    needing = [module for module, path in MODULES.items() if "dpkt" in imports_of(path)[1]]
+    assert needing == ["inspector.capture"]
+    # From bottom to top: what stands to the right may use what stands to the left.
+    parts = ("findings", "text", "hexadecimal", "direction", "conversation", "__init__", "tcp", "capture")
+    assert {path.stem for path in (PACKAGE / "inspector").glob("*.py")} == set(parts)
+    for place, part in enumerate(parts):
+        source = (PACKAGE / "inspector" / f"{part}.py").read_text(encoding="utf-8")
         assert set(re.findall(r"^from \.(\w+) import", source, re.MULTILINE)) <= set(parts[:place])
 
 
