@@ -79,8 +79,8 @@ def test_it_serves_an_application_and_its_options_are_those_of_uvicorn(tmp_path)
             assert websocket.response.headers.get("server") == "uvicorn"
             assert websocket.recv() == str(process.pid)
             websocket.send("text")
-            websocket.send(b"octets")
-            assert [websocket.recv(), websocket.recv()] == ["text", b"octets"]
+            websocket.send(b"bytes")
+            assert [websocket.recv(), websocket.recv()] == ["text", b"bytes"]
             process.send_signal(signal.SIGTERM)
             with pytest.raises(ConnectionClosed) as closed:
                 websocket.recv(TIMEOUT)

@@ -53,9 +53,9 @@ def command(*arguments: str) -> list[str]:
 
 
 def run(*arguments: str, said: str | bytes = b"", **options: Any) -> subprocess.CompletedProcess[bytes]:
-    octets = said.encode() if isinstance(said, str) else said
+    data = said.encode() if isinstance(said, str) else said
     if "stdin" not in options:
-        options["input"] = octets
+        options["input"] = data
     process = subprocess.run(command(*arguments), capture_output=True, timeout=TIMEOUT, **options)
     assert b"Traceback" not in process.stderr, process.stderr.decode()
     return process
@@ -360,11 +360,11 @@ def test_what_is_wrong_with_a_server_is_told_in_one_line(listener: Listener, spa
         b"HTTP/1.1 101 Switching Protocols\r\n\r\n": "Upgrade header must be websocket",
         b"": "the server does not speak WebSocket: ",
     }
-    for octets, expected in answers.items():
+    for data, expected in answers.items():
         running = spawn(run, listener.uri)
         with listener.accept() as peer:
             peer.read_head()
-            peer.send(octets)
+            peer.send(data)
         assert expected in failure(running.result(TIMEOUT), 1)
     running = spawn(run, listener.uri.replace("ws:", "wss:"))
     with listener.accept() as peer:
@@ -407,7 +407,7 @@ class Terminal:
 
     def __init__(self, process: subprocess.Popen[bytes], fd: int) -> None:
         self.process = process
-        self.octets = b""
+        self.data = b""
         self._fd = fd
         self._screen = pyte.Screen(200, 30)
         self._screen.write_process_input = self.type
@@ -421,12 +421,12 @@ class Terminal:
         ready, _, _ = select.select([self._fd], [], [], TIMEOUT)
         assert ready, self.text
         try:
-            octets = os.read(self._fd, 65536)
+            data = os.read(self._fd, 65536)
         except OSError:  # Linux says so
             return False
-        self.octets += octets
-        self._stream.feed(octets)
-        return bool(octets)
+        self.data += data
+        self._stream.feed(data)
+        return bool(data)
 
     @property
     def lines(self) -> list[str]:
@@ -494,7 +494,7 @@ def test_a_conversation(echo: str, kind: str) -> None:
             "/binary 0": "'0' is not hexadecimal; write /binary 00 ff",
             "/close x": "'x' is not a status code; write /close 1000 reason",
             "/close 1006": "status code 1006 must not be sent",
-            "/help": r"/binary HEX +sends octets: /binary 00 ff",
+            "/help": r"/binary HEX +sends bytes: /binary 00 ff",
         }.items():
             screen.type(f"{typed}\r")
             screen.expect(told)
@@ -531,11 +531,11 @@ def test_nothing_that_a_peer_says_acts_on_the_terminal(listener: Listener, kind:
         peer.sock.close()
         screen.expect(rf"closed: 1008 POLICY_VIOLATION: {re.escape(VISIBLE[:30])}.*")
         assert screen.end() == 3
-    assert b"\x1b[2J" not in screen.octets
-    assert b"\x1b]0;title" not in screen.octets
-    assert not set("\u202e\u2028\x9b\u200b") & set(screen.octets.decode())
+    assert b"\x1b[2J" not in screen.data
+    assert b"\x1b]0;title" not in screen.data
+    assert not set("\u202e\u2028\x9b\u200b") & set(screen.data.decode())
     if kind == "dumb":
-        assert b"\x1b" not in screen.octets
+        assert b"\x1b" not in screen.data
 
 
 @full

@@ -358,6 +358,9 @@ MODULES = [
     "wsframe.frames",
     "wsframe.handshake",
     "wsframe.hub",
+    "wsframe.inspector",
+    "wsframe.inspector.capture",
+    "wsframe.inspector.tcp",
     "wsframe.masking",
     "wsframe.prepared",
     "wsframe.sync",
@@ -413,7 +416,7 @@ def test_every_test_that_a_page_names_exists() -> None:
     for page in PAGES:
         for span in SPAN.findall(page.read_text()):
             where = f"{page.relative_to(ROOT)} names {span}"
-            if re.fullmatch(r"(tests|core|adapters|asgi|hub|cli|docs)/[\w/]+\.py", span):
+            if re.fullmatch(r"(tests|core|adapters|asgi|hub|inspector|cli|docs)/[\w/]+\.py", span):
                 assert (ROOT / span).exists() or (ROOT / "tests" / span).exists(), where
             elif re.fullmatch(r"test_\w+\.py", span):
                 raise AssertionError(f"{where} without its folder")

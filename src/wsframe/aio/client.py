@@ -317,7 +317,7 @@ class _ClientWebSocket(WebSocket):
 
     def __init__(self, connection: ClientConnection, **timing: float | None) -> None:
         super().__init__(connection, **timing)
-        self.opened: asyncio.Future[None] = self._loop.create_future()
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lost: OSError | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

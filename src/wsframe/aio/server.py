@@ -465,7 +465,7 @@ class _ServerWebSocket(WebSocket):
         if server._closing is not None or server.is_crowded:  # or it was accepted before that
             self.abort()
         elif server._open_timeout is not None:
-            self._open_timer = self._loop.call_later(server._open_timeout, self.abort)
+            self._open_timer = asyncio.get_running_loop().call_later(server._open_timeout, self.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()

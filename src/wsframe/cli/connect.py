@@ -23,9 +23,10 @@ from ..connection import Connection, Role, State
 from ..deflate import DEFAULT
 from ..errors import ConnectionClosed, HandshakeRejected, LocalProtocolError
 from ..events import Close
+from ..inspector import close_name, visible
 from ..uri import parse_uri
-from .streams import ENCODINGS, Input, Lines, Output, Pipe, Screen, prompt
-from .terminal import Failure, Unusable, close_name, shorten, visible
+from .streams import ENCODINGS, Lines, LineSource, MessageSink, Pipe, Screen, prompt
+from .terminal import Failure, Unusable, shorten
 
 __all__ = ["connect"]
 
@@ -33,7 +34,7 @@ _NORMAL = Close(1000)
 _QUIET = 0.5  # seconds without a message, after an answer: then it is all that comes
 _HELP = """\
 what you type goes out as text
-/binary HEX             sends octets: /binary 00 ff
+/binary HEX             sends bytes: /binary 00 ff
 /ping                   shows how long a round trip takes
 /close [CODE] [REASON]  closes the connection; so do Ctrl-D and Ctrl-C, with 1000
 //text                  sends "/text"
@@ -91,7 +92,7 @@ class _Seconds(click.FloatRange):
 @click.option(
     "--max-size",
     type=click.IntRange(min=0),
-    metavar="OCTETS",
+    metavar="BYTES",
     default=2**24,
     show_default=True,
     help="The largest message to receive.",
@@ -117,7 +118,7 @@ class _Seconds(click.FloatRange):
     metavar="N",
     default=1000,
     show_default=True,
-    help="How much of a message a terminal shows: characters, or octets.",
+    help="How much of a message a terminal shows: characters, or bytes.",
 )
 def connect(
     uri: str,
@@ -170,7 +171,7 @@ def connect(
         "open_timeout": timeout,
         "close_timeout": timeout,
         "max_message_size": max_size,
-        "deflate": None if no_compression else DEFAULT,
+        "compression": None if no_compression else DEFAULT,
     }
     try:
         address = parse_uri(uri)
@@ -185,11 +186,11 @@ def connect(
         raise Unusable("standard input and output must be open; < /dev/null says nothing")
     # Without the password that may stand in it
     where = f"{'wss' if address.secure else 'ws'}://{address.host_header}{address.resource_name}"
-    session = _Session(where, Screen(show) if sys.stdout.isatty() else Pipe(binary), wait, count)
+    dialogue = _Dialogue(where, Screen(show) if sys.stdout.isatty() else Pipe(binary), wait, count)
     try:
-        code = asyncio.run(_run(where, connecting, session))
+        code = asyncio.run(_run(where, connecting, dialogue))
     except KeyboardInterrupt:  # before it is open, or for the second time
-        code = 3 if session.is_open else 1
+        code = 3 if dialogue.is_open else 1
     raise SystemExit(code)
 
 
@@ -204,7 +205,7 @@ def _tls(cacert: str | None, insecure: bool) -> ssl.SSLContext:
     return context
 
 
-async def _run(where: str, connecting: Any, session: _Session) -> int:
+async def _run(where: str, connecting: Any, dialogue: _Dialogue) -> int:
     try:
         websocket: WebSocket = await connecting
     except HandshakeRejected as rejected:
@@ -213,7 +214,7 @@ async def _run(where: str, connecting: Any, session: _Session) -> int:
         raise Failure(f"cannot connect to {where}: {_explain(error)}") from None
     except ImportError as error:  # what a proxy needs, which says what to install
         raise Failure(str(error)) from None
-    return await session.run(websocket)
+    return await dialogue.run(websocket)
 
 
 # What can go wrong
@@ -254,20 +255,20 @@ def _explain(error: OSError) -> str:
     return str(error.strerror or error)
 
 
-# The conversation
+# The dialogue
 
 
-class _Session:
-    """Carry lines to a WebSocket, and its messages to the user, until one of them ends it.
+class _Dialogue:
+    """A dialogue of the user, who sends lines, and a peer, which sends messages, until one of them ends it.
 
     Args:
         where: the address.
-        output: where messages go.
+        output: the output for messages.
         wait: how many seconds to receive after the end of a pipe.
         count: how many messages to receive; None: any number.
     """
 
-    def __init__(self, where: str, output: Output, wait: float, count: int | None) -> None:
+    def __init__(self, where: str, output: MessageSink, wait: float, count: int | None) -> None:
         self._where = where
         self._output = output
         self._wait = wait
@@ -284,7 +285,7 @@ class _Session:
         self.is_open = True
         is_terminal = sys.stdin.isatty()
         is_dumb = os.environ.get("TERM", "dumb") in ("dumb", "unknown")
-        source: AbstractAsyncContextManager[Input] = nullcontext(Lines(sys.stdin.fileno()))
+        source: AbstractAsyncContextManager[LineSource] = nullcontext(Lines(sys.stdin.fileno()))
         if is_terminal and isinstance(self._output, Screen) and not is_dumb:
             source = prompt()
         stop = self._catch_signals()
@@ -374,8 +375,8 @@ class _Session:
 
     # Lines out
 
-    async def _pipe(self, lines: Input) -> None:
-        """Send each line, and wait for what the peer has to say."""
+    async def _pipe(self, lines: LineSource) -> None:
+        """Send each line, and wait for the peer's answers."""
         while (line := await lines.line()) is not None:
             self._heard.clear()
             await self._websocket.send(line)
@@ -390,7 +391,7 @@ class _Session:
                         async with asyncio.timeout(_QUIET):
                             await self._heard.wait()
 
-    async def _type(self, lines: Input) -> Close | None:
+    async def _type(self, lines: LineSource) -> Close | None:
         """Send each line, or do what it says, and return how the user wants it to end."""
         while (line := await lines.line()) is not None:
             try:
@@ -410,9 +411,9 @@ class _Session:
             case "/help":
                 self._output.say((_HELP, "dim"))
             case "/binary":
-                await self._websocket.send(_octets(rest))
+                await self._websocket.send(_parse_hex(rest))
             case "/ping":
-                task = asyncio.create_task(self._ping())  # nobody waits for it to type on
+                task = asyncio.create_task(self._ping())  # the user can type on meanwhile
                 self._pings.add(task)
                 task.add_done_callback(self._pings.discard)
             case "/close":
@@ -430,7 +431,7 @@ class _Session:
         self._output.say((visible(problem), "red"))
 
 
-def _octets(text: str) -> bytes:
+def _parse_hex(text: str) -> bytes:
     try:
         return bytes.fromhex(text)
     except ValueError:

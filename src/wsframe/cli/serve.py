@@ -28,7 +28,7 @@ __all__ = ["Demo", "serve"]
 
 
 class Demo:
-    """Be the demo server: a page, an echo and a chat.
+    """The demo server: a page, an echo and a chat.
 
     Args:
         everywhere: ``/echo`` or ``/chat``, for a WebSocket on any path to be that; None: each has its path.

@@ -1,9 +1,9 @@
-"""Where ``wsframe connect`` has its lines from, and where messages go.
+"""The lines that ``wsframe connect`` reads, and the output that its messages go to.
 
-    stdin   a terminal: Prompt   a pipe, a file, a dumb terminal: Lines
-    stdout  a terminal: Screen   a pipe or a file: Pipe
+    stdin   a terminal: prompt()   a pipe, a file, a dumb terminal: Lines
+    stdout  a terminal: Screen     a pipe or a file: Pipe
 
-None of them stops the event loop, which has Pings to answer, and each can be cancelled.
+None of them blocks the event loop, which has Pings to answer, and each can be cancelled.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from contextlib import asynccontextmanager, contextmanager, nullcontext
 from datetime import datetime
 from typing import Any, Protocol
 
-from .terminal import Printer, Unusable, visible
+from ..inspector import visible
+from .terminal import Printer, Unusable
 
-__all__ = ["ENCODINGS", "Input", "Lines", "Output", "Pipe", "Screen", "prompt"]
+__all__ = ["ENCODINGS", "LineSource", "Lines", "MessageSink", "Pipe", "Screen", "prompt"]
 
 _READ_SIZE = 65536
-_PIPE_BUF = 4096  # octets: so many go into a pipe that is writable, without waiting (POSIX: at least 512)
+_PIPE_BUF = 4096  # bytes that a writable pipe takes without waiting (POSIX: at least 512)
 
 # How a binary message is written, and what ends it
 ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
-    "base64": lambda octets: base64.b64encode(octets) + b"\n",
-    "hex": lambda octets: octets.hex().encode() + b"\n",
-    "raw": lambda octets: octets,
+    "base64": lambda data: base64.b64encode(data) + b"\n",
+    "hex": lambda data: data.hex().encode() + b"\n",
+    "raw": lambda data: data,
 }
 
 
-class Input(Protocol):
-    """Be where lines come from."""
+class LineSource(Protocol):
+    """A source of lines."""
 
     async def line(self) -> str | None:
         """Return the next line, without its end; None: there are no more."""
@@ -43,21 +44,21 @@ class Input(Protocol):
         """Ask for no more lines."""
 
 
-class Output(Protocol):
-    """Be where messages go."""
+class MessageSink(Protocol):
+    """An output for messages, and for remarks to the user."""
 
     async def message(self, message: str | bytes) -> None:
-        """Show a message that came."""
+        """Show a message that was received."""
 
     def say(self, *parts: str | tuple[str, str]) -> None:
-        """Tell the user something, which is not a message."""
+        """Tell the user something that is not a message."""
 
 
 # Lines in
 
 
 @asynccontextmanager
-async def prompt() -> AsyncIterator[Input]:
+async def prompt() -> AsyncIterator[LineSource]:
     """Ask on a terminal, with history; what is printed meanwhile stands above what is being typed."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.input import create_input
@@ -113,10 +114,10 @@ class _Prompt:
 
 
 class Lines:
-    """Read lines of UTF-8 from a file descriptor.
+    """The lines of UTF-8 that a file descriptor has.
 
     Args:
-        fd: of a pipe, a socket, a terminal or a file.
+        fd: the descriptor of a pipe, a socket, a terminal or a file.
     """
 
     def __init__(self, fd: int) -> None:
@@ -130,7 +131,7 @@ class Lines:
         """Return the next line, without its end; None: there are no more.
 
         Raises:
-            Unusable: it is not UTF-8.
+            Unusable: the line is not UTF-8.
         """
         while not self._lines and not self._is_end:
             self._feed(await _read(self._fd))
@@ -146,9 +147,9 @@ class Lines:
     async def end(self) -> None:
         """Ask for no more lines."""
 
-    def _feed(self, octets: bytes) -> None:
-        self._is_end = not octets
-        first, *others = octets.split(b"\n")
+    def _feed(self, data: bytes) -> None:
+        self._is_end = not data
+        first, *others = data.split(b"\n")
         self._rest += first
         for other in others:
             self._lines.append(bytes(self._rest))
@@ -167,9 +168,9 @@ async def _read(fd: int) -> bytes:
     return os.read(fd, _READ_SIZE)
 
 
-async def _write(fd: int, octets: bytes) -> None:
+async def _write(fd: int, data: bytes) -> None:
     loop = asyncio.get_running_loop()
-    view = memoryview(octets)
+    view = memoryview(data)
     while view:
         try:
             await _ready(fd, loop.add_writer, loop.remove_writer)
@@ -195,10 +196,10 @@ async def _ready(
 
 
 class Screen:
-    """Show messages on a terminal, so that they do nothing to it.
+    """A terminal, on which messages are shown so that they do not act on it.
 
     Args:
-        show: how many characters of a text, or octets of a binary, to show.
+        show: how many characters of a text message, or bytes of a binary one, to show.
     """
 
     def __init__(self, show: int) -> None:
@@ -220,15 +221,15 @@ class Screen:
         )
 
     def say(self, *parts: str | tuple[str, str]) -> None:
-        """Tell the user something, which is not a message."""
+        """Tell the user something that is not a message."""
         self._printer.print(*parts)
 
 
 class Pipe:
-    """Write messages to standard output as they are, one a line; what else is to be told goes to stderr.
+    """Standard output that is not a terminal: messages as they are, one a line. Remarks go to standard error.
 
     Args:
-        encoding: how a binary message is written: base64, hex or raw, which ends with no line end.
+        encoding: how a binary message is written: base64, hex or raw, which adds no line end.
     """
 
     def __init__(self, encoding: str) -> None:
@@ -239,12 +240,12 @@ class Pipe:
         """Write a message.
 
         Raises:
-            BrokenPipeError: nobody reads any more.
+            BrokenPipeError: the reader has gone.
         """
-        octets = message.encode() + b"\n" if isinstance(message, str) else self._encode(message)
-        await _write(sys.stdout.fileno(), octets)
+        data = message.encode() + b"\n" if isinstance(message, str) else self._encode(message)
+        await _write(sys.stdout.fileno(), data)
 
     def say(self, *parts: str | tuple[str, str]) -> None:
-        """Tell the user something, which is not a message."""
+        """Tell the user something that is not a message."""
         if self._printer is not None:  # else it is closed
             self._printer.print(*parts)

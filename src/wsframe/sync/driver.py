@@ -446,7 +446,7 @@ class Driver:
             error.add_note(f"wsframe closed the connection with 1011: {ABANDONED}")
 
     def _send(self, message: Message, fin: bool, compress: bool | None, sender: int | None) -> bool:
-        """Send a message, or a fragment as the sender of one; return False if another thread is the sender."""
+        """Send a message, or as the sender a fragment; return False if another thread is the sender."""
         session = self.session
         try:
             with self._writing:

@@ -1,7 +1,7 @@
-r"""Octets that somebody wrote down: hex digits in many fashions.
+r"""Bytes that were written down in hexadecimal, in any of these forms.
 
 818537fa213d7f9f4d5158                                           digits
-0x81, 0x85, 0x37, ...    \x81\x85\x37    81:85:37               ... with what stands between them
+0x81, 0x85, 0x37, ...    \x81\x85\x37    81:85:37               digits with separators or prefixes
 00000000: 8185 37fa 213d 7f9f 4d51 58              ..7.!=..MQX   xxd
 00000000  81 85 37 fa 21 3d 7f 9f  4d 51 58  |..7.!=..MQX|       hexdump -C
 000000 81 85 37 fa 21 3d 7f 9f 4d 51 58  >..7.!=..MQX<           od -A x -t x1z
@@ -21,15 +21,15 @@ _SEPARATORS = " \t\r\n,:;{}[]()'\"-"
 _ONE_DIGIT = re.compile(r"0x([0-9A-F])(?![0-9A-F])", re.IGNORECASE)
 _PLAIN = re.compile(r"(?:0x|\\x|[0-9A-F\s,:;{}\[\]()'\"-])+", re.IGNORECASE)
 _OFFSET = re.compile(r"\s*(?:0x)?([0-9A-Fa-f]{4,16})(:?)(?:[ \t]+(.*)|)", re.DOTALL)
-# How bytes as text begin, by the mark at their end. A run of blanks is tried at its beginning only.
-_ASIDES = {"|": re.compile(r"(?<![ \t])[ \t]+\|"), "<": re.compile(r"(?<![ \t])[ \t]+>")}
+# How the column of text begins, by the mark at its end. A run of blanks is tried at its beginning only.
+_TEXT_COLUMNS = {"|": re.compile(r"(?<![ \t])[ \t]+\|"), "<": re.compile(r"(?<![ \t])[ \t]+>")}
 
 
 def is_hexadecimal(beginning: bytes) -> bool:
-    """Tell whether something begins as hexadecimal does: no frame and no head begins so.
+    """Tell whether a file begins as hexadecimal does, and as no frame and no head does.
 
     Args:
-        beginning: its first octets.
+        beginning: its first bytes.
     """
     try:
         line = beginning.decode("ascii").lstrip().partition("\n")[0].rstrip("\\")
@@ -39,29 +39,29 @@ def is_hexadecimal(beginning: bytes) -> bool:
 
 
 def _has_offset(line: str) -> bool:
-    """Tell whether a first line has an offset: by its colon, by the text beside it, or because it is 0."""
+    """Tell whether a first line has an offset: it has a colon, text beside it, or it is 0."""
     line = line.rstrip()
     match = _OFFSET.fullmatch(line)
     if match is None or not match[3]:
         return False
-    return bool(match[2] or _without_aside(line) != line or int(match[1], 16) == 0)
+    return bool(match[2] or _without_text_column(line) != line or int(match[1], 16) == 0)
 
 
-def _without_aside(line: str) -> str:
-    """Return a line without the bytes as text, which stand between two marks at its end."""
-    aside = _ASIDES.get(line[-1:])
-    match = aside and aside.search(line, 0, len(line) - 1)
+def _without_text_column(line: str) -> str:
+    """Return a line without its column of text, which stands between two marks at its end."""
+    column = _TEXT_COLUMNS.get(line[-1:])
+    match = column and column.search(line, 0, len(line) - 1)
     return line[: match.start()] if match else line
 
 
 def read_hexadecimal(pieces: Iterable[str]) -> Iterator[bytes]:
-    """Read the octets.
+    """Read bytes from hexadecimal.
 
     Args:
-        pieces: lines of text with their ends; a long one may come in several.
+        pieces: lines of text with their line ends; a long line may come in several pieces.
 
     Raises:
-        ValueError: they are not hexadecimal; it says where.
+        ValueError: a line is not hexadecimal; the message has its number.
     """
     iterator = iter(pieces)
     first = next((piece for piece in iterator if piece.strip()), "")
@@ -73,14 +73,14 @@ def _read_digits(pieces: Iterable[str]) -> Iterator[bytes]:
     rest, number = "", 1
     for piece in pieces:
         rest += piece
-        # Not between the two digits of an octet, nor within 0x or \\x
+        # Not between the two digits of a byte, nor within 0x or \\x
         cut = (
             max(rest.rfind("\\"), *(rest.rfind(character) + 1 for character in _SEPARATORS)) or len(rest) & ~1
         )
-        yield _octets(rest[:cut], number)
+        yield _parse(rest[:cut], number)
         rest = rest[cut:]
         number += piece.endswith("\n")
-    yield _octets(rest, number)
+    yield _parse(rest, number)
 
 
 def _read_dump(pieces: Iterable[str]) -> Iterator[bytes]:
@@ -90,7 +90,7 @@ def _read_dump(pieces: Iterable[str]) -> Iterator[bytes]:
             continue
         if line.strip() == "*":
             raise ValueError(f"line {number} stands for lines that were left out; hexdump -v leaves out none")
-        match = _OFFSET.fullmatch(_without_aside(line.rstrip()))
+        match = _OFFSET.fullmatch(_without_text_column(line.rstrip()))
         if match is None:
             raise ValueError(
                 f"line {number} does not begin with an offset in hexadecimal, as the first one does"
@@ -98,18 +98,18 @@ def _read_dump(pieces: Iterable[str]) -> Iterator[bytes]:
         offset, colon, digits = int(match[1], 16), match[2], match[3] or ""
         if expected is not None and offset != expected:
             raise ValueError(f"line {number} has the offset {offset:x}, where {expected:x} was expected")
-        # The same octets as text: xxd has them behind two blanks, Wireshark behind three, with two within.
-        octets = _octets(digits.partition("  " if colon else "   ")[0], number)
-        expected = offset + len(octets)
-        yield octets
+        # The column of text: xxd writes it after two blanks, Wireshark after three, with two within it.
+        data = _parse(digits.partition("  " if colon else "   ")[0], number)
+        expected = offset + len(data)
+        yield data
 
 
-def _octets(text: str, number: int) -> bytes:
-    octets = bytearray()
+def _parse(text: str, number: int) -> bytes:
+    data = bytearray()
     for digits in _BETWEEN.sub(" ", _ONE_DIGIT.sub(r"0\1", text)).split():
         try:
-            octets += bytes.fromhex(digits)
+            data += bytes.fromhex(digits)
         except ValueError:
             digits = digits if len(digits) <= 40 else f"{digits[:40]}..."
-            raise ValueError(f"line {number}: {digits!r} is not octets in hexadecimal") from None
-    return bytes(octets)
+            raise ValueError(f"line {number}: {digits!r} is not bytes in hexadecimal") from None
+    return bytes(data)

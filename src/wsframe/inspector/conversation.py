@@ -1,64 +1,36 @@
-r"""One or both directions of a connection: the opening handshake (RFC 6455, section 4), and frames behind it.
+r"""Both directions of a connection: the opening handshake (RFC 6455, section 4), and the frames after it.
 
     begin -- "GET " or "HTTP/" --> head -- a request --> waiting -- the answer is 101 --> frames
        \_________ else ____________ \____________________________________________________/
                                       \-- no WebSocket, or what follows cannot be read --> over
 
-What the two agree on about compression stands in the server's answer. So what a client says before that is
-known waits for it, if both directions are there.
+The server's answer tells which compression the two agreed on. So where both directions are inspected, frames
+of the client that come before that answer wait for it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import h11
 
-from ... import handshake
-from ...deflate import Deflate
-from ...errors import HandshakeError, RemoteProtocolError
-from ...events import Fail, Headers, Request
-from ...server import ServerConnection
-from .inspector import Inspector, Note, Record, Violation
+from .. import handshake
+from ..deflate import Deflate
+from ..errors import HandshakeError, RemoteProtocolError
+from ..events import Fail, Headers, Request
+from ..server import ServerConnection
+from .direction import FrameInspector
+from .findings import Finding, InspectedHead, Note, Violation
 
-__all__ = ["Conversation", "Head", "Said"]
+__all__ = ["ConversationInspector"]
 
-_MAX_WAITING = 2**16  # octets that wait for the server's answer
-_HEADS = b"GH"  # GET and HTTP/1.1 begin so, and no frame does
+_MAX_WAITING = 2**16  # bytes of a client that wait for the server's answer
+_HEADS = b"GH"  # GET and HTTP/1.1 begin with these letters, and no frame does
 _IS_WEBSOCKET = re.compile(rb"^upgrade[ \t]*:[ \t]*websocket", re.IGNORECASE | re.MULTILINE)
 _SHOWN = ("Origin", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions")
-# It takes from a server's answer what it says, whatever was offered.
+# It accepts every valid answer, whatever was offered.
 _ANY = Deflate(server_max_window_bits=15, client_max_window_bits=15)
-
-
-@dataclass(slots=True)
-class Head:
-    """One half of an opening handshake.
-
-    Args:
-        offset: where it begins.
-        line: what it says first: ``GET /chat`` or ``101``.
-        headers: those of its headers that tell what the two agree on.
-    """
-
-    offset: int
-    line: str
-    headers: list[tuple[str, str]]
-
-
-@dataclass(slots=True)
-class Said:
-    """A record, and who said it.
-
-    Args:
-        is_client: whether the client did; None: unknown.
-        record: what was said.
-    """
-
-    is_client: bool | None
-    record: Record | Head
 
 
 class _Side:
@@ -66,116 +38,123 @@ class _Side:
         self.is_client = is_client
         self.stage = "begin"
         self.reader = handshake.HeadReader()
-        self.offset = 0  # of what comes next, before there are frames
+        self.offset = 0  # of the first frame
         self.waiting = bytearray()
-        self.inspector: Inspector | None = None
+        self.inspector: FrameInspector | None = None
 
 
-class Conversation:
-    """Read a connection.
+class ConversationInspector:
+    """An inspector of a connection, from its opening handshake on.
 
     Args:
-        deflate: the compression, if no handshake tells.
-        show: how many octets to keep of a payload.
-        has_both: whether both directions are there.
-        is_open: whether it may begin with frames.
+        compression: the compression that was agreed on; a handshake overrides it.
+        payload_limit: how many bytes of each payload to keep.
+        has_both_directions: whether ``feed`` gets both directions, and not only one of them.
+        may_skip_handshake: whether the connection may begin with frames.
 
     Attributes:
-        is_websocket: whether it is one; None: not known yet.
+        is_websocket: whether the connection is a WebSocket; None: not known yet.
     """
 
-    def __init__(self, *, deflate: Deflate | None, show: int, has_both: bool, is_open: bool) -> None:
+    def __init__(
+        self,
+        *,
+        compression: Deflate | None = None,
+        payload_limit: int = 64,
+        has_both_directions: bool = True,
+        may_skip_handshake: bool = False,
+    ) -> None:
         self.is_websocket: bool | None = None
-        self._deflate = deflate
-        self._show = show
-        self._has_both = has_both
-        self._is_open = is_open
+        self._deflate = compression
+        self._payload_limit = payload_limit
+        self._has_both_directions = has_both_directions
+        self._may_skip_handshake = may_skip_handshake
         self._request: Request | None = None
         self._sides: dict[bool | None, _Side] = {}
 
-    def feed(self, is_client: bool | None, octets: bytes) -> Iterator[Said]:
-        """Take octets of one direction, and say what is in them.
+    def feed(self, is_client: bool | None, data: bytes) -> Iterator[Finding]:
+        """Take the next bytes of one direction, and return what is in them.
 
         Args:
-            is_client: whether the client says them; None: whoever the first frame tells.
-            octets: the next ones, in any pieces; one or more.
+            is_client: whether the client sent them; None: the first frame decides.
+            data: one byte or more; how they are cut into pieces does not matter.
         """
         side = self._side(is_client)
         if side.stage == "begin":
-            side.stage = "head" if octets[0] in _HEADS else "frames" if self._is_open else "over"
+            side.stage = "head" if data[0] in _HEADS else "frames" if self._may_skip_handshake else "over"
             if side.stage == "over":
                 self.is_websocket = False
         if side.stage == "head":
             try:
-                found = side.reader.feed(octets)
+                found = side.reader.feed(data)
             except HandshakeError as error:
-                yield from self._refuse(side, error, octets)
+                yield from self._refuse(side, error, data)
                 return
             if found is None:
                 return
-            head, octets = found
+            head, data = found
             yield from self._read_head(side, head)
         if side.stage == "waiting":
-            side.waiting += octets
+            side.waiting += data
             if len(side.waiting) > _MAX_WAITING:
                 side.stage = "frames"
-                octets = b""
+                data = b""
         if side.stage == "frames":
-            yield from self._read_frames(side, octets)
+            yield from self._read_frames(side, data)
 
-    def finish(self, is_client: bool | None, is_end: bool) -> Iterator[Said]:
+    def finish(self, is_client: bool | None, is_end: bool) -> Iterator[Finding]:
         """End one direction.
 
         Args:
             is_client: which one.
-            is_end: whether it ends here; False: what is known of it does.
+            is_end: True: the direction ends here. False: it may go on, but nothing more of it was captured.
         """
         side = self._side(is_client)
         if side.stage == "head" and self.is_websocket is not False:
-            yield Said(side.is_client, Note(0, "the handshake is cut short"))
+            yield Note(side.is_client, 0, "the handshake is cut short")
         if side.stage in ("waiting", "frames"):
             side.stage = "frames"
             yield from self._read_frames(side, b"")
             assert side.inspector is not None
-            for record in side.inspector.finish(is_end):
-                yield Said(side.inspector.is_client, record)
+            yield from side.inspector.finish(is_end)
         side.stage = "over"
 
-    def lose(self, is_client: bool | None, count: int) -> Iterator[Said]:
-        """Take note that octets are missing in one direction.
+    def lose(self, is_client: bool | None, count: int) -> Iterator[Finding]:
+        """End one direction because bytes of it were not captured.
 
         Args:
             is_client: which one.
-            count: how many.
+            count: how many bytes are missing.
         """
         side = self._side(is_client)
         if self.is_websocket and side.stage != "over":
             side.stage = "over"
             offset = side.offset if side.inspector is None else side.inspector.offset
-            text = f"{count} octets are missing in the capture: nothing behind them can be read"
-            yield Said(is_client, Note(offset, text))
+            text = f"{count} bytes are missing in the capture: nothing behind them can be read"
+            yield Note(is_client, offset, text)
 
     def _side(self, is_client: bool | None) -> _Side:
         if is_client not in self._sides:
             self._sides[is_client] = _Side(is_client)
         return self._sides[is_client]
 
-    def _read_frames(self, side: _Side, octets: bytes) -> Iterator[Said]:
+    def _read_frames(self, side: _Side, data: bytes) -> Iterator[Finding]:
         self.is_websocket = True
         if side.inspector is None:
-            side.inspector = Inspector(
-                is_client=side.is_client, deflate=self._deflate, show=self._show, offset=side.offset
+            side.inspector = FrameInspector(
+                is_client=side.is_client,
+                compression=self._deflate,
+                payload_limit=self._payload_limit,
+                offset=side.offset,
             )
-        inspector = side.inspector
         if side.waiting:
-            octets = bytes(side.waiting) + octets
+            data = bytes(side.waiting) + data
             side.waiting.clear()
-        for record in inspector.feed(octets):
-            yield Said(inspector.is_client, record)
+        yield from side.inspector.feed(data)
 
     # The opening handshake
 
-    def _read_head(self, side: _Side, head: bytes) -> Iterator[Said]:
+    def _read_head(self, side: _Side, head: bytes) -> Iterator[Finding]:
         side.offset = len(head)
         side.stage = "frames"
         try:
@@ -188,16 +167,16 @@ class Conversation:
         except RemoteProtocolError as error:
             yield from self._refuse(side, error, head)
 
-    def _refuse(self, side: _Side, error: RemoteProtocolError, octets: bytes) -> Iterator[Said]:
-        """Say what is wrong with a head, if it is one of a WebSocket."""
+    def _refuse(self, side: _Side, error: RemoteProtocolError, data: bytes) -> Iterator[Finding]:
+        """Return what is wrong with a head, if it is one of a WebSocket."""
         side.stage = "over"
-        if not self.is_websocket and not _IS_WEBSOCKET.search(octets) and self._has_both:
+        if not self.is_websocket and not _IS_WEBSOCKET.search(data) and self._has_both_directions:
             self.is_websocket = False
             return
         self.is_websocket = True
-        yield Said(side.is_client, Violation(0, error.code, error.reason))
+        yield Violation(side.is_client, 0, error.code, error.reason)
 
-    def _read_request(self, side: _Side, head: bytes) -> Iterator[Said]:
+    def _read_request(self, side: _Side, head: bytes) -> Iterator[Finding]:
         connection = ServerConnection()
         connection.receive_data(head)
         event = connection.next_event()
@@ -208,19 +187,19 @@ class Conversation:
             raise RemoteProtocolError(1002, "the request does not ask for a WebSocket")
         self.is_websocket = True
         self._request = event
-        if self._has_both:
+        if self._has_both_directions:
             side.stage = "waiting"
-        yield Said(True, Head(0, f"GET {event.path}", _shown(event.headers)))
+        yield InspectedHead(True, 0, f"GET {event.path}", _shown(event.headers))
 
-    def _read_response(self, side: _Side, head: bytes) -> Iterator[Said]:
+    def _read_response(self, side: _Side, head: bytes) -> Iterator[Finding]:
         status, headers = _parse_response(head)
-        if status != 101 and not self.is_websocket and self._has_both:
+        if status != 101 and not self.is_websocket and self._has_both_directions:
             self.is_websocket = False
             side.stage = "over"
             return
-        yield Said(False, Head(0, str(status), _shown(headers)))
+        yield InspectedHead(False, 0, str(status), _shown(headers))
         if status != 101:
-            self._is_open = False
+            self._may_skip_handshake = False
             for other in (side, self._side(True)):
                 other.stage = "over"
             return
@@ -231,7 +210,7 @@ class Conversation:
                 key = request.headers.get("sec-websocket-key")
                 handshake.check_response(headers, key, request.subprotocols, extensions_offered=True)
         except RemoteProtocolError as error:
-            yield Said(False, Violation(0, error.code, error.reason))
+            yield Violation(False, 0, error.code, error.reason)
         client = self._side(True)
         if client.stage == "waiting":
             client.stage = "frames"
