@@ -21,15 +21,17 @@ cdef class Response(_Event):
     cdef public object subprotocol
 
 
-# str and bytes refer to nothing: so the garbage collector need not know of these two.
-cdef class Text(_Event):
+# These refer to a str or bytes at most, which refer to nothing. So the garbage collector need not know of them.
+cdef class _Message(_Event):
+    cdef public bint final
+
+
+cdef class Text(_Message):
     cdef public str data
-    cdef public bint final
 
 
-cdef class Binary(_Event):
+cdef class Binary(_Message):
     cdef public bytes data
-    cdef public bint final
 
 
 cdef class Ping(_Event):
@@ -48,3 +50,6 @@ cdef class Close(_Event):
 cdef class Fail(_Event):
     cdef public object code
     cdef public object reason
+
+
+cpdef Py_ssize_t size_in_memory(data) except -1

@@ -162,7 +162,14 @@ class Response(_Event):
         self.subprotocol = subprotocol
 
 
-class Text(_Event):
+class _Message(_Event):
+    """A message, or with ``fragments=True`` a piece of one."""
+
+    __slots__ = ("final",)
+    final: bool
+
+
+class Text(_Message):
     """A text message, or with ``fragments=True`` a piece of one (RFC 6455, section 5.6).
 
     Args:
@@ -173,7 +180,8 @@ class Text(_Event):
         TypeError: ``data`` is not a ``str``.
     """
 
-    __slots__ = __match_args__ = ("data", "final")
+    __slots__ = ("data",)
+    __match_args__ = ("data", "final")
 
     def __init__(self, data: str, final: bool = True) -> None:
         if type(data) is not str:
@@ -182,7 +190,7 @@ class Text(_Event):
         self.final = final
 
 
-class Binary(_Event):
+class Binary(_Message):
     """A binary message, or with ``fragments=True`` a piece of one (RFC 6455, section 5.6).
 
     Args:
@@ -193,7 +201,8 @@ class Binary(_Event):
         TypeError: ``data`` is not ``bytes``.
     """
 
-    __slots__ = __match_args__ = ("data", "final")
+    __slots__ = ("data",)
+    __match_args__ = ("data", "final")
 
     def __init__(self, data: bytes, final: bool = True) -> None:
         if type(data) is not bytes:

@@ -1,6 +1,10 @@
 """Types for session.py, for when it is compiled. They change what it costs, not what it does."""
 
+cimport cython
+
+from wsframe cimport events
 from wsframe.connection cimport Connection
+from wsframe.events cimport _Message
 
 
 cdef class PieceReader:
@@ -44,10 +48,13 @@ cdef class Session:
     cpdef read_from(self, buffer, Py_ssize_t count)
     cpdef release(self)
     cpdef receive_eof(self)
-    cpdef pull(self)
-    cpdef take(self)
+    @cython.locals(connection=Connection, message=_Message)
+    cpdef _Message pull(self)
+    @cython.locals(message=_Message)
+    cpdef _Message take(self)
     cpdef put_back(self, message)
-    cpdef take_message(self)
+    @cython.locals(message=_Message)
+    cpdef _Message take_message(self)
     cpdef take_piece(self, reader)
     cdef _join_pieces(self, bint final)
     cpdef bint look_ahead(self) except -1

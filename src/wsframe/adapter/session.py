@@ -28,9 +28,10 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
 
+from .. import events
 from ..connection import Connection, Message, Role, State, join_pieces
 from ..errors import ConnectionClosed
-from ..events import Binary, Close, Event, Fail, Ping, Pong, Text, size_in_memory
+from ..events import Binary, Close, Event, Fail, Ping, Pong, Text
 from ..frames import TEXT
 from ..prepared import Prepared
 from .counters import Counters
@@ -216,9 +217,11 @@ class Session:
         while event := self.connection.next_event():
             kind = type(event)
             if kind is Text or kind is Binary:
+                message: Text | Binary = event  # type: ignore[assignment]
                 if self.end is None:  # else this end is over already
-                    self._messages_received += event.final  # type: ignore[union-attr]
-                    return event  # type: ignore[return-value]
+                    if message.final:
+                        self._messages_received += 1
+                    return message
             elif kind is Ping:
                 self._pings_received += 1
                 self.pong_bytes += len(event.payload) + 2  # type: ignore[union-attr]
@@ -235,14 +238,14 @@ class Session:
             return self.pull()
         # In this order, a signal handler that raises in between loses no message: see sync/driver.py.
         message = self.messages[0]
-        self._queue_size -= size_in_memory(message.data)
+        self._queue_size -= events.size_in_memory(message.data)
         del self.messages[0]
         return message
 
     def put_back(self, message: Text | Binary) -> None:
         """Put a message that was taken back to the front of the queue."""
         self.messages.insert(0, message)
-        self._queue_size += size_in_memory(message.data)
+        self._queue_size += events.size_in_memory(message.data)
 
     def take_message(self) -> Text | Binary | None:
         """Take the next message if all of it is there.
@@ -260,7 +263,7 @@ class Session:
                 return message
             else:
                 self._pieces.append(message.data)
-                self._queue_size += size_in_memory(message.data)
+                self._queue_size += events.size_in_memory(message.data)
                 if message.final:
                     return self._join_pieces(True)
         return None
@@ -306,7 +309,7 @@ class Session:
     def _join_pieces(self, final: bool) -> Text | Binary:
         joined = join_pieces(self._pieces, final)
         for piece in self._pieces:
-            self._queue_size -= size_in_memory(piece)
+            self._queue_size -= events.size_in_memory(piece)
         self._pieces = []
         return joined
 
@@ -336,7 +339,7 @@ class Session:
                 self._drop(message)
             else:
                 self.messages.append(message)
-                self._queue_size += size_in_memory(message.data)
+                self._queue_size += events.size_in_memory(message.data)
         return True
 
     def discard(self) -> None:

@@ -18,9 +18,6 @@ cdef class ReadBuffer:
     cpdef renew(self, Py_ssize_t size)
 
 
-cdef class Protocol
-
-
 @cython.final
 cdef class Wakeup:
     cdef public bint _asyncio_future_blocking
@@ -29,8 +26,6 @@ cdef class Wakeup:
     cdef bint _is_awaited
     cdef bint _is_cancelled
     cdef object _loop
-    cdef Protocol _protocol
-    cdef object _reader
     cdef readonly bint is_waiting
     cdef readonly bint is_woken
 
@@ -45,6 +40,7 @@ cdef class Protocol:
     cdef public object _timer
     cdef object _timer_due
     cdef public tuple _close_callbacks
+    cdef public list _close_waiters
     # In
     cdef ReadBuffer _read_buffer
     cdef Wakeup _waiter
@@ -59,14 +55,14 @@ cdef class Protocol:
     cdef public object _sender
     cdef bint _is_flush_scheduled
     cdef public bint _is_writing_paused
-    cdef public list _drained
+    cdef public list _drain_waiters
     cdef bint _is_closing
     cdef object _duplicate
 
     # What websocket.py, client.py, server.py and asgi.py call is visible to Python as well. The rest is not.
     @cython.locals(session=Session)
     cpdef _take(self, reader=*)
-    cpdef _wait(self, reader=*)
+    cpdef _wait(self)
     cdef _schedule_look_ahead(self)
     cpdef pause_reading(self)
     cdef _resume_reading(self)

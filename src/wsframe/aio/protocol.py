@@ -94,11 +94,10 @@ class Wakeup:
     """A future whose task goes on as soon as it is done, not in the next turn of the loop.
 
     The event loop calls us with the bytes that it read, and no task runs meanwhile. So the task that waits
-    for them can run at once. Awaiting it returns the message that has arrived, or None if it is not whole.
+    for them can run at once.
 
     Args:
-        protocol: what to take the message from.
-        reader: what receives the message in pieces; None for a whole message.
+        loop: the event loop.
 
     Attributes:
         is_waiting: whether a task waits.
@@ -112,16 +111,12 @@ class Wakeup:
         "_is_awaited",
         "_is_cancelled",
         "_loop",
-        "_protocol",
-        "_reader",
         "is_waiting",
         "is_woken",
     )
 
-    def __init__(self, protocol: Protocol, reader: PieceReader | None) -> None:
-        self._protocol = protocol
-        self._reader = reader
-        self._loop = protocol._loop
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._asyncio_future_blocking = False
         self._callback: Callable[[Wakeup], object] | None = None
         self._context: contextvars.Context | None = None
@@ -138,7 +133,7 @@ class Wakeup:
 
     def __next__(self) -> Wakeup:
         if self._is_awaited:
-            raise StopIteration(self._protocol._take(self._reader))
+            raise StopIteration
         self._is_awaited = self._asyncio_future_blocking = True
         return self
 
@@ -229,6 +224,17 @@ def join_small(chunks: list[bytes]) -> Iterator[bytes]:
         yield b"".join(small)
 
 
+def finish(waiters: list[asyncio.Future[None]]) -> None:
+    """Let the tasks that wait go on.
+
+    Args:
+        waiters: the futures that they await.
+    """
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+
+
 class Protocol:
     """The part of a WebSocket that the event loop calls.
 
@@ -248,8 +254,9 @@ class Protocol:
         "__weakref__",
         "_burst",
         "_close_callbacks",
+        "_close_waiters",
         "_corked",
-        "_drained",
+        "_drain_waiters",
         "_duplicate",
         "_is_closing",
         "_is_flush_scheduled",
@@ -285,6 +292,7 @@ class Protocol:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: float | None = None
         self._close_callbacks: tuple[Callable[..., object], ...] = ()
+        self._close_waiters: list[asyncio.Future[None]] = []  # done when TCP is closed
         # In
         self._read_buffer = _shared.read_buffer
         self._waiter: Wakeup | None = None  # of the task in recv
@@ -299,7 +307,7 @@ class Protocol:
         self._sender: asyncio.Task[Any] | None = None  # the task that sends it
         self._is_flush_scheduled = False
         self._is_writing_paused = False
-        self._drained: list[asyncio.Future[None]] = []
+        self._drain_waiters: list[asyncio.Future[None]] = []
         self._is_closing = False
         self._duplicate: socket.socket | None = None
 
@@ -325,12 +333,12 @@ class Protocol:
             raise session.closed_error()
         return message
 
-    def _wait(self, reader: PieceReader | None = None) -> Wakeup:
-        """Wait for a message, a piece, or the end: await the return value to ``_take`` it."""
+    def _wait(self) -> Wakeup:
+        """Return an awaitable that waits until there may be something to take. Awaiting it returns None."""
         # Everything that came in was read. Now write the answers, and read on.
         self.flush()
         self._resume_reading()
-        self._waiter = Wakeup(self, reader)
+        self._waiter = Wakeup(self._loop)
         return self._waiter
 
     def _schedule_look_ahead(self) -> None:
@@ -720,6 +728,7 @@ class Protocol:
         self._forget_duplicate()
         self.session.receive_eof()
         self.session.lose()
+        finish(self._close_waiters)
         for callback in self._close_callbacks:
             self._loop.call_soon(callback, self)
         self._close_callbacks = ()
@@ -736,7 +745,5 @@ class Protocol:
         self._is_writing_paused = False
         if self.session.connection.has_unsent():
             self.flush()
-        for waiter in self._drained:
-            if not waiter.done():
-                waiter.set_result(None)
+        finish(self._drain_waiters)
         self._forget_pongs()

@@ -50,8 +50,8 @@ class WebSocket(Facts, Protocol, asyncio.BufferedProtocol):
         """
         message = self._take()
         if message is None and timeout is None:
-            message = await self._wait()
-        if message is None:
+            message = await self._wait() or self._take() or await self._receive()
+        elif message is None:
             async with asyncio.timeout(timeout):
                 message = await self._receive()
         return message.data
@@ -74,10 +74,9 @@ class WebSocket(Facts, Protocol, asyncio.BufferedProtocol):
         return Pieces(self, timeout)
 
     async def _receive(self, reader: PieceReader | None = None) -> Text | Binary:
-        """Wait for the rest of a message, or for the next piece for a reader."""
-        message: Text | Binary | None = None
-        while message is None:
-            message = await self._wait(reader)
+        """Receive the next message, or the next piece for a reader. It takes longer than ``_take``."""
+        while (message := self._take(reader)) is None:
+            await self._wait()
         return message
 
     def __aiter__(self) -> WebSocket:
@@ -85,7 +84,7 @@ class WebSocket(Facts, Protocol, asyncio.BufferedProtocol):
 
     async def __anext__(self) -> str | bytes:
         try:
-            message = self._take() or await self._wait() or await self._receive()
+            message = self._take() or await self._wait() or self._take() or await self._receive()
         except ConnectionClosed as closed:
             if closed.clean and closed.code in CLEAN_CODES:
                 raise StopAsyncIteration from None
@@ -238,11 +237,11 @@ class WebSocket(Facts, Protocol, asyncio.BufferedProtocol):
     async def _drain(self) -> None:
         while self._is_writing_paused and not self.session.is_lost:
             waiter = self._loop.create_future()
-            self._drained.append(waiter)
+            self._drain_waiters.append(waiter)
             try:
                 await waiter
             finally:
-                self._drained.remove(waiter)
+                self._drain_waiters.remove(waiter)
 
     async def ping(self, payload: bytes | None = None, timeout: float | None = None) -> float:
         """Send a Ping and wait for its Pong.
@@ -311,20 +310,16 @@ class WebSocket(Facts, Protocol, asyncio.BufferedProtocol):
         Raises:
             TimeoutError: it is not closed in time.
         """
-        if self.session.is_lost:
-            return
-        closed: asyncio.Future[None] = self._loop.create_future()
-
-        def set_closed(_: WebSocket) -> None:
-            if not closed.done():
-                closed.set_result(None)
-
-        self.add_close_callback(set_closed)
-        try:
+        if timeout is not None:
             async with asyncio.timeout(timeout):
-                await closed
-        finally:
-            self.remove_close_callback(set_closed)
+                await self.wait_closed()
+        elif not self.session.is_lost:
+            waiter = self._loop.create_future()
+            self._close_waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                self._close_waiters.remove(waiter)
 
     def add_close_callback(self, callback: Callable[[WebSocket], object]) -> None:
         """Schedule a call of ``callback(websocket)`` for when the connection is closed.
@@ -372,10 +367,8 @@ class Pieces(PieceReader):
     async def __anext__(self) -> str | bytes:
         if self.is_over:
             raise StopAsyncIteration
-        piece = self._websocket._take(self)
-        if piece is None:
-            async with asyncio.timeout(self._timeout):
-                piece = await self._websocket._receive(self)
+        async with asyncio.timeout(self._timeout):
+            piece = await self._websocket._receive(self)
         if self.is_begun and not piece.data:
             raise StopAsyncIteration  # the last fragment was empty
         self.is_begun = True
