@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from asyncio import current_task
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from time import perf_counter
 from typing import Any, NoReturn
 
@@ -441,6 +441,29 @@ class WebSocket(Protocol, asyncio.BufferedProtocol):
                 await closer
             finally:
                 self._closers.remove(closer)
+
+    def add_close_callback(self, callback: Callable[[WebSocket], object]) -> None:
+        """Schedule a call of ``callback(websocket)`` for when the connection is closed.
+
+        The event loop calls it soon after TCP is closed; if TCP is closed already, soon after this returns.
+        An exception that it raises goes to the event loop's exception handler. As with ``asyncio.Future``, a
+        callback that is added twice is called twice.
+
+        Args:
+            callback: a function, not a coroutine function.
+        """
+        if self._is_lost:
+            self._loop.call_soon(callback, self)
+        else:
+            self._close_callbacks += (callback,)
+
+    def remove_close_callback(self, callback: Callable[[WebSocket], object]) -> None:
+        """Remove a callback that ``add_close_callback`` added, however often. Do nothing if it is not there.
+
+        Args:
+            callback: the callback.
+        """
+        self._close_callbacks = tuple(other for other in self._close_callbacks if other != callback)
 
     async def __aenter__(self) -> WebSocket:
         return self

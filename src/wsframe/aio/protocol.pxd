@@ -41,6 +41,7 @@ cdef class Protocol:
     cdef public object _remote_address
     cdef public object _local_address
     cdef public list _closers
+    cdef public tuple _close_callbacks
     cdef public bint _is_lost
     cdef public object _end
     cdef bint _eof

@@ -237,6 +237,7 @@ class Protocol:
     __slots__ = (
         "__weakref__",
         "_burst",
+        "_close_callbacks",
         "_close_timeout",
         "_close_timer",
         "_closers",
@@ -300,6 +301,7 @@ class Protocol:
         self._remote_address: Any = None
         self._local_address: Any = None
         self._closers: list[asyncio.Future[None]] = []  # of those who wait until it is lost
+        self._close_callbacks: tuple[Callable[..., object], ...] = ()
         self._is_lost = False
         self._end: Close | Fail | None = None
         self._eof = False
@@ -849,6 +851,9 @@ class Protocol:
         for closer in self._closers:
             if not closer.done():
                 closer.set_result(None)
+        for callback in self._close_callbacks:
+            self._loop.call_soon(callback, self)
+        self._close_callbacks = ()
         self.resume_writing()
         self._read_on()
         self._fail_pings()
