@@ -149,10 +149,7 @@ HALVES = {
     "sync.websocket": "sync.driver",
 }
 # These still use private names of other modules. A module that no longer does leaves the list.
-STILL_PRIVATE = (
-    "hub.rooms",
-    "testing.adapters",
-)
+STILL_PRIVATE = ("testing.adapters",)
 
 
 def is_private(name):

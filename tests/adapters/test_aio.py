@@ -506,6 +506,102 @@ async def test_a_connection_that_was_lost_is_forgotten():
     listener.sock.close()
 
 
+# Close callbacks
+
+
+@pytest.mark.parametrize("end", ["closing handshake", "abort"])
+@asynchronous
+async def test_a_close_callback_is_called_once_when_the_connection_is_closed(end):
+    called = asyncio.Queue()
+    async with opened() as (websocket, peer):
+        websocket.add_close_callback(lambda closed: called.put_nowait((closed, closed.state)))
+        await websocket.send("still open")
+        assert called.empty()
+        if end == "abort":
+            peer.reset()
+        else:
+            await in_thread(peer.send, peer.close())
+        assert await called.get() == (websocket, State.CLOSED)
+        await websocket.wait_closed()
+        await asyncio.sleep(0)
+        assert called.empty()
+
+
+@asynchronous
+async def test_a_close_callback_of_a_closed_connection_is_called_soon():
+    called = []
+    async with opened() as (websocket, peer):
+        await in_thread(peer.send, peer.close())
+        await websocket.wait_closed()
+        websocket.add_close_callback(called.append)
+        assert called == []
+        await asyncio.sleep(0)
+        assert called == [websocket]
+        await asyncio.sleep(0)
+        assert called == [websocket]
+
+
+@asynchronous
+async def test_a_close_callback_that_was_removed_is_not_called():
+    called = []
+    async with opened() as (websocket, peer):
+        websocket.remove_close_callback(called.append)  # it is not there
+        for callback in called.append, called.append, called.extend:
+            websocket.add_close_callback(callback)
+        websocket.remove_close_callback(called.append)
+        websocket.remove_close_callback(called.extend)
+        websocket.add_close_callback(lambda _: called.append("kept"))
+        await in_thread(peer.send, peer.close())
+        await websocket.wait_closed()
+        await asyncio.sleep(0)
+        assert called == ["kept"]
+        websocket.remove_close_callback(called.append)
+
+
+@asynchronous
+async def test_a_close_callback_is_called_as_often_as_it_was_added():
+    called = []
+    async with opened() as (websocket, peer):
+        websocket.add_close_callback(called.append)
+        websocket.add_close_callback(called.append)
+        await in_thread(peer.send, peer.close())
+        await websocket.wait_closed()
+        await asyncio.sleep(0)
+        assert called == [websocket, websocket]
+
+
+@asynchronous
+async def test_a_close_callback_that_raises_disturbs_no_other():
+    def fail(websocket):
+        raise ValueError("from a callback")
+
+    called, errors = [], []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["exception"]))
+    async with opened() as (websocket, peer):
+        websocket.add_close_callback(fail)
+        websocket.add_close_callback(called.append)
+        await in_thread(peer.send, peer.close())
+        await websocket.wait_closed()
+        websocket.add_close_callback(fail)
+        await asyncio.sleep(0)
+        assert called == [websocket]
+        assert [str(error) for error in errors] == ["from a callback"] * 2
+
+
+@asynchronous
+async def test_a_closed_connection_holds_no_close_callback():
+    async with opened() as (websocket, peer):
+        holder = weakref.ref(called := set())
+        websocket.add_close_callback(called.add)
+        del called
+        assert holder() is not None
+        await in_thread(peer.send, peer.close())
+        await websocket.wait_closed()
+        await asyncio.sleep(0)
+        gc.collect()
+        assert holder() is None
+
+
 # The face of a protocol
 
 

@@ -57,7 +57,7 @@ def changed(source: str, old: str, new: str) -> str:
     return source.replace(old, new)
 
 
-def joined(dial: Callable[[str], WebSocket], path: str) -> WebSocket:
+def subscribed(dial: Callable[[str], WebSocket], path: str) -> WebSocket:
     """Connect, and say something: who hears it is subscribed, and has heard nothing else."""
     websocket = dial(path)
     websocket.send("I am here")
@@ -68,7 +68,7 @@ def joined(dial: Callable[[str], WebSocket], path: str) -> WebSocket:
 def test_people_chat_in_one_process() -> None:
     with serving(ALONE) as dial, ExitStack() as stack:
         one, two, three = (
-            stack.enter_context(joined(dial, path)) for path in ("/lobby", "/lobby", "/cellar")
+            stack.enter_context(subscribed(dial, path)) for path in ("/lobby", "/lobby", "/cellar")
         )
         assert one.recv(TIMEOUT) == "I am here"  # two is
         one.send("Hello!")
@@ -86,7 +86,7 @@ def test_people_chat_in_two_processes_until_redis_is_away(redis: RedisServer) ->
         people = []
         for _ in range(2):
             dial = stack.enter_context(serving(OVER_REDIS, redis))
-            people.append(stack.enter_context(joined(dial, "/lobby")))
+            people.append(stack.enter_context(subscribed(dial, "/lobby")))
         one, two = people
         assert one.recv(TIMEOUT) == "I am here"  # two is
         one.send("Hello!")
@@ -116,7 +116,7 @@ def test_a_dashboard_shows_what_matches() -> None:
             wsframe.aio.serve(names["dashboard"], "127.0.0.1", 0) as server,
             wsframe.aio.connect(f"ws://127.0.0.1:{server.port}/") as client,
         ):
-            while not names["hub"]._rooms._patterns:
+            while not names["hub"]._topics._patterns:
                 await asyncio.sleep(0)
             for topic in "sensors.7.humidity", "sensors.7.temperature", "alarms", "alarms.7":
                 await names["hub"].publish(topic, topic)
@@ -139,7 +139,7 @@ def test_an_asgi_application_publishes_and_subscribes(redis: RedisServer, tmp_pa
             def dial(path: str) -> WebSocket:
                 return connect(f"ws://127.0.0.1:{port}{path}")
 
-            with joined(dial, "/lobby") as one, joined(dial, "/lobby") as two:
+            with subscribed(dial, "/lobby") as one, subscribed(dial, "/lobby") as two:
                 assert one.recv(TIMEOUT) == "I am here"  # two is
                 for message in "", b"\0":
                     one.send(message)

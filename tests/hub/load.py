@@ -33,7 +33,7 @@ from wsframe.aio import WebSocket, connect, serve
 from wsframe.hub import Hub
 
 TOPIC = "load"
-SIZE = 100  # octets of a message
+SIZE = 100  # bytes of a message
 AT_ONCE = 100  # messages that are published at a time, and clients that connect
 
 

@@ -37,23 +37,23 @@ hub = Hub()
 class Consumer(AsyncWebsocketConsumer):
     async def connect(self):
         await self.accept()
-        await hub.subscribe(websocket_of(self.scope), "room")
+        await hub.subscribe(websocket_of(self.scope), "chat")
         await self.send("subscribed")
 
     async def receive(self, text_data=None, bytes_data=None):
-        await hub.publish("room", text_data or bytes_data)
+        await hub.publish("chat", text_data or bytes_data)
 
 
 async def endpoint(websocket):
     await websocket.accept()
-    await hub.subscribe(websocket_of(websocket.scope), "room")
+    await hub.subscribe(websocket_of(websocket.scope), "chat")
     await websocket.send_text("subscribed")
     async for text in websocket.iter_text():
-        await hub.publish("room", text)
+        await hub.publish("chat", text)
 
 
-async def members(request):
-    return PlainTextResponse(str(len(hub._rooms._keys)))
+async def subscribers(request):
+    return PlainTextResponse(str(len(hub._topics._names)))
 
 
 @contextlib.asynccontextmanager
@@ -65,7 +65,7 @@ async def lifespan(app):
 routes = [
     WebSocketRoute("/starlette", endpoint),
     Mount("/channels", Consumer.as_asgi()),
-    Route("/members", members),
+    Route("/subscribers", subscribers),
 ]
 app = Starlette(routes=routes, lifespan=lifespan)
 """
@@ -95,13 +95,13 @@ def test_starlette_and_channels_share_a_hub(server: list[str], tmp_path: Path) -
                 assert one.recv(TIMEOUT) == other.recv(TIMEOUT) == "from Starlette"
                 other.send(b"from Channels")
                 assert one.recv(TIMEOUT) == other.recv(TIMEOUT) == b"from Channels"
-                assert members(port) == "2"
-            while members(port) != "0":  # the server hears of the end on another connection
+                assert subscribers(port) == "2"
+            while subscribers(port) != "0":  # the server hears of the end on another connection
                 pass
         finally:
             process.kill()
 
 
-def members(port: str) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/members", timeout=TIMEOUT) as response:
+def subscribers(port: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/subscribers", timeout=TIMEOUT) as response:
         return str(response.read().decode())

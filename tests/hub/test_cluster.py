@@ -105,7 +105,7 @@ async def test_a_cluster_has_a_topic_on_each_node(cluster):
             assert await received(one_client, b"\x00")
         with pytest.raises(ValueError, match="there are no patterns on a Redis Cluster"):
             await hub.subscribe(one, "news", Pattern("*"))
-        assert len(hub._rooms.keys(one)) == 3
+        assert len(hub._topics.names_of(one)) == 3
         await hub.unsubscribe(one)
         await two_client.close()
         await settled(lambda: shard_channels(cluster) == [[], [], []])
@@ -186,9 +186,9 @@ async def test_publishing_ends_when_a_hub_is_closed_while_it_looks_where_a_topic
             with moved(cluster, topic):
                 publishing = [asyncio.create_task(hub.publish(topic, str(number))) for number in range(10)]
                 await asyncio.sleep(0)
-                while stage > 0 and not hub._broker._look_again.is_set():
+                while stage > 0 and not hub._broker._refresh_is_due.is_set():
                     await asyncio.sleep(0)
-                while stage > 1 and hub._broker._look_again.is_set():
+                while stage > 1 and hub._broker._refresh_is_due.is_set():
                     await asyncio.sleep(0)
                 await hub.close()
         results = await asyncio.wait_for(asyncio.gather(*publishing, return_exceptions=True), TIMEOUT)
@@ -209,13 +209,13 @@ async def test_a_node_of_a_cluster_is_killed_and_comes_back(cluster, caplog):
             for topic in topics[1:]:
                 await hub.publish(topic, "others go on")
             assert await received(client, "others go on", "others go on")
-            joining = asyncio.create_task(hub.subscribe(late, topics[0]))
+            subscribing = asyncio.create_task(hub.subscribe(late, topics[0]))
             while not caplog.records:
                 await asyncio.sleep(0)
-            assert not joining.done()
+            assert not subscribing.done()
         finally:
             cluster[0].restart()
-        await joining
+        await subscribing
         await published(hub, topics[0], "back")
         assert await received(client, "back")
         assert await received(late_client, "back")
@@ -236,15 +236,15 @@ def test_a_replica_takes_over(caplog):
             assert await received(client, "before")
             await asyncio.to_thread(cluster[0].kill)
             await published(hub, topics[0], "after")
-            joining = [hub.subscribe(websocket, topic) for topic in topics]
-            await asyncio.gather(*joining)
+            subscribing = [hub.subscribe(websocket, topic) for topic in topics]
+            await asyncio.gather(*subscribing)
             for topic in topics:
                 await hub.publish(topic, topic)
             while (message := await client.recv(TIMEOUT)) != topics[0]:
                 assert message == "after"
             assert await received(client, *topics[1:])
             dead = f"127.0.0.1:{cluster[0].port}"
-            await settled(lambda: dead not in hub._broker._nodes)
+            await settled(lambda: dead not in map(str, hub._broker._nodes))
 
     with redis_cluster(has_replica=True) as cluster:
         asyncio.run(main(cluster))

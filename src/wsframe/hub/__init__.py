@@ -3,15 +3,20 @@
     publish("news", ...)                        subscribe(ws, "news")
           |                                             |
           v          PUBLISH            SUBSCRIBE       v
-         Hub ------------------> Redis <-------------- Hub --> Room "news": ws, ws, ws
+         Hub ------------------> Redis <-------------- Hub --> topic "news": ws, ws, ws
                                    |                    ^
                                    +------- message ----+        one message, encoded once, for all of them
 
-hub.py is the face. rooms.py knows who is subscribed to what, and delivers. redis.py knows which Redis, or
-which node of a Redis Cluster, has a topic, and links.py speaks to it. pattern.py is Redis' glob.
+The chapters, from bottom to top:
 
-A topic is a channel of Redis, and a message is its payload there, as payload.py says: so programs in any
-language can publish. On a Redis Cluster the channels are sharded ones: programs publish by SPUBLISH there.
+- pattern.py: the glob-style patterns of Redis.
+- broker.py: the interface between the topics of a hub and a broker, and the broker of a single process.
+- topics.py: which connection subscribes to which topic, and the delivery.
+- redis/: the broker over Redis.
+- hub.py: the public face.
+
+A topic is a channel of Redis, and a message is its payload, as redis/payload.py says. So programs in any
+language can publish. On a Redis Cluster the channels are sharded, and programs publish by SPUBLISH.
 """
 
 from .hub import Hub, websocket_of

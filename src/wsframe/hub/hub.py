@@ -1,4 +1,4 @@
-"""``Hub``: the face of publish and subscribe. It checks what it is given; the rooms and the broker do it."""
+"""The public face of publish and subscribe: it checks the arguments. Topics and the broker do the rest."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ from typing import Any, Literal
 
 from ..aio import WebSocket
 from ..prepared import prepare
+from .broker import Broker, InProcessBroker, TopicName
 from .pattern import Pattern
-from .rooms import Key, Process, Rooms
+from .topics import Topics
 
 __all__ = ["Hub", "websocket_of"]
 
 
 class Hub:
-    """Be where connections subscribe to topics, and anybody publishes to them.
+    """A hub: connections subscribe to topics, and any code publishes to them.
 
-    ``async with Hub() as hub`` opens it, and closes it at the end. Without a URL it is that of one process.
-    With the URL of a Redis, all hubs on it are one, and programs may publish there by other means, too.
+    ``async with Hub() as hub`` opens it, and closes it at the end. Without a URL it works within one process.
+    With the URL of a Redis, all hubs on that Redis act as one, and other programs may publish there, too.
 
-    A message reaches those who are subscribed when it is published, each of them once, and those of one
-    publisher in their order. It is encoded once, and compressed at most once for each set of parameters that
-    was agreed on. Nobody waits for a slow client. Nothing is kept: who is not there, because it is not
-    connected or because Redis is away, misses what is published meanwhile.
+    A message reaches the connections that are subscribed when it is published. Each gets it once, and gets
+    the messages of one publisher in order. A message is encoded once, and compressed at most once for each
+    set of agreed parameters. A slow client delays no other. Nothing is kept: a client that is not connected
+    misses what is published meanwhile, and so do all of them while Redis is away.
 
     Args:
         url: ``redis://[[user]:password@]host[:port]``, ``rediss://...`` for TLS, or ``unix:///path``, with
             options of redis-py as its query: ``?ssl_ca_certs=/path``. Every ``health_check_interval``
-            seconds, 10 by default, Redis is asked whether it is there, and it is given up when it says
-            nothing until the next time. None: no Redis.
-        max_buffered: how many octets may wait in a connection before it counts as slow.
-        slow: what happens to slow ones. "drop": they miss the message. "close": they are closed with 1008.
+            seconds, 10 by default, the hub sends Redis a PING. If Redis has sent nothing by the next one, its
+            connection is dropped. None: no Redis.
+        max_buffered: how many bytes may wait in a connection before it counts as slow.
+        slow: what happens to slow connections. "drop": they miss the message. "close": they are closed with
+            1008.
         compress: whether to compress messages where that is agreed on; None: those that reach the threshold.
 
     Raises:
-        ValueError: the URL is none for Redis, or ``slow`` is neither "drop" nor "close".
+        ValueError: the URL is not one of a Redis, or ``slow`` is neither "drop" nor "close".
         ImportError: there is a URL, and redis-py is not installed.
-        ConnectionError: Redis is not there; from the ``async with``.
+        ConnectionError: Redis cannot be reached; from the ``async with``.
     """
 
     def __init__(
@@ -51,16 +53,17 @@ class Hub:
         if slow not in ("drop", "close"):
             raise ValueError(f'slow must be "drop" or "close", not {slow!r}')
         self._compress = compress
-        self._rooms = Rooms(max_buffered, slow)
+        self._topics = Topics(max_buffered, slow)
+        self._broker: Broker
         if url is None:
-            self._rooms.broker = Process(self._rooms)
+            self._broker = InProcessBroker(self._topics)
         else:
             try:
-                from .redis import Redis
+                from .redis import RedisBroker
             except ImportError as error:
                 raise ImportError("a hub over Redis needs redis-py: pip install 'wsframe[redis]'") from error
-            self._rooms.broker = Redis(url, self._rooms, compress)
-        self._broker = self._rooms.broker
+            self._broker = RedisBroker(url, self._topics, compress)
+        self._topics.broker = self._broker
         self._state = "new"  # then "opening", "open", and "closed"
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -85,9 +88,9 @@ class Hub:
         await self.close()
 
     async def close(self) -> None:
-        """End all subscriptions, and leave Redis. The connections stay open."""
+        """End all subscriptions, and disconnect from Redis. The connections stay open."""
         self._state = "closed"
-        self._rooms.clear(RuntimeError("the hub was closed"))
+        self._topics.clear(RuntimeError("the hub was closed"))
         await self._broker.close()
 
     def _check_open(self) -> None:
@@ -102,13 +105,13 @@ class Hub:
             )
 
     async def subscribe(self, websocket: WebSocket, *topics: str | Pattern) -> None:
-        """Let a connection get what is published to topics from now on.
+        """Subscribe a connection to topics.
 
-        When this returns, Redis has confirmed it. While Redis is away it waits; when it is cancelled then, it
-        leaves what it was to join.
+        When this returns, Redis has confirmed it: the connection gets what is published from then on. While
+        Redis is away this waits. If it is cancelled then, it ends the subscriptions that it began.
 
-        The subscription ends when the connection is lost, at the latest. For one that is lost already this
-        does nothing, as ``broadcast`` does: its ``recv`` tells why.
+        A subscription ends with its connection, at the latest. For a connection that is closed already this
+        does nothing, as ``broadcast`` does: its ``recv`` says why.
 
         Args:
             websocket: the connection.
@@ -116,35 +119,35 @@ class Hub:
 
         Raises:
             TypeError: an argument has a wrong type.
-            ValueError: a topic has a lone surrogate, or there is a pattern and Redis is a cluster, where
-                patterns see nothing of what is published to shards.
+            ValueError: a topic has a lone surrogate, or there is a pattern and Redis is a cluster, which has
+                no patterns for sharded channels.
             PermissionError: the rules of Redis' ACL forbid it.
             ConnectionError: Redis refuses it for another reason: a script keeps it busy, say.
-            RuntimeError: the hub is not open, or is closed meanwhile, or was opened in another event loop.
+            RuntimeError: the hub is not open, is closed meanwhile, or was opened in another event loop.
         """
         self._check_open()
         if not isinstance(websocket, WebSocket):
             raise TypeError(f"only a wsframe.aio.WebSocket can subscribe, not {type(websocket).__name__}")
-        keys = dict.fromkeys(_key(topic) for topic in topics)
-        for key in keys:
-            self._broker.check(key)
-        calls = {key: self._rooms.join(websocket, key) for key in keys}
+        names = dict.fromkeys(_name_of(topic) for topic in topics)
+        for name in names:
+            self._broker.check(name)
+        waiters = {name: self._topics.subscribe(websocket, name) for name in names}
         try:
-            for call in calls.values():
-                await call
+            for waiter in waiters.values():
+                await waiter
         except BaseException:
-            for key, call in calls.items():
-                self._rooms.give_up(websocket, key, call)
+            for name, waiter in waiters.items():
+                self._topics.give_up(websocket, name, waiter)
             raise
-        for key, call in calls.items():
-            self._rooms.keep(websocket, key, call)
+        for name, waiter in waiters.items():
+            self._topics.keep(websocket, name, waiter)
 
     async def unsubscribe(self, websocket: WebSocket, *topics: str | Pattern) -> None:
-        """Let a connection get no more of what is published to topics. It waits for nothing.
+        """Unsubscribe a connection from topics. This does not wait for Redis.
 
         Args:
             websocket: the connection.
-            topics: those that it subscribed to; without any, all of them. Others are passed over.
+            topics: names and patterns that it subscribed to; without any, all of them. Others are ignored.
 
         Raises:
             TypeError: a topic is neither a string nor a pattern.
@@ -152,36 +155,36 @@ class Hub:
             RuntimeError: the hub is not open, or was opened in another event loop.
         """
         self._check_open()
-        self._rooms.leave(websocket, [_key(topic) for topic in topics] or self._rooms.keys(websocket))
+        self._topics.unsubscribe(websocket, [_name_of(topic) for topic in topics])
 
     async def publish(self, topic: str, message: str | bytes | bytearray | memoryview) -> None:
-        """Send a message to all who are subscribed to a topic, in all processes.
+        """Publish a message to all subscribers of a topic, in all processes.
 
-        When this returns Redis has it, and passes it on to the processes; whether the clients get it, nobody
-        is told. Messages that are published at the same time go out in the order of the calls.
+        When this returns, Redis has the message and passes it on to the processes. It does not say whether
+        any client gets it. Messages that are published at the same time go out in the order of the calls.
 
         Args:
             topic: the name.
             message: ``str`` goes out as text, a bytes-like object as binary.
 
         Raises:
-            ConnectionError: Redis is away or refuses it, or the hub is closed meanwhile, and the message was
-                not published; or Redis went away, or the connection was closed, before it answered, and
-                nobody knows. The text says which. It is not tried again.
+            ConnectionError: the message was not published, because Redis is away or refuses it, or the hub
+                was closed meanwhile. Or it is not known whether it was published, because the connection to
+                Redis was lost or closed before the answer. The text says which. It is not tried again.
             PermissionError: the rules of Redis' ACL forbid it.
             LocalProtocolError: the text contains a lone surrogate.
-            TypeError: the topic is not a string, or the message none of these.
+            TypeError: the topic is not a string, or the message is neither text nor bytes.
             ValueError: the topic has a lone surrogate.
             RuntimeError: the hub is not open, or was opened in another event loop.
         """
         self._check_open()
-        key = _key(topic)
-        if isinstance(key, Pattern):
+        name = _name_of(topic)
+        if isinstance(name, Pattern):
             raise TypeError("a message is published to a topic, not to a pattern")
-        await self._broker.publish(key, prepare(message, compress=self._compress))
+        await self._broker.publish(name, prepare(message, compress=self._compress))
 
 
-def _key(topic: str | Pattern) -> Key:
+def _name_of(topic: str | Pattern) -> TopicName:
     if isinstance(topic, Pattern):
         return topic
     if not isinstance(topic, str):
