@@ -15,7 +15,7 @@ from types import EllipsisType
 from . import handshake
 from .connection import CLOSED, CONNECTING, OPEN, Connection, Role, check_compression
 from .deflate import DEFAULT, Deflate
-from .errors import HandshakeError, LocalProtocolError
+from .errors import InvalidRequest, LocalProtocolError
 from .events import Event, Request, Response
 from .origins import Origins
 
@@ -88,7 +88,7 @@ class ServerConnection(Connection):
             if not self.request.is_upgrade:
                 # It was offered to the application, which went on without an answer.
                 raise handshake.refusal(self.request)
-        except HandshakeError as error:
+        except InvalidRequest as error:
             self._refuse(error)
             return self._fail(error.code, error.reason)
         return None
@@ -107,7 +107,7 @@ class ServerConnection(Connection):
         # Section 4.2.2, item 4: "If the server does not wish to accept this connection, it MUST return
         # an appropriate HTTP error code (e.g., 403 Forbidden)".
         if self._origins is not None and request.is_upgrade and request.origin not in self._origins:
-            raise HandshakeError(
+            raise InvalidRequest(
                 403, "origin is not allowed" if request.origin else "Origin header is missing"
             )
         return request
@@ -120,7 +120,7 @@ class ServerConnection(Connection):
         try:
             event = parser.next_event()
         except h11.RemoteProtocolError as error:
-            raise HandshakeError(400, f"malformed HTTP request: {error}"[:120]) from None
+            raise InvalidRequest(400, f"malformed HTTP request: {error}"[:120]) from None
         assert isinstance(event, h11.Request)
         return handshake.check_request(
             handshake.decode_headers(event.headers),
@@ -226,7 +226,7 @@ class ServerConnection(Connection):
             raise LocalProtocolError("there is no request to answer")
         return self.request
 
-    def _refuse(self, error: HandshakeError) -> None:
+    def _refuse(self, error: InvalidRequest) -> None:
         self._send_refusal(error.status, [*error.headers, _PLAIN_TEXT], error.reason.encode() + b"\n")
 
     def _send_refusal(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:

@@ -21,14 +21,14 @@ from itertools import chain, zip_longest
 from typing import Any, TypeVar
 
 from ..client import ClientConnection
-from ..errors import HandshakeRejected, InvalidURI
+from ..errors import HandshakeFailed, HandshakeRejected, InvalidURI
 from ..events import Fail
 from ..handshake import HeaderList, check_headers
 from ..uri import URI, join_uri, parse_uri
 from .proxy import Proxy, environment_proxy, parse_proxy
 from .wording import describe, reason_of, strerror
 
-__all__ = ["Backoff", "Route", "interleave", "is_fatal", "rejection", "retry_after", "unreachable"]
+__all__ = ["Backoff", "Route", "handshake_failure", "interleave", "is_fatal", "retry_after", "unreachable"]
 
 # RFC 8305, section 5: "One recommended value for a default delay is 250 milliseconds."
 ATTEMPT_DELAY = 0.25  # seconds
@@ -163,17 +163,18 @@ class Route:
             self.phase = f"{phase} with {uri.authority}"
 
     def follow(self, rejected: HandshakeRejected) -> None:
-        """Go where a redirect leads to.
+        """Follow the redirect that the server answered with.
 
         Args:
-            rejected: the error for the server's response.
+            rejected: the error that has the response.
 
         Raises:
-            HandshakeRejected: the same if it is not a redirect; else the redirect may not be followed.
+            HandshakeRejected: the same error, when the response is no redirect of the server; or another
+                one, when this redirect must not be followed.
         """
         response = rejected.response
-        if response is None or response is not self.connection.response or not self._max_redirects:
-            raise rejected  # it may be a proxy's
+        if response is not self.connection.response or not self._max_redirects:
+            raise rejected  # a response that is not the server's is a proxy's
         locations = response.headers.get_all("location")
         if response.status not in _REDIRECTS or len(locations) != 1:
             raise rejected
@@ -225,61 +226,60 @@ def _shown(uri: URI) -> str:
     return f"{'wss' if uri.secure else 'ws'}://{uri.authority}"
 
 
-def rejection(connection: ClientConnection, fail: Fail, lost: OSError | None = None) -> HandshakeRejected:
-    """Return the error that says why the opening handshake failed.
+def handshake_failure(
+    connection: ClientConnection, fail: Fail, lost: OSError | None = None
+) -> HandshakeFailed:
+    """Return the error that says why the opening handshake did not succeed.
 
     Args:
         connection: the connection.
         fail: its last event.
-        lost: what the network said when the connection was lost.
+        lost: the error of the network by which the connection was lost, or None.
     """
-    response, problem = connection.response, fail.reason
-    cause: Exception | None = None
-    if fail.code == 1006 and response is None:
-        problem = "connection was lost before the server answered"
-        cause = lost or EOFError("the stream ended")
-        if lost is not None:
-            problem += f": {reason_of(lost)}"
-    elif fail.code == 1006 and response is not None:
-        problem = f"server answered with {describe(response)}"
-    message = f"opening handshake with {connection.uri.authority} failed: {problem}"
-    rejected = HandshakeRejected(message, response)
-    rejected.__cause__ = cause
-    return rejected
+    response = connection.response
+    failed = f"opening handshake with {connection.uri.authority} failed"
+    if fail.code != 1006:
+        return HandshakeFailed(f"{failed}: {fail.reason}", response)
+    if response is not None:
+        return HandshakeRejected(f"{failed}: server answered with {describe(response)}", response)
+    reason = "" if lost is None else f": {reason_of(lost)}"
+    failure = HandshakeFailed(f"{failed}: connection was lost before the server answered{reason}")
+    failure.__cause__ = lost or EOFError("the stream ended")
+    return failure
 
 
 # Again
 
 
 def is_fatal(error: Exception) -> bool:
-    """Tell whether trying again would be of no use.
+    """Return whether trying again would be of no use.
 
     It may be of use when the network failed, when the connection was lost before the server answered, and
     when the server, or a proxy, answered with status 408, 425, 429 or 500 to 599. All else is fatal: other
     responses, a server's certificate that is not valid, an address that is not one.
 
     Args:
-        error: what ``connect`` raised.
+        error: the error that ``connect`` raised.
     """
     if isinstance(error, HandshakeRejected):
-        if error.response is None:
-            return not isinstance(error.__cause__, (EOFError, OSError))
-        return error.response.status not in _TEMPORARY
+        return error.status not in _TEMPORARY
+    if isinstance(error, HandshakeFailed):
+        return not isinstance(error.__cause__, (EOFError, OSError))
     return not isinstance(error, OSError) or isinstance(error, ssl.SSLCertVerificationError)
 
 
 def retry_after(error: Exception) -> float:
     """Return how many seconds the server wants us to wait (RFC 9110, section 10.2.3), at most 90.
 
-    A server, or a proxy, says it with status 429 or 503, in seconds or as a date. What is neither is ignored.
+    A server, or a proxy, says it with status 429 or 503, in seconds or as a date. A value that is neither is
+    ignored.
 
     Args:
-        error: what ``connect`` raised.
+        error: the error that ``connect`` raised.
     """
-    response = error.response if isinstance(error, HandshakeRejected) else None
-    if response is None or response.status not in _SAYS_WHEN:
+    if not isinstance(error, HandshakeRejected) or error.status not in _SAYS_WHEN:
         return 0.0
-    value = response.headers.get("retry-after", "").strip(" \t")
+    value = error.response.headers.get("retry-after", "").strip(" \t")
     is_number = value.isascii() and value.isdecimal()
     delay = float(value) if is_number else _read_date(value) - time.time()
     return max(0.0, min(delay, _LONGEST_DELAY))

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from ..errors import HandshakeError, HandshakeRejected
+from ..errors import HandshakeFailed, HandshakeRejected, InvalidRequest
 from ..events import Response
 from ..handshake import decode_headers
 from ..uri import URI, authority, without_userinfo
@@ -172,13 +172,14 @@ class Tunnel:
         self._response: Response | None = None
 
     def receive(self, data: bytes) -> bool:
-        """Take bytes from the proxy, and tell whether the tunnel is open.
+        """Take bytes from the proxy, and return whether the tunnel is open.
 
         Args:
-            data: what it said; ``b""`` is the end of the stream.
+            data: the bytes; ``b""`` is the end of the stream.
 
         Raises:
-            HandshakeRejected: it does not open one.
+            HandshakeRejected: the proxy answered with a status that opens no tunnel.
+            HandshakeFailed: its answer is malformed, or it closed the connection without one.
         """
         import h11
 
@@ -189,7 +190,7 @@ class Tunnel:
                 if event is h11.PAUSED:
                     # The server has nothing to say before our request.
                     if parser.trailing_data[0]:
-                        raise self._rejected("server speaks first")
+                        raise self._failure("server speaks first")
                     return True
                 if isinstance(event, h11.Response):
                     self._response = Response(event.status_code, decode_headers(event.headers))
@@ -200,20 +201,21 @@ class Tunnel:
                     break
             else:
                 return False
-        except HandshakeError as error:
-            raise self._rejected(error.reason) from None
+        except InvalidRequest as error:
+            raise self._failure(error.reason) from None
         except h11.RemoteProtocolError as error:
             if self._response is None:
                 problem = f"malformed HTTP response: {error}" if data else "proxy closed the connection"
-                raise self._rejected(problem) from (None if data else EOFError())
+                raise self._failure(problem) from (None if data else EOFError())
         assert self._response is not None
-        raise self._rejected(f"proxy answered with {describe(self._response)}")
+        problem = f"proxy answered with {describe(self._response)}"
+        raise HandshakeRejected(f"{self._name} failed: {problem}", self._response)
 
     def _is_enough(self) -> bool:
         return self._response is not None and len(self._response.body) >= _MAX_BODY_SIZE
 
-    def _rejected(self, problem: str) -> HandshakeRejected:
-        return HandshakeRejected(f"{self._name} failed: {problem}", self._response)
+    def _failure(self, problem: str) -> HandshakeFailed:
+        return HandshakeFailed(f"{self._name} failed: {problem}", self._response)
 
 
 @contextmanager
@@ -226,7 +228,7 @@ def socks(proxy: Proxy, uri: URI) -> Iterator[dict[str, Any]]:
 
     Raises:
         ImportError: python-socks is not installed.
-        HandshakeRejected: the proxy does not let us through.
+        HandshakeFailed: the proxy does not let us through.
         ConnectionError: the proxy cannot reach the server.
     """
     try:
@@ -246,4 +248,4 @@ def socks(proxy: Proxy, uri: URI) -> Iterator[dict[str, Any]]:
         # Without a code for anything, the proxy has closed the connection.
         if error.error_code in _TEMPORARY or not hasattr(error.__cause__, "error_code"):
             raise ConnectionError(str(error)) from error
-        raise HandshakeRejected(f"{proxy.tunnel_to(uri)} failed: {error}") from error
+        raise HandshakeFailed(f"{proxy.tunnel_to(uri)} failed: {error}") from error

@@ -14,8 +14,8 @@ from ..adapter.connecting import (
     ATTEMPT_DELAY,
     Backoff,
     Route,
+    handshake_failure,
     interleave,
-    rejection,
     retry_after,
     unreachable,
 )
@@ -89,7 +89,8 @@ def connect(
 
     Raises:
         InvalidURI: the address is not one.
-        HandshakeRejected: the server, or the proxy, did not open the connection; the error has its response.
+        HandshakeRejected: the server, or the proxy, refused the connection; the error has its response.
+        HandshakeFailed: the opening handshake did not succeed for another reason.
         OSError: the TCP connection or TLS failed.
         TimeoutError: it took longer than ``open_timeout``.
         LocalProtocolError: a subprotocol or header cannot be sent.
@@ -340,7 +341,7 @@ class _ClientWebSocket(WebSocket):
         while not self.opened.done() and (event := self._connection.next_event()):
             if isinstance(event, Fail):
                 self._finish(event)
-                self.opened.set_exception(rejection(self._connection, event, self._lost))
+                self.opened.set_exception(handshake_failure(self._connection, event, self._lost))
             elif isinstance(event, Response) and self._connection.state is OPEN:
                 self.opened.set_result(None)
                 self._opened()

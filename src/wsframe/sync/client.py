@@ -11,7 +11,7 @@ from time import monotonic
 from types import SimpleNamespace
 from typing import Any, cast
 
-from ..adapter.connecting import ATTEMPT_DELAY, Route, interleave, rejection, unreachable
+from ..adapter.connecting import ATTEMPT_DELAY, Route, handshake_failure, interleave, unreachable
 from ..adapter.keepalive import check_keepalive
 from ..adapter.proxy import Proxy, Tunnel, socks
 from ..connection import State
@@ -73,7 +73,8 @@ def connect(
 
     Raises:
         InvalidURI: the address is not one.
-        HandshakeRejected: the server, or the proxy, did not open the connection; the error has its response.
+        HandshakeRejected: the server, or the proxy, refused the connection; the error has its response.
+        HandshakeFailed: the opening handshake did not succeed for another reason.
         OSError: the TCP connection or TLS failed.
         TimeoutError: it took longer than ``open_timeout``.
         LocalProtocolError: a subprotocol or header cannot be sent.
@@ -133,7 +134,7 @@ def _open(
                 remaining(deadline)
                 websocket._receive(deadline)
             elif isinstance(websocket._end, Fail):
-                raise rejection(connection, websocket._end, websocket._lost)
+                raise handshake_failure(connection, websocket._end, websocket._lost)
         websocket._opened()
     except BaseException:
         sock.close()

@@ -278,7 +278,7 @@ async def connected(
         read_size: the most bytes that either end reads at a time; None: 256 KiB.
 
     Raises:
-        HandshakeRejected: the server did not open the connection.
+        HandshakeRejected: the server refused the connection.
         InvalidURI: the path cannot be part of an address.
         LocalProtocolError: a subprotocol or header cannot be sent.
         TimeoutError: the opening handshake took too long.
@@ -363,7 +363,7 @@ def connected_sync(
         close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
 
     Raises:
-        HandshakeRejected: the server did not open the connection.
+        HandshakeRejected: the server refused the connection.
         InvalidURI: the path cannot be part of an address.
         LocalProtocolError: a subprotocol or header cannot be sent.
         TimeoutError: the opening handshake took too long.
