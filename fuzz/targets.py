@@ -613,7 +613,7 @@ def requests(text: str, choice: int) -> None:
     subprotocol = handshake.choose_subprotocol(request, SUBPROTOCOLS)
     response = handshake.accept(request, subprotocol=subprotocol)
     if not request.headers.get_all(":protocol"):
-        key = request.headers.get("sec-websocket-key").strip(" \t")
+        key = request.headers.get("sec-websocket-key", "").strip(" \t")
         assert len(base64.b64decode(key, validate=True)) == 16
         assert handshake.check_response(response, key, SUBPROTOCOLS) == subprotocol
 
@@ -732,7 +732,7 @@ def uri(data: bytes) -> None:
     assert isinstance(event, Request)
     assert (event.path, event.headers.get("host")) == (parts.resource_name, parts.host_header)
     if parts.username is not None:
-        scheme, _, credentials = event.headers.get("authorization").partition(" ")
+        scheme, _, credentials = event.headers.get("authorization", "").partition(" ")
         assert scheme == "Basic"
         assert base64.b64decode(credentials).decode() == f"{parts.username}:{parts.password or ''}"
 

@@ -189,7 +189,7 @@ class ClientConnection(Connection):
         self.subprotocol = handshake.check_response(
             headers, self._key, self._subprotocols, extensions_offered=offered is not None
         )
-        compression = offered and offered.check_response(headers.get("sec-websocket-extensions"))
+        compression = offered and offered.check_response(headers.get("sec-websocket-extensions", ""))
         self.response.subprotocol = self.subprotocol
         if compression is not None:
             self._agree(compression)

@@ -362,7 +362,7 @@ def _single(headers: Headers, name: str, label: str) -> str | None:
 
 
 def _includes(headers: Headers, name: str, token: str) -> bool:
-    return token in _elements(headers.get(name).lower())
+    return token in _elements(headers.get(name, "").lower())
 
 
 def check_request(
@@ -439,7 +439,7 @@ def _check_extended_connect(headers: Headers, http_version: str) -> Request:
     _check_version(headers)
     # Pseudo-headers begin with HTTP/2: a caller that says nothing means that.
     version = "2" if http_version == "1.1" else http_version
-    return _request(_check_path(headers.get(":path")), headers, "CONNECT", version)
+    return _request(_check_path(headers.get(":path", "")), headers, "CONNECT", version)
 
 
 def refusal(request: Request) -> InvalidRequest:
@@ -466,14 +466,14 @@ def _check_version(headers: Headers) -> None:
 
 def _request(resource_name: str, headers: Headers, method: str = "GET", http_version: str = "1.1") -> Request:
     origin = _single(headers, "origin", "Origin")
-    subprotocols = _elements(headers.get("sec-websocket-protocol"))
+    subprotocols = _elements(headers.get("sec-websocket-protocol", ""))
     for subprotocol in subprotocols:
         if not _TOKEN.fullmatch(subprotocol):
             raise InvalidRequest(400, "Sec-WebSocket-Protocol must be a list of tokens")
     # Section 9.1: "the recipient of such malformed data MUST immediately _Fail the WebSocket Connection_",
     # whatever the server knows of extensions. A well-formed offer may be declined.
     try:
-        check_extensions(headers.get("sec-websocket-extensions"))
+        check_extensions(headers.get("sec-websocket-extensions", ""))
     except RemoteProtocolError as error:
         raise InvalidRequest(400, error.reason) from None
     # Section 4.1, item 10: "MUST all be unique strings". Chargers repeat one (ocpp1.6), and mean it once.
@@ -565,7 +565,7 @@ def accept(
     response = []
     # RFC 8441, section 5: over HTTP/2 these are "not included".
     if not request.headers.get_all(":protocol"):
-        key = request.headers.get("sec-websocket-key").strip(" \t")
+        key = request.headers.get("sec-websocket-key", "").strip(" \t")
         response += [
             ("Upgrade", "websocket"),
             ("Connection", "Upgrade"),
@@ -600,7 +600,7 @@ def check_response(
     headers = _read_headers(headers)
     # 2. "If the response lacks an |Upgrade| header field or [it] contains a value that is not an
     #    ASCII case-insensitive match for the value "websocket""
-    if _elements(headers.get("upgrade").lower()) != ["websocket"]:
+    if _elements(headers.get("upgrade", "").lower()) != ["websocket"]:
         raise RemoteProtocolError(1002, "Upgrade header must be websocket")
     # 3. "If the response lacks a |Connection| header field or the |Connection| header field doesn't
     #    contain a token that is an ASCII case-insensitive match for the value "Upgrade""
@@ -619,7 +619,7 @@ def check_response(
         raise RemoteProtocolError(1002, "Sec-WebSocket-Accept does not answer the key")
     # 5. "indicates the use of an extension that was not present in the client's handshake"; section 9.1 fails
     #    a value that is malformed.
-    extensions = headers.get("sec-websocket-extensions")
+    extensions = headers.get("sec-websocket-extensions", "")
     check_extensions(extensions)
     if not extensions_offered and _elements(extensions):
         raise RemoteProtocolError(1002, "server uses an extension that was not offered")

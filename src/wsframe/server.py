@@ -159,7 +159,7 @@ class ServerConnection(Connection):
             subprotocol = handshake.choose_subprotocol(request, self._subprotocols)
         extensions, compression = "", None
         if self._wished is not None:
-            offers = request.headers.get("sec-websocket-extensions")
+            offers = request.headers.get("sec-websocket-extensions", "")
             extensions, compression = self._wished.accept(offers) or ("", None)
         response = handshake.accept(request, subprotocol=subprotocol, extensions=extensions, headers=headers)
         self._output.append(handshake.encode_response(101, response))

@@ -68,7 +68,7 @@ def test_process_request_accepts(adapter):
 
     with adapter.serve(process_request=process) as running:
         with adapter.connect(running.uri) as websocket:
-            assert websocket.response.headers.get("Set-Cookie") == ""
+            assert websocket.response.headers.get("Set-Cookie") is None
         with adapter.connect(running.uri + "x", additional_headers={"X-A": "b"}) as websocket:
             assert websocket.response.headers.get("Set-Cookie") == "a=b"
     assert [request.path for request in requests] == ["/", "/x"]

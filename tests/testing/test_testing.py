@@ -861,7 +861,7 @@ def test_a_sync_handler_sees_the_handshake():
     ) as websocket:
         assert websocket.subprotocol == "chat"
         assert websocket.response.headers.get("x-c") == "d"
-        assert websocket.response.headers.get("sec-websocket-extensions") == ""
+        assert websocket.response.headers.get("sec-websocket-extensions") is None
     assert seen == [("/chat?room=1", "b")]
 
 
