@@ -403,17 +403,15 @@ def test_cve_2026_1527():
     """undici: its `upgrade` option went out as it was, and with CR LF it was more headers, or a request."""
     bad = "websocket\r\n\r\nGET /admin HTTP/1.1\r\nHost: a"
     for options in (
-        {"headers": [("Upgrade", bad)]},
-        {"headers": [("Upgrade", "websocket")]},  # it is the handshake's own
-        {"headers": {"X": bad}},
-        {"headers": {bad: "x"}},
+        {"additional_headers": [("Upgrade", bad)]},
+        {"additional_headers": [("Upgrade", "websocket")]},  # it is the handshake's own
+        {"additional_headers": {"X": bad}},
+        {"additional_headers": {bad: "x"}},
         {"origin": bad},
         {"subprotocols": [bad]},
     ):
         with pytest.raises(LocalProtocolError):
             ClientConnection("ws://localhost/", **options)
-        if "headers" in options:
-            options["additional_headers"] = options.pop("headers")
         for connect in (wsframe.sync.connect, wsframe.aio.connect):
             with pytest.raises(LocalProtocolError):
                 connect("ws://localhost:1/", **options)

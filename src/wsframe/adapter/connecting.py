@@ -128,7 +128,7 @@ class Route:
 
     def _lead_to(self, uri: str) -> None:
         self._uri = uri
-        self.connection = ClientConnection(uri, headers=self._headers, **self._options)
+        self.connection = ClientConnection(uri, additional_headers=self._headers, **self._options)
         self.proxy = self._proxy
         if self._is_proxy_chosen and not self._fixed:
             self.proxy = environment_proxy(self.connection.uri)

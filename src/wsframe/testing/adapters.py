@@ -244,7 +244,7 @@ async def connected(
     handler: Handler,
     *,
     path: str = "/",
-    headers: HeaderList = (),
+    additional_headers: HeaderList = (),
     origin: str | None = None,
     subprotocols: Sequence[str] = (),
     offered_subprotocols: Sequence[str] | None = None,
@@ -265,7 +265,7 @@ async def connected(
     Args:
         handler: a coroutine function that is called with the server's ``WebSocket``.
         path: what the client asks for: path and query.
-        headers: more headers for the client's request.
+        additional_headers: more headers for the client's request.
         origin: the value of its Origin header.
         subprotocols: what the server speaks, its favourite first.
         offered_subprotocols: what the client offers; None: the same.
@@ -303,7 +303,7 @@ async def connected(
         f"ws://localhost{path}",
         subprotocols=subprotocols if offered_subprotocols is None else offered_subprotocols,
         origin=origin,
-        additional_headers=headers,
+        additional_headers=additional_headers,
         proxy=None,
         **options,
     )._route.connection
@@ -332,7 +332,7 @@ def connected_sync(
     handler: SyncHandler,
     *,
     path: str = "/",
-    headers: HeaderList = (),
+    additional_headers: HeaderList = (),
     origin: str | None = None,
     subprotocols: Sequence[str] = (),
     offered_subprotocols: Sequence[str] | None = None,
@@ -351,7 +351,7 @@ def connected_sync(
     Args:
         handler: a function that is called with the server's ``WebSocket``.
         path: what the client asks for: path and query.
-        headers: more headers for the client's request.
+        additional_headers: more headers for the client's request.
         origin: the value of its Origin header.
         subprotocols: what the server speaks, its favourite first.
         offered_subprotocols: what the client offers; None: the same.
@@ -389,7 +389,7 @@ def connected_sync(
                 sock=ours,
                 subprotocols=subprotocols if offered_subprotocols is None else offered_subprotocols,
                 origin=origin,
-                additional_headers=headers,
+                additional_headers=additional_headers,
                 compression=compression,
                 open_timeout=open_timeout,
                 close_timeout=close_timeout,

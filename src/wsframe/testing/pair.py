@@ -16,6 +16,7 @@ from ..client import ClientConnection
 from ..connection import Connection, Role, check_compression
 from ..deflate import Deflate
 from ..events import Event, Request, Response
+from ..handshake import HeaderList
 from ..server import ServerConnection
 
 __all__ = ["Heard", "Pair", "ProcessRequest", "pair"]
@@ -127,7 +128,7 @@ def pair(
     handshake: bool = False,
     uri: str = "ws://localhost/",
     subprotocols: Sequence[str] = (),
-    headers: Sequence[tuple[str, str]] = (),
+    additional_headers: HeaderList = (),
     process_request: ProcessRequest | None = None,
     compression: Deflate | None = None,
     max_message_size: int | None = 2**20,
@@ -142,7 +143,7 @@ def pair(
             ``ClientConnection`` and a ``ServerConnection``. By default they are open.
         uri: the address that the client asks for. This and the next three are for the handshake.
         subprotocols: what the client offers and the server speaks.
-        headers: more headers for the request.
+        additional_headers: more headers for the request.
         process_request: what to answer to the request; by default it is accepted. See ``Pair``.
         compression: what they have agreed on about compression, or wish in the handshake; None: nothing.
         max_message_size: the largest message that either receives, in bytes; by default 1 MiB.
@@ -164,7 +165,9 @@ def pair(
     client: Connection
     server: Connection
     if handshake:
-        client = ClientConnection(uri, subprotocols=subprotocols, headers=headers, **options)
+        client = ClientConnection(
+            uri, subprotocols=subprotocols, additional_headers=additional_headers, **options
+        )
         server = ServerConnection(subprotocols=subprotocols, **options)
     else:
         client, server = Connection(Role.CLIENT, **options), Connection(Role.SERVER, **options)
