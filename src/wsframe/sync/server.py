@@ -63,7 +63,7 @@ def serve(
 ) -> Server:
     """Accept WebSocket connections, and run a handler for each in a thread of its own.
 
-    ``with serve(...) as server`` shuts the server down at the end. It listens at once, and accepts
+    ``with serve(...) as server`` closes the server at the end. It listens at once, and accepts
     connections in ``server.serve_forever()``.
 
     The connection is closed with 1000 when its handler returns. When the handler raises, the error is
@@ -168,18 +168,18 @@ class Server:
         self._timing = timing
         self._past = Counters()  # of the connections that are over
         self._max_connections = max_connections
-        self._lock = threading.RLock()  # shutdown() may be called by a signal handler
-        self._ended = threading.Condition(self._lock)  # what shutdown() waits for
+        self._lock = threading.RLock()  # close() may be called by a signal handler
+        self._ended = threading.Condition(self._lock)  # a thread has ended, which close() waits for
         self._threads: set[threading.Thread] = set()
         self._opening: set[Stream] = set()
         self._websockets: dict[threading.Thread, WebSocket] = {}
         self._serving: threading.Thread | None = None  # the thread of serve_forever()
-        self._is_shut_down = False
-        self._is_shutting_down = False  # whether serve_forever() closes all, when it is done
-        self._closers: set[threading.Thread] = set()  # handlers that shut the server down
-        self._farewell = 1001, ""  # what shutdown() says to those that are open
-        self._cut_time: float | None = None  # when it cuts them
-        self._end_time: float | None = None  # when it waits no longer for the handlers
+        self._is_closing = False  # whether close() was called
+        self._is_close_deferred = False  # whether serve_forever() has to do the rest of it
+        self._closers: set[threading.Thread] = set()  # of handlers that close the server
+        self._farewell = 1001, ""  # the code and reason that open connections are closed with
+        self._cut_time: float | None = None  # when close() cuts them
+        self._end_time: float | None = None  # when it stops waiting for the handlers
         # Whoever changes what serve_forever() waits for sends it a byte.
         self._waker, self._wakened = socket.socketpair()
         for sock in (*listeners.sockets, self._waker, self._wakened):
@@ -218,32 +218,32 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.shutdown()
+        self.close()
 
     def serve_forever(self) -> None:
-        """Accept connections, until another thread or a signal handler calls ``shutdown()``.
+        """Accept connections, until another thread or a signal handler calls ``close()``.
 
         Raises:
-            RuntimeError: the server is shut down, or serves already.
+            RuntimeError: the server is closed, or serves already.
         """
         with selectors.DefaultSelector() as full, selectors.DefaultSelector() as ready:
             with self._lock:
-                if self._is_shut_down or self._serving is not None:
-                    raise RuntimeError("the server is shut down, or serves already")
+                if self._is_closing or self._serving is not None:
+                    raise RuntimeError("the server is closed, or serves already")
                 self._serving = threading.current_thread()
                 full.register(self._wakened, selectors.EVENT_READ)
                 for sock in (*self.sockets, self._wakened):
                     ready.register(sock, selectors.EVENT_READ)
             try:
-                self._accept_until_shut_down(full, ready)
+                self._accept_until_closed(full, ready)
             finally:
                 self._serving = None
-                if self._is_shutting_down:
+                if self._is_close_deferred:
                     self._close_all()
                 self._close_wakers()
 
-    def _accept_until_shut_down(self, full: selectors.BaseSelector, ready: selectors.BaseSelector) -> None:
-        while not self._is_shut_down:
+    def _accept_until_closed(self, full: selectors.BaseSelector, ready: selectors.BaseSelector) -> None:
+        while not self._is_closing:
             selector = full if len(self._threads) >= self._max_connections else ready
             for key, _ in selector.select():
                 if key.fileobj is self._wakened:
@@ -251,7 +251,7 @@ class Server:
                 elif not self._accept(key.fileobj):  # type: ignore[arg-type]
                     full.select(1)  # until somebody has gone, or for a second
 
-    def shutdown(self, code: int = 1001, reason: str = "", grace: float | None = None) -> None:
+    def close(self, code: int = 1001, reason: str = "", grace: float | None = None) -> None:
         """Refuse new connections, close the open ones, and wait for the handlers.
 
         Those that are still in the TLS or opening handshake are cut at once, and those that are not closed
@@ -273,9 +273,9 @@ class Server:
         Connection(Role.SERVER).send_close(code, reason)  # what cannot be sent is told now
         now = monotonic()
         with self._lock:
-            if not self._is_shut_down:
+            if not self._is_closing:
                 self._farewell = code, reason
-            self._is_shut_down = True
+            self._is_closing = True
             grace = self._close_timeout if grace is None else grace
             self._end_time = _earlier(self._end_time, None if grace is None else now + grace)
             last = None if self._close_timeout is None else now + self._close_timeout
@@ -283,7 +283,7 @@ class Server:
         self._wake()
         if self._serving is threading.current_thread():
             # It was interrupted, perhaps while it holds the lock that the threads need to end.
-            self._is_shutting_down = True
+            self._is_close_deferred = True
         else:
             self._close_all()
 
@@ -327,7 +327,7 @@ class Server:
             self._waker.send(b"\0")
 
     def _close_wakers(self) -> None:
-        if self._is_shut_down and self._serving is None:
+        if self._is_closing and self._serving is None:
             self._waker.close()
             self._wakened.close()
 
@@ -339,7 +339,7 @@ class Server:
             sock, _ = listener.accept()
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                return True  # the client has gone, or the server is shut down
+                return True  # the client has gone, or the server is closed
             logger.exception("cannot accept a connection")
             return False
         thread = threading.Thread(target=self._run, args=(sock,), daemon=True, name="wsframe")
@@ -379,7 +379,7 @@ class Server:
 
     def _open(self, stream: Stream, deadline: float | None) -> WebSocket | None:
         with self._lock:
-            if self._is_shut_down:
+            if self._is_closing:
                 return None
             self._opening.add(stream)
         try:
@@ -423,7 +423,7 @@ class Server:
             connection.reject(500, body=b"internal server error\n")
 
     def _handle(self, websocket: WebSocket) -> None:
-        is_served = not self._is_shut_down
+        is_served = not self._is_closing
         code, reason = (1000, "") if is_served else self._farewell
         try:
             if is_served:
