@@ -12,7 +12,7 @@ from asyncio import current_task
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from typing import Any, TypeAlias
 
-from ..adapter.auth import ProcessRequest
+from ..adapter.auth import AsyncProcessRequest
 from ..adapter.counters import Counters
 from ..adapter.keepalive import check_keepalive
 from ..adapter.listeners import BACKLOG, Address, Listeners
@@ -24,11 +24,12 @@ from ..origins import Origins
 from ..server import ServerConnection
 from .connection import CONNECTING, OPEN, WebSocket
 
-__all__ = ["Handler", "ProcessRequest", "Server", "Serving", "serve"]
+__all__ = ["Handler", "Server", "Serving", "serve"]
 
 logger = logging.getLogger("wsframe.aio")
 
 Handler: TypeAlias = Callable[[WebSocket], Awaitable[None]]
+"""A coroutine function that is called with each open ``WebSocket`` of a server."""
 
 # A client that asks when the server is full is told when to ask again.
 _FULL = Response(503, [("Retry-After", "5")], b"too many connections\n")
@@ -41,7 +42,7 @@ def serve(
     host: str | Sequence[str] | None = None,
     port: int | None = None,
     *,
-    process_request: ProcessRequest | None = None,
+    process_request: AsyncProcessRequest | None = None,
     subprotocols: Sequence[str] = (),
     origins: Iterable[str | re.Pattern[str] | None] | None = None,
     compression: Deflate | None = DEFAULT,
@@ -145,7 +146,7 @@ class Server:
     def __init__(
         self,
         handler: Handler,
-        process_request: ProcessRequest | None,
+        process_request: AsyncProcessRequest | None,
         connection_options: dict[str, Any],
         ssl: tls.SSLContext | None,
         open_timeout: float | None,

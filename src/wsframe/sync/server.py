@@ -15,24 +15,25 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any, TypeAlias
 
+from ..adapter.auth import ProcessRequest
 from ..adapter.counters import Counters
 from ..adapter.keepalive import check_keepalive
 from ..adapter.listeners import Address, Listeners
 from ..connection import Connection, Role
 from ..deflate import DEFAULT, Deflate
 from ..errors import ConnectionClosed, is_only
-from ..events import Request, Response
+from ..events import Request
 from ..origins import Origins
 from ..server import ServerConnection
 from .connection import OPEN, WebSocket
 from .stream import Stream, TLSStream, remaining
 
-__all__ = ["Handler", "ProcessRequest", "Server", "serve"]
+__all__ = ["Handler", "Server", "serve"]
 
 logger = logging.getLogger("wsframe.sync")
 
 Handler: TypeAlias = Callable[[WebSocket], None]
-ProcessRequest: TypeAlias = Callable[[Request], Response | None]
+"""A function that is called with each open ``WebSocket`` of a server, in a thread of its own."""
 
 # After the grace time connections are cut, which wakes handlers that wait for them: they have these seconds
 # to end. The others sleep elsewhere, and nothing can wake them.

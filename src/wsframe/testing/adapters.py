@@ -19,14 +19,14 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
 from .. import aio, sync
+from ..adapter.auth import AsyncProcessRequest, ProcessRequest
 from ..adapter.listeners import Listeners
 from ..aio.client import _ClientWebSocket
-from ..aio.server import Handler, ProcessRequest, _ServerWebSocket
+from ..aio.server import Handler, _ServerWebSocket
 from ..deflate import DEFAULT, Deflate
 from ..handshake import HeaderList
 from ..server import ServerConnection
 from ..sync.server import Handler as SyncHandler
-from ..sync.server import ProcessRequest as SyncProcessRequest
 
 __all__ = ["MemoryTransport", "connected", "connected_sync"]
 
@@ -249,7 +249,7 @@ async def connected(
     subprotocols: Sequence[str] = (),
     offered_subprotocols: Sequence[str] | None = None,
     origins: Sequence[str | None] | None = None,
-    process_request: ProcessRequest | None = None,
+    process_request: AsyncProcessRequest | None = None,
     compression: Deflate | None = DEFAULT,
     max_message_size: int | None = 2**20,
     open_timeout: float | None = 10,
@@ -337,7 +337,7 @@ def connected_sync(
     subprotocols: Sequence[str] = (),
     offered_subprotocols: Sequence[str] | None = None,
     origins: Sequence[str | None] | None = None,
-    process_request: SyncProcessRequest | None = None,
+    process_request: ProcessRequest | None = None,
     compression: Deflate | None = DEFAULT,
     max_message_size: int | None = 2**20,
     open_timeout: float | None = 10,

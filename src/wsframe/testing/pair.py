@@ -9,19 +9,18 @@ Nothing runs in the background: bytes move in ``pump()``, always in the same ord
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
+from ..adapter.auth import ProcessRequest
 from ..client import ClientConnection
 from ..connection import Connection, Role, check_compression
 from ..deflate import Deflate
-from ..events import Event, Request, Response
+from ..events import Event, Request
 from ..handshake import HeaderList
 from ..server import ServerConnection
 
-__all__ = ["Heard", "Pair", "ProcessRequest", "pair"]
-
-ProcessRequest: TypeAlias = Callable[[Request], Response | None]
+__all__ = ["Heard", "Pair", "pair"]
 
 
 class Heard(NamedTuple):
