@@ -29,6 +29,7 @@ from wsframe.adapter.connecting import (
     retry_after,
     unreachable,
 )
+from wsframe.adapter.options import ClientOptions, Timing
 from wsframe.adapter.proxy import Tunnel, parse_proxy
 
 
@@ -197,7 +198,7 @@ def rejected(route: Route, location: str) -> HandshakeRejected:
 
 
 def test_a_route_begins_again():
-    route = Route("ws://u:p@h/a", additional_headers={"Cookie": "a=b"}, proxy=None)
+    route = Route(ClientOptions("ws://u:p@h/a", additional_headers={"Cookie": "a=b"}, proxy=None))
     first = route.connection.data_to_send()
     assert b"Cookie: a=b" in first
     route.follow(rejected(route, "wss://i/b"))
@@ -217,7 +218,7 @@ def test_a_route_begins_again():
 
 
 def test_a_redirect_of_a_proxy_is_not_followed():
-    route = Route("ws://h/", proxy=None)
+    route = Route(ClientOptions("ws://h/", proxy=None))
     error = HandshakeRejected("a proxy's", Response(302, [("Location", "/b")]))
     with pytest.raises(HandshakeRejected) as caught:
         route.follow(error)
@@ -244,7 +245,7 @@ def test_a_redirect_of_a_proxy_is_not_followed():
     ],
 )
 def test_errors_stay_what_they_are(error, text):
-    route = Route("ws://h/", proxy=None, open_timeout=2.5)
+    route = Route(ClientOptions("ws://h/", proxy=None, timing=Timing(open_timeout=2.5)))
     with pytest.raises(type(error)) as caught, route.explained():
         raise error
     assert type(caught.value) is type(error)
@@ -254,13 +255,16 @@ def test_errors_stay_what_they_are(error, text):
 
 def test_what_is_no_error_of_the_network_is_left_alone():
     error = ValueError("x")
-    with pytest.raises(ValueError, match="x") as caught, Route("ws://h/", proxy=None).explained():
+    with (
+        pytest.raises(ValueError, match="x") as caught,
+        Route(ClientOptions("ws://h/", proxy=None)).explained(),
+    ):
         raise error
     assert caught.value is error
 
 
 def test_an_answer_is_a_rejection_and_all_else_a_failure():
-    connection = Route("ws://h/", proxy=None).connection
+    connection = Route(ClientOptions("ws://h/", proxy=None)).connection
     answered = Fail(1006, "server answered with status 404")
     for status, fail, kind in (
         (None, Fail(1006, "connection was lost"), HandshakeFailed),
@@ -276,7 +280,7 @@ def test_an_answer_is_a_rejection_and_all_else_a_failure():
 
 
 def test_a_failure_says_what_the_network_said():
-    connection = Route("ws://h/", proxy=None).connection
+    connection = Route(ClientOptions("ws://h/", proxy=None)).connection
     lost = ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert")
     lost.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
     error = handshake_failure(connection, Fail(1006, "connection was lost"), lost)

@@ -12,24 +12,9 @@ import os
 
 from ..errors import LocalProtocolError
 
-__all__ = ["Pings", "check_keepalive"]
+__all__ = ["Pings"]
 
 _MOMENT = 0.01  # seconds
-
-
-def check_keepalive(interval: float | None, timeout: float | None) -> None:
-    """Check the options of keepalive.
-
-    Args:
-        interval: how many seconds there are between Pings; None: send none.
-        timeout: how many seconds a Pong may take; None: any time.
-
-    Raises:
-        ValueError: one of them is not positive.
-    """
-    for name, seconds in (("ping_interval", interval), ("ping_timeout", timeout)):
-        if seconds is not None and not seconds > 0:
-            raise ValueError(f"{name} must be positive, or None to switch it off, not {seconds!r}")
 
 
 class Pings:

@@ -20,11 +20,20 @@ from contextlib import suppress
 from time import monotonic
 from typing import TypeVar
 
-__all__ = ["Stream", "TLSStream", "remaining"]
+__all__ = ["Stream", "TLSStream", "deadline_after", "remaining"]
 
 T = TypeVar("T")
 
 _DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)
+
+
+def deadline_after(seconds: float | None) -> float | None:
+    """Return the deadline that is some seconds away.
+
+    Args:
+        seconds: how many; None: there is no deadline.
+    """
+    return None if seconds is None else monotonic() + seconds
 
 
 def remaining(deadline: float | None) -> float | None:

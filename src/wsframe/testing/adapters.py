@@ -12,20 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
 from .. import aio, sync
 from ..adapter.auth import AsyncProcessRequest, ProcessRequest
-from ..adapter.listeners import Listeners
-from ..aio.client import _ClientWebSocket
-from ..aio.server import Handler, _ServerWebSocket
+from ..adapter.options import ServerOptions, Timing
+from ..aio.server import Handler
 from ..deflate import DEFAULT, Deflate
 from ..handshake import HeaderList
-from ..server import ServerConnection
 from ..sync.server import Handler as SyncHandler
 
 __all__ = ["MemoryTransport", "connected", "connected_sync"]
@@ -284,47 +281,39 @@ async def connected(
         TimeoutError: the opening handshake took too long.
         ValueError: ``read_size`` is less than 1.
     """
-    options: dict[str, Any] = {
-        "compression": compression,
-        "max_message_size": max_message_size,
-        "open_timeout": open_timeout,
-        "close_timeout": close_timeout,
-    }
-    # Neither listens or connects before it is awaited, which it is not.
-    server = aio.serve(
-        handler,
-        "localhost",
+    options = ServerOptions(
         process_request=process_request,
         subprotocols=subprotocols,
         origins=origins,
-        **options,
-    )._server
-    connection = aio.connect(
+        compression=compression,
+        max_message_size=max_message_size,
+        timing=Timing(open_timeout, close_timeout),
+    )
+    connecting = aio.connect(
         f"ws://localhost{path}",
         subprotocols=subprotocols if offered_subprotocols is None else offered_subprotocols,
         origin=origin,
         additional_headers=additional_headers,
+        compression=compression,
         proxy=None,
-        **options,
-    )._route.connection
-    websocket = _ClientWebSocket(connection, close_timeout=close_timeout)
-    served = _ServerWebSocket(server)
-    to_server, to_client = _transports(websocket, served, read_size=read_size)
-    served.connection_made(to_client)
-    websocket.connection_made(to_server)
-    try:
-        try:
-            async with asyncio.timeout(open_timeout):
-                await websocket.opened
-        except BaseException:
-            websocket.abort()
-            raise
+        open_timeout=open_timeout,
+        close_timeout=close_timeout,
+        ping_interval=None,
+        max_message_size=max_message_size,
+    )
+    async with aio.Server(handler, options) as server:
+
+        async def join(factory: Callable[[], aio.WebSocket]) -> None:
+            client, served = factory(), server.protocol()
+            to_server, to_client = _transports(client, served, read_size=read_size)
+            served.connection_made(to_client)
+            client.connection_made(to_server)
+
+        websocket = await connecting.over(join)
         try:
             yield websocket
         finally:
             await websocket.close()
-    finally:
-        await server.close()
 
 
 @contextmanager
@@ -368,21 +357,17 @@ def connected_sync(
         LocalProtocolError: a subprotocol or header cannot be sent.
         TimeoutError: the opening handshake took too long.
     """
-    options: dict[str, Any] = {
-        "subprotocols": subprotocols,
-        "origins": origins,
-        "compression": compression,
-        "max_message_size": max_message_size,
-    }
-    ServerConnection(**options)  # wrong options are told here, and not in the thread
-    timing = {"close_timeout": close_timeout, "ping_interval": 20.0, "ping_timeout": 20.0}
-    with sync.Server(
-        handler, Listeners(), process_request, options, None, open_timeout, timing, max_connections=1
-    ) as server:
+    options = ServerOptions(
+        process_request=process_request,
+        subprotocols=subprotocols,
+        origins=origins,
+        compression=compression,
+        max_message_size=max_message_size,
+        timing=Timing(open_timeout, close_timeout),
+    )
+    with sync.Server(handler, options) as server:
         ours, theirs = socket.socketpair()
-        thread = threading.Thread(target=server._run, args=(theirs,), daemon=True, name="wsframe.testing")
-        server._threads.add(thread)
-        thread.start()
+        server.serve_socket(theirs)
         with ours:
             websocket = sync.connect(
                 f"ws://localhost{path}",
