@@ -18,7 +18,7 @@ PROGRAMS = programs(DOCS / "client.md")
 
 
 def test_there_are_programs() -> None:
-    assert len(PROGRAMS) == 5
+    assert len(PROGRAMS) == 6
 
 
 @pytest.mark.parametrize("number", range(len(PROGRAMS)))
