@@ -27,7 +27,7 @@ __all__ = ["ClientConnection"]
 
 _MAX_BODY_SIZE = 65536  # bytes of a refusal that are kept
 _MAX_INFORMATIONAL = 10  # responses of 100 to 199 before the one that counts
-_SHOWN = 24  # bytes of what is not HTTP
+_SHOWN = 24  # bytes that an error shows of an answer that is not HTTP
 
 
 class ClientConnection(Connection):
@@ -143,7 +143,7 @@ class ClientConnection(Connection):
     def _take_head(self) -> bytes:
         """Take bytes of the head, once it is known to be one.
 
-        Who speaks something else may say a line, and then wait for us: its blank line would never come.
+        A server of another protocol may send a line, and then wait for us: its blank line would never come.
         """
         if self._start is None:
             return self._decoder.drain()

@@ -87,7 +87,7 @@ _VISIBLE = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 
 
 def _is_clean(data: bytes) -> bool:
-    """Tell that nothing in there is illegal, at a fraction of what ``_ILLEGAL`` takes; False: who knows."""
+    """Return whether all is legal, in a fraction of the time of ``_ILLEGAL``; False: perhaps it is not."""
     line_ends = len(data.translate(None, _VISIBLE))
     return line_ends == 2 * data.count(b"\r\n") and b"\r\n " not in data and b"\r\n\t" not in data
 
@@ -98,7 +98,7 @@ _WRONG_METHOD = 405, "method must be GET", (("Allow", "GET"),)
 _WRONG_VERSION = 505, "HTTP version must be 1.1"
 _HEAD_METHOD = b"HEAD "
 
-# What a user may not set, because the handshake does.
+# Headers that a user may not set, because the handshake does.
 _OURS = frozenset(
     {
         "connection",

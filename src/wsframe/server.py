@@ -26,13 +26,13 @@ _PLAIN_TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
 
 class ServerConnection(Connection):
-    """Be the server's end of a WebSocket connection (RFC 6455, section 4.2).
+    """The server's end of a WebSocket connection (RFC 6455, section 4.2).
 
     The first event is a ``Request``: answer it with ``accept()`` or ``reject()``. A handshake that is
     wrong is answered by the core with the HTTP error that fits, and the event is a ``Fail``.
 
     Args:
-        subprotocols: what the server speaks, its favourite first.
+        subprotocols: the subprotocols that the server speaks, its favourite first.
         origins: the origins whose pages may connect, as strings such as ``https://example.com`` or compiled
             patterns of them: see ``Origins``. Others get 403. None in the list allows requests without an
             Origin. By default all may.
@@ -46,7 +46,7 @@ class ServerConnection(Connection):
 
     Raises:
         LocalProtocolError: a subprotocol is not a token, or comes twice.
-        ValueError: an origin is none.
+        ValueError: an origin is not one.
         TypeError: an argument has a wrong type.
     """
 
@@ -201,7 +201,7 @@ class ServerConnection(Connection):
         self._send_refusal(status, response, body)
 
     def respond(self, response: Response | None) -> None:
-        """Answer the request with what a ``process_request`` returned (RFC 6455, section 4.2.2).
+        """Answer the request as a ``process_request`` decided (RFC 6455, section 4.2.2).
 
         Args:
             response: None to accept the request; ``Response(101, headers, subprotocol=...)`` to accept it

@@ -169,7 +169,7 @@ class Listeners:
                 self.close()
 
     def add_unix(self, path: str, mode: int | None = None, owner: tuple[int, int] | None = None) -> None:
-        """Listen on a Unix socket, in the place of one that nobody listens on any more.
+        """Listen on a Unix socket, in the place of one whose server has ended.
 
         Args:
             path: its path.
@@ -177,7 +177,7 @@ class Listeners:
             owner: the numbers of its user and group, -1 for the one that it has; None: both.
 
         Raises:
-            OSError: it cannot be listened on, because somebody else may listen there; or it cannot be given
+            OSError: it cannot be listened on, because another server may listen there; or it cannot be given
                 to this owner.
         """
         is_file = not path.startswith("\0")
@@ -203,7 +203,7 @@ class Listeners:
         """Close the sockets, and remove the files of those that were made here."""
         for path, identity in self._files.items():
             with suppress(OSError):  # it is gone already
-                if _identity(path) == identity:  # else somebody else listens there by now
+                if _identity(path) == identity:  # else another server listens there by now
                     os.unlink(path)
         self._files.clear()
         while self.sockets:
@@ -216,7 +216,7 @@ def _listen_on(family: int, address: Any, reuse_port: bool) -> socket.socket | N
         sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError:
         return None
-    if os.name == "posix":  # elsewhere it would share the port with whoever has it
+    if os.name == "posix":  # elsewhere it would share the port with another server
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if reuse_port:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -287,7 +287,7 @@ def _identity(path: str) -> tuple[int, int]:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket that nobody listens on: its server has ended without removing it."""
+    """Remove a socket whose server has ended without removing it."""
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return  # and bind() says that it is in the way

@@ -33,7 +33,7 @@ _BRACKETS = re.compile(r"\A\[([0-9A-Fa-f:.]*)\](?!:)")
 
 
 class Proxy(NamedTuple):
-    """Hold the parts of a proxy's address.
+    """The parts of a proxy's address.
 
     Fields:
         scheme: ``http``, ``socks4``, ``socks4a``, ``socks5`` or ``socks5h``.
@@ -50,9 +50,7 @@ class Proxy(NamedTuple):
     password: str | None = None
 
     def __repr__(self) -> str:
-        return (
-            f"<Proxy {self.scheme}://{self.authority}>"  # a password is nobody's business who reads the log
-        )
+        return f"<Proxy {self.scheme}://{self.authority}>"  # logs must not show the password
 
     @property
     def authority(self) -> str:
@@ -60,7 +58,7 @@ class Proxy(NamedTuple):
         return authority(self.host, self.port)
 
     def tunnel_to(self, uri: URI) -> str:
-        """Return what messages call the way through it.
+        """Return the name of the tunnel through it, for messages.
 
         Args:
             uri: the server's address.
@@ -130,7 +128,7 @@ def environment_proxy(uri: URI) -> Proxy | None:
 
 
 def _is_within(host: str, networks: str) -> bool:
-    """Tell whether a host is an address, and ``no_proxy`` has it or a network that it is in.
+    """Return whether a host is an address, and ``no_proxy`` has it or a network that it is in.
 
     urllib compares texts. So it knows neither networks nor the other spellings of an IPv6 address.
     """
@@ -220,7 +218,7 @@ class Tunnel:
 
 @contextmanager
 def socks(proxy: Proxy, uri: URI) -> Iterator[dict[str, Any]]:
-    """Give what python-socks needs to know of a SOCKS proxy, and take its errors.
+    """Yield the arguments of python-socks for a SOCKS proxy, and translate its errors.
 
     Args:
         proxy: the proxy.

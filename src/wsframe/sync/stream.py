@@ -40,7 +40,7 @@ def remaining(deadline: float | None) -> float | None:
     """Return how many seconds are left.
 
     Args:
-        deadline: a value of ``time.monotonic``; None: for ever.
+        deadline: a value of ``time.monotonic``; None: there is none.
 
     Raises:
         TimeoutError: none are left.
@@ -54,7 +54,7 @@ def remaining(deadline: float | None) -> float | None:
 
 
 class Stream:
-    """Be a connected socket without TLS.
+    """A connected socket without TLS.
 
     Args:
         sock: a connected socket.
@@ -159,7 +159,7 @@ class Stream:
                 remaining(deadline)
 
     def abort(self) -> None:
-        """Break the connection: who waits for it wakes up."""
+        """Break the connection: threads that wait for it wake up."""
         # Not SSLSocket.shutdown, after which the socket would be read as if there had been no TLS.
         with suppress(OSError):
             socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
@@ -191,7 +191,7 @@ class Stream:
 
 
 class TLSStream(Stream):
-    """Be a connected socket with TLS.
+    """A connected socket with TLS.
 
     Args:
         sock: a wrapped socket, whose handshake is still to come.
@@ -257,6 +257,6 @@ class TLSStream(Stream):
                 self._is_torn = True
                 raise
             if has_waited:
-                remaining(deadline)  # a peer may send records without data for ever
+                remaining(deadline)  # a peer may send records without data forever
             has_waited = True
             self._wait(deadline, write=write)

@@ -1,4 +1,4 @@
-"""A handler and its client, without a port: what ``serve`` and ``connect`` are joined by in tests.
+"""A handler and its client, without a port: ``serve`` and ``connect``, joined in memory for tests.
 
     connected:       aio.WebSocket -- transport in memory -- aio.WebSocket -- handler
     connected_sync:  sync.WebSocket ----- socketpair ----- sync.WebSocket -- handler, in a thread
@@ -29,15 +29,15 @@ __all__ = ["MemoryTransport", "connected", "connected_sync"]
 
 
 class MemoryTransport(asyncio.Transport):
-    """Be one end of a connection in memory, between two ``asyncio.BufferedProtocol`` objects.
+    """One end of a connection in memory, between two ``asyncio.BufferedProtocol`` objects.
 
     What is written is delivered to the other end by ``loop.call_soon``, one read in a turn of the loop,
     unless that end has paused reading: then it stays here, and writing is paused as on a socket. The end
     of the stream comes after it. Closing and aborting do what they do on TCP, without its delays.
 
     Args:
-        protocol: who reads what the other end writes.
-        extra: what ``get_extra_info`` returns: ``peername``, ``sockname``.
+        protocol: the protocol that reads the bytes of the other end.
+        extra: the values of ``get_extra_info``: ``peername``, ``sockname``.
         read_size: the most bytes of one read; None: as many as the protocol has room for.
     """
 
@@ -86,7 +86,7 @@ class MemoryTransport(asyncio.Transport):
             self._protocol.pause_writing()
 
     def can_write_eof(self) -> bool:
-        """Tell that one direction can be closed."""
+        """Return True: one direction can be closed."""
         return True
 
     def write_eof(self) -> None:
@@ -122,7 +122,7 @@ class MemoryTransport(asyncio.Transport):
         return data
 
     def _go_on(self) -> None:
-        """Act on that the other end has read."""
+        """Go on after the other end has read."""
         if self._is_protocol_paused and self._size <= self._low:
             self._is_protocol_paused = False
             self._protocol.resume_writing()
@@ -132,15 +132,15 @@ class MemoryTransport(asyncio.Transport):
     # Reading
 
     def is_reading(self) -> bool:
-        """Tell whether the protocol gets what comes."""
+        """Return whether the protocol gets the bytes that come."""
         return self._is_reading and not self._is_closing
 
     def pause_reading(self) -> None:
-        """Give nothing to the protocol."""
+        """Stop giving bytes to the protocol."""
         self._is_reading = False
 
     def resume_reading(self) -> None:
-        """Give to the protocol what comes."""
+        """Give the protocol the bytes that come, again."""
         self._is_reading = True
         self._schedule_delivery()
 
@@ -150,7 +150,7 @@ class MemoryTransport(asyncio.Transport):
             self._loop.call_soon(self._deliver)
 
     def _deliver(self) -> None:
-        """Give to the protocol what one read has, as a socket would."""
+        """Give the protocol the bytes of one read, as a socket would."""
         self._is_delivery_scheduled = False
         if not self.is_reading() or self._is_eof_read:
             return
@@ -174,7 +174,7 @@ class MemoryTransport(asyncio.Transport):
     # Closing
 
     def is_closing(self) -> bool:
-        """Tell whether it is closing or closed."""
+        """Return whether it is closing or closed."""
         return self._is_closing
 
     def close(self) -> None:
@@ -182,7 +182,7 @@ class MemoryTransport(asyncio.Transport):
         if self._is_closing:
             return
         self._is_closing = True
-        # What comes now finds nobody.
+        # Bytes that come now have no reader.
         self.other._drop()
         self.other._schedule_delivery()
         if not self._unsent:
@@ -199,7 +199,7 @@ class MemoryTransport(asyncio.Transport):
     def _drop(self) -> None:
         self._unsent.clear()
         self._size = 0
-        # Writing is not resumed: on TCP as well, who waits for that is told of the end first.
+        # Writing is not resumed: on TCP as well, a protocol that waits for that is told of the end first.
         if self._is_closing:
             self._lose()
 

@@ -24,7 +24,7 @@ __all__ = ["Heard", "Pair", "pair"]
 
 
 class Heard(NamedTuple):
-    """Say what each side has heard.
+    """The events that each side has heard.
 
     Attributes:
         client: the events of the client.
@@ -36,7 +36,7 @@ class Heard(NamedTuple):
 
 
 class Pair:
-    """Be a client and a server, and the wire between them.
+    """A client and a server, and the wire between them.
 
     Args:
         client: the client's Connection.
@@ -97,7 +97,7 @@ class Pair:
         return heard
 
     def _move(self, sender: Connection, receiver: Connection, heard: list[Event]) -> bool:
-        """Move what one side has to send, and tell whether that was anything."""
+        """Move the bytes that one side has to send, and return whether there were any."""
         data = sender.data_to_send()
         moved = bool(data)
         if not self._has_ended[receiver.role]:
@@ -108,7 +108,7 @@ class Pair:
                     self._left -= len(piece)
                 receiver.receive_data(piece)
                 self._read(receiver, heard)
-            # Who closes TCP is read to the end, and gets the end when its peer has closed as well.
+            # A side that closes TCP is read to the end, and gets the end when its peer has closed as well.
             if self._left == 0 or sender.should_close:
                 self._has_ended[receiver.role] = moved = True
                 receiver.receive_data(b"")
