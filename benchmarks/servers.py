@@ -308,7 +308,7 @@ def wsframe_sync() -> None:
 
     with sync.serve(echo, HOST, 0, compression=None, **without_keepalive(sync.serve)) as server:
         announce(server.port)
-        threading.Thread(target=shut_down_with_stdin, args=(server,)).start()
+        threading.Thread(target=call_with_stdin, args=(server.close,)).start()
         server.serve_forever()
 
 
@@ -321,13 +321,14 @@ def websockets_sync() -> None:
 
     with serve(echo, HOST, 0, compression=None, ping_interval=None) as server:
         announce(server.socket.getsockname()[1])
-        threading.Thread(target=shut_down_with_stdin, args=(server,)).start()
+        threading.Thread(target=call_with_stdin, args=(server.shutdown,)).start()
         server.serve_forever()
 
 
-def shut_down_with_stdin(server: Any) -> None:
+def call_with_stdin(function: Callable[[], object]) -> None:
+    """Call a function when standard input ends."""
     sys.stdin.read()
-    server.shutdown()
+    function()
 
 
 # A server, and whether it runs on aiofastnet's transports

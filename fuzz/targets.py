@@ -29,7 +29,7 @@ from wsframe import (
     Event,
     Fail,
     FrameDecoder,
-    HandshakeError,
+    InvalidRequest,
     InvalidURI,
     LocalProtocolError,
     Ping,
@@ -601,7 +601,7 @@ def requests(text: str, choice: int) -> None:
     """Judge a request; what is accepted is a response that a client takes."""
     try:
         request = handshake.check_request(header_lines(text, REQUEST, choice))
-    except HandshakeError as error:
+    except InvalidRequest as error:
         assert error.status in (400, 426, 501)
         handshake.encode_response(error.status, error.headers, error.reason.encode())
         return
@@ -613,7 +613,7 @@ def requests(text: str, choice: int) -> None:
     subprotocol = handshake.choose_subprotocol(request, SUBPROTOCOLS)
     response = handshake.accept(request, subprotocol=subprotocol)
     if not request.headers.get_all(":protocol"):
-        key = request.headers.get("sec-websocket-key").strip(" \t")
+        key = request.headers.get("sec-websocket-key", "").strip(" \t")
         assert len(base64.b64decode(key, validate=True)) == 16
         assert handshake.check_response(response, key, SUBPROTOCOLS) == subprotocol
 
@@ -640,7 +640,7 @@ def heads(text: str, choice: int) -> None:
                     head, rest = parts
                 elif head is not None:
                     rest += chunk
-        except HandshakeError as error:
+        except InvalidRequest as error:
             return error.status, str(error)
         return head and (head, rest)
 
@@ -653,7 +653,7 @@ def heads(text: str, choice: int) -> None:
     assert data == head + whole[1]
     try:
         plain = handshake.read_plain_head(head)
-    except HandshakeError as error:
+    except InvalidRequest as error:
         assert error.status == 431
         return
     if plain is None:
@@ -732,7 +732,7 @@ def uri(data: bytes) -> None:
     assert isinstance(event, Request)
     assert (event.path, event.headers.get("host")) == (parts.resource_name, parts.host_header)
     if parts.username is not None:
-        scheme, _, credentials = event.headers.get("authorization").partition(" ")
+        scheme, _, credentials = event.headers.get("authorization", "").partition(" ")
         assert scheme == "Basic"
         assert base64.b64decode(credentials).decode() == f"{parts.username}:{parts.password or ''}"
 

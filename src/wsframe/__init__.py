@@ -6,8 +6,9 @@ from .connection import Connection, Role, State
 from .deflate import Deflate
 from .errors import (
     ConnectionClosed,
-    HandshakeError,
+    HandshakeFailed,
     HandshakeRejected,
+    InvalidRequest,
     InvalidURI,
     LocalProtocolError,
     RemoteProtocolError,
@@ -34,9 +35,10 @@ __all__ = [
     "Fail",
     "Frame",
     "FrameDecoder",
-    "HandshakeError",
+    "HandshakeFailed",
     "HandshakeRejected",
     "Headers",
+    "InvalidRequest",
     "InvalidURI",
     "LocalProtocolError",
     "Opcode",

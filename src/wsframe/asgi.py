@@ -30,6 +30,7 @@ from urllib.parse import quote, unquote
 
 import h11
 
+from .adapter.options import Timing
 from .aio.protocol import CONNECTING, HIGH_WATER, OPEN
 from .aio.websocket import WebSocket
 from .deflate import DEFAULT
@@ -49,7 +50,6 @@ logger = logging.getLogger("uvicorn.error")
 
 Event: TypeAlias = MutableMapping[str, Any]
 
-_CLOSE_TIMEOUT = 10  # seconds
 # How many messages are remembered at a time, as many as there are groups that send at once, and for how long
 _REPEATED_MESSAGES = 8
 _REPEATED_SECONDS = 1.0
@@ -107,13 +107,11 @@ class WebSocketProtocol(WebSocket):
             compression=DEFAULT if config.ws_per_message_deflate else None,
             max_message_size=config.ws_max_size,
         )
-        super().__init__(
-            connection,
-            _CLOSE_TIMEOUT,
-            _positive(config.ws_ping_interval),
-            _positive(config.ws_ping_timeout),
-            max(config.ws_max_queue, 1),
+        timing = Timing(
+            ping_interval=_positive(config.ws_ping_interval),
+            ping_timeout=_positive(config.ws_ping_timeout),
         )
+        super().__init__(connection, timing, max(config.ws_max_queue, 1))
         self._connection = connection
         self._config = config
         self._server_state = server_state

@@ -27,20 +27,20 @@ __all__ = ["ClientConnection"]
 
 _MAX_BODY_SIZE = 65536  # bytes of a refusal that are kept
 _MAX_INFORMATIONAL = 10  # responses of 100 to 199 before the one that counts
-_SHOWN = 24  # bytes of what is not HTTP
+_SHOWN = 24  # bytes that an error shows of an answer that is not HTTP
 
 
 class ClientConnection(Connection):
-    """Be the client's end of a WebSocket connection (RFC 6455, section 4.1).
+    """The client's end of a WebSocket connection (RFC 6455, section 4.1).
 
     The request is in ``data_to_send()`` at once. The first event is a ``Response``: 101 means that the
     connection is open, any other status is followed by a ``Fail``. A 101 that is wrong is a ``Fail``.
 
     Args:
         uri: the address, ``ws://`` or ``wss://``. User name and password go out as Basic credentials.
-        subprotocols: what the client offers, its favourite first.
+        subprotocols: the subprotocols to offer, the favourite first.
         origin: the value of an Origin header, or None.
-        headers: more headers for the request. A value in ``bytes`` goes out as it is, a ``str`` in
+        additional_headers: more headers for the request. A value in ``bytes`` goes out as it is, a ``str`` in
             ISO 8859-1.
         compression: the compression to offer (RFC 7692); None: none. By default it is the offer of browsers.
         max_message_size: as for ``Connection``.
@@ -76,7 +76,7 @@ class ClientConnection(Connection):
         *,
         subprotocols: Sequence[str] = (),
         origin: str | None = None,
-        headers: handshake.HeaderList = (),
+        additional_headers: handshake.HeaderList = (),
         compression: Deflate | None = DEFAULT,
         max_message_size: int | None = 2**20,
         fragments: bool = False,
@@ -94,9 +94,9 @@ class ClientConnection(Connection):
         self._key = handshake.new_key()
         self._subprotocols = handshake.check_subprotocols(subprotocols)
         self._offered = check_compression(compression)
-        self._output.append(self._encode_request(origin, headers))
+        self._output.append(self._encode_request(origin, additional_headers))
 
-    def _encode_request(self, origin: str | None, headers: handshake.HeaderList) -> bytes:
+    def _encode_request(self, origin: str | None, additional_headers: handshake.HeaderList) -> bytes:
         uri = self.uri
         request = [
             ("Host", uri.host_header),
@@ -111,7 +111,7 @@ class ClientConnection(Connection):
             request.append(("Sec-WebSocket-Protocol", ", ".join(self._subprotocols)))
         if self._offered is not None:
             request.append(("Sec-WebSocket-Extensions", self._offered.offer()))
-        more = handshake.check_headers(headers)
+        more = handshake.check_headers(additional_headers)
         if uri.username is not None and not any(name.lower() == "authorization" for name, _ in more):
             # RFC 7617, section 2
             if ":" in uri.username:
@@ -143,7 +143,7 @@ class ClientConnection(Connection):
     def _take_head(self) -> bytes:
         """Take bytes of the head, once it is known to be one.
 
-        Who speaks something else may say a line, and then wait for us: its blank line would never come.
+        A server of another protocol may send a line, and then wait for us: its blank line would never come.
         """
         if self._start is None:
             return self._decoder.drain()
@@ -189,7 +189,7 @@ class ClientConnection(Connection):
         self.subprotocol = handshake.check_response(
             headers, self._key, self._subprotocols, extensions_offered=offered is not None
         )
-        compression = offered and offered.check_response(headers.get("sec-websocket-extensions"))
+        compression = offered and offered.check_response(headers.get("sec-websocket-extensions", ""))
         self.response.subprotocol = self.subprotocol
         if compression is not None:
             self._agree(compression)

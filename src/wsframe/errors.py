@@ -1,12 +1,13 @@
 """What goes wrong, and whose fault it is.
 
     WebSocketError
-      |-- LocalProtocolError     you asked for what the RFC forbids now
-      |-- RemoteProtocolError    the peer broke the RFC
-      |     `-- HandshakeError   ... in its opening handshake
-      |-- InvalidURI             the address is not a WebSocket address
-      |-- HandshakeRejected      the server did not open the connection
-      `-- ConnectionClosed       the connection is closing or closed
+      |-- LocalProtocolError        the RFC does not allow this call in this state
+      |-- RemoteProtocolError       the peer broke the RFC
+      |     `-- InvalidRequest      ... in the request of its opening handshake
+      |-- InvalidURI                the address is not a WebSocket address
+      |-- HandshakeFailed           connect(): the opening handshake did not succeed
+      |     `-- HandshakeRejected   ... because the server, or a proxy, answered with another status
+      `-- ConnectionClosed          the connection is closing or closed
 
 Yours are exceptions, the peer's are events: a RemoteProtocolError is raised inside the core and never
 escapes ``Connection.next_event()``, which returns a ``Fail`` event in its place.
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConnectionClosed",
-    "HandshakeError",
+    "HandshakeFailed",
     "HandshakeRejected",
+    "InvalidRequest",
     "InvalidURI",
     "LocalProtocolError",
     "RemoteProtocolError",
@@ -32,18 +34,18 @@ __all__ = [
 
 
 class WebSocketError(Exception):
-    """Be the base of every error that wsframe raises on purpose."""
+    """The base of the errors that wsframe raises on purpose."""
 
 
 class LocalProtocolError(WebSocketError):
-    """Say that the caller asked for something that the RFC forbids in this state.
+    """A call that the RFC does not allow in this state.
 
-    Nothing was queued and nothing changed: the connection goes on as if the call had not been made.
+    Nothing was sent and nothing changed: the connection goes on as if the call had not been made.
     """
 
 
 class RemoteProtocolError(WebSocketError):
-    """Say that the peer broke the protocol (RFC 6455, section 7.1.7).
+    """A violation of the protocol by the peer (RFC 6455, section 7.1.7).
 
     Args:
         code: the status code to fail the connection with (section 7.4.1).
@@ -59,8 +61,10 @@ class RemoteProtocolError(WebSocketError):
         return f"{self.reason} ({self.code})"
 
 
-class HandshakeError(RemoteProtocolError):
-    """Say that the peer's opening handshake is wrong, and with what HTTP response a server refuses it.
+class InvalidRequest(RemoteProtocolError):
+    """An opening handshake that a server must refuse (RFC 6455, section 4.2.1), and the response that does.
+
+    A client's head reader raises it too, for a response. There only ``code`` and ``reason`` have a meaning.
 
     Args:
         status: the HTTP status code of the refusal, such as 400 or 426.
@@ -76,16 +80,21 @@ class HandshakeError(RemoteProtocolError):
 
 
 class InvalidURI(WebSocketError, ValueError):
-    """Say that an address is not a ``ws://`` or ``wss://`` URI (RFC 6455, section 3)."""
+    """An address that is not a ``ws://`` or ``wss://`` URI (RFC 6455, section 3)."""
 
 
-class HandshakeRejected(WebSocketError):
-    """Say that the server did not open the connection, or that a proxy did not let us reach it.
+class HandshakeFailed(WebSocketError):
+    """An opening handshake of ``connect`` that did not succeed.
+
+    The connection was lost before the server answered, the server does not speak WebSocket, its 101 is
+    wrong, or a proxy did not open a tunnel to it.
 
     Args:
         message: what was wrong.
-        response: its HTTP response with its headers and body, or None if it sent none.
+        response: the HTTP response of the server or the proxy, or None.
     """
+
+    response: Response | None
 
     def __init__(self, message: str, response: Response | None = None) -> None:
         super().__init__(message, response)
@@ -95,8 +104,29 @@ class HandshakeRejected(WebSocketError):
         return str(self.args[0])
 
 
+class HandshakeRejected(HandshakeFailed):
+    """An opening handshake that the server, or a proxy, answered with another status.
+
+    A redirect that is not followed is one too.
+
+    Args:
+        message: what was wrong.
+        response: the HTTP response, with its headers and body.
+    """
+
+    response: Response
+
+    def __init__(self, message: str, response: Response) -> None:
+        super().__init__(message, response)
+
+    @property
+    def status(self) -> int:
+        """The status of the response."""
+        return self.response.status
+
+
 class ConnectionClosed(WebSocketError):
-    """Say that the connection is closing or closed.
+    """The error of a connection that is closing or closed.
 
     Args:
         code: the status code that the peer sent, or that we failed the connection with; 1005 when the
@@ -117,7 +147,7 @@ class ConnectionClosed(WebSocketError):
 
 
 def is_only(error: Exception, kind: type[Exception]) -> bool:
-    """Tell whether an error is of a kind, or a group that holds no other kind: a TaskGroup raises those.
+    """Return whether an error is of a kind, or a group of errors of that kind alone, as a TaskGroup raises.
 
     Args:
         error: the error.

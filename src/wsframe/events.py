@@ -12,7 +12,7 @@ Events are small classes with ``__slots__``: they compare by class and value, ma
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 __all__ = [
     "Binary",
@@ -38,19 +38,25 @@ def _shorten(value: object) -> str:
 
 
 class Headers(tuple[tuple[str, str], ...]):
-    """Hold HTTP headers: pairs of a name and a value, in the order in which they came.
+    """HTTP headers: pairs of a name and a value, in the order in which they came.
 
-    What the peer sent has names in lower case.
+    Headers that the peer sent have names in lower case.
     """
 
     __slots__ = ()
 
-    def get(self, name: str, default: str = "") -> str:
+    @overload
+    def get(self, name: str) -> str | None: ...
+
+    @overload
+    def get(self, name: str, default: str) -> str: ...
+
+    def get(self, name: str, default: str | None = None) -> str | None:
         """Return the values of a header, joined by commas (RFC 7230, section 3.2.2).
 
         Args:
             name: the header's name, in any case.
-            default: what to return when the header is not there.
+            default: the value to return when the header is missing.
         """
         values = self.get_all(name)
         return ", ".join(values) if values else default

@@ -26,7 +26,7 @@ from http import HTTPStatus
 from typing import TypeAlias
 
 from .deflate import check_extensions
-from .errors import HandshakeError, LocalProtocolError, RemoteProtocolError
+from .errors import InvalidRequest, LocalProtocolError, RemoteProtocolError
 from .events import Headers, Request
 
 __all__ = [
@@ -87,7 +87,7 @@ _VISIBLE = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 
 
 def _is_clean(data: bytes) -> bool:
-    """Tell that nothing in there is illegal, at a fraction of what ``_ILLEGAL`` takes; False: who knows."""
+    """Return whether all is legal, in a fraction of the time of ``_ILLEGAL``; False: perhaps it is not."""
     line_ends = len(data.translate(None, _VISIBLE))
     return line_ends == 2 * data.count(b"\r\n") and b"\r\n " not in data and b"\r\n\t" not in data
 
@@ -98,7 +98,7 @@ _WRONG_METHOD = 405, "method must be GET", (("Allow", "GET"),)
 _WRONG_VERSION = 505, "HTTP version must be 1.1"
 _HEAD_METHOD = b"HEAD "
 
-# What a user may not set, because the handshake does.
+# Headers that a user may not set, because the handshake does.
 _OURS = frozenset(
     {
         "connection",
@@ -146,7 +146,7 @@ class HeadReader:
             data: the next bytes of the stream.
 
         Raises:
-            HandshakeError: with status 400 for an illegal byte, 431 for a head that is too large.
+            InvalidRequest: with status 400 for an illegal byte, 431 for a head that is too large.
         """
         raw = self._bytes
         seen = len(raw)
@@ -168,12 +168,12 @@ class HeadReader:
         if illegal:
             what = illegal[0]
             if what.startswith(b"\r\n"):
-                raise HandshakeError(400, "header lines must not be folded")
+                raise InvalidRequest(400, "header lines must not be folded")
             if what.startswith((b"\r", b"\n")):
-                raise HandshakeError(400, "lines must end with CR LF")
-            raise HandshakeError(400, f"byte 0x{what[0]:02x} is not allowed in a head")
+                raise InvalidRequest(400, "lines must end with CR LF")
+            raise InvalidRequest(400, f"byte 0x{what[0]:02x} is not allowed in a head")
         if end > MAX_HEAD_SIZE:
-            raise HandshakeError(431, f"head exceeds {MAX_HEAD_SIZE} bytes")
+            raise InvalidRequest(431, f"head exceeds {MAX_HEAD_SIZE} bytes")
         if blank_line is None:
             return None
         head, rest = bytes(raw[:end]), bytes(raw[end:])
@@ -214,7 +214,7 @@ def decode_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
         headers: pairs of bytes; names in lower case.
 
     Raises:
-        HandshakeError: with status 431, when there are more than 100; with 400, when a value has a control
+        InvalidRequest: with status 431, when there are more than 100; with 400, when a value has a control
             character.
     """
     return _limited(_read_headers((name.decode("ascii"), value) for name, value in headers))
@@ -222,7 +222,7 @@ def decode_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
 
 def _limited(headers: Headers) -> Headers:
     if len(headers) > MAX_HEADERS:
-        raise HandshakeError(431, f"head has more than {MAX_HEADERS} headers")
+        raise InvalidRequest(431, f"head has more than {MAX_HEADERS} headers")
     return headers
 
 
@@ -344,7 +344,7 @@ def _read_headers(headers: HeaderList) -> Headers:
     for name, value in headers.items() if isinstance(headers, Mapping) else headers:
         text = value if isinstance(value, str) else value.decode("latin-1")
         if not _FIELD_VALUE.fullmatch(text):
-            raise HandshakeError(400, "a header value has a control or non-latin-1 character")
+            raise InvalidRequest(400, "a header value has a control or non-latin-1 character")
         pairs.append((name.lower(), text))
     return Headers(pairs)
 
@@ -357,12 +357,12 @@ def _elements(value: str) -> list[str]:
 def _single(headers: Headers, name: str, label: str) -> str | None:
     values = headers.get_all(name)
     if len(values) > 1:
-        raise HandshakeError(400, f"more than one {label} header")
+        raise InvalidRequest(400, f"more than one {label} header")
     return values[0].strip(" \t") if values else None
 
 
 def _includes(headers: Headers, name: str, token: str) -> bool:
-    return token in _elements(headers.get(name).lower())
+    return token in _elements(headers.get(name, "").lower())
 
 
 def check_request(
@@ -381,7 +381,7 @@ def check_request(
         or OPTIONS, or in HTTP/1.0. ``refusal`` returns what refuses it.
 
     Raises:
-        HandshakeError: it is wrong; the error has the status and headers to refuse it with.
+        InvalidRequest: it is wrong; the error has the status and headers to refuse it with.
     """
     headers = _read_headers(headers)
     if headers.get_all(":protocol"):
@@ -389,18 +389,18 @@ def check_request(
     # 1. "The method of the request MUST be GET, and the HTTP version MUST be at least 1.1." HTTP/2
     #    and later don't have a request line. Health checks are HEAD, OPTIONS or HTTP/1.0 as well.
     if http_version not in ("1.0", "1.1"):
-        raise HandshakeError(*_WRONG_VERSION)
+        raise InvalidRequest(*_WRONG_VERSION)
     if method not in _METHODS:
-        raise HandshakeError(*_WRONG_METHOD)
+        raise InvalidRequest(*_WRONG_METHOD)
     # 2. The resource name
     resource_name, authority = _read_target(path, method)
     # 3. "A |Host| header field containing the server's authority." HTTP/1.0 has none.
     host = _single(headers, "host", "Host")
     if host is None and http_version == "1.1":
-        raise HandshakeError(400, "Host header is missing")
+        raise InvalidRequest(400, "Host header is missing")
     # RFC 9112, section 3.2: 400 also to "a Host header field with an invalid field value"
     if host is not None and not _HOST.fullmatch(host):
-        raise HandshakeError(400, "Host header must be a host, with or without a port")
+        raise InvalidRequest(400, "Host header must be a host, with or without a port")
     # Section 3.2.2: "the origin server MUST ignore the received Host header field (if any) and instead use
     # the host information of the request-target."
     if authority:
@@ -409,7 +409,7 @@ def check_request(
     # A body would be taken for frames.
     lengths = headers.get_all("content-length")
     if headers.get_all("transfer-encoding") or any(set(length.strip(" \t")) != {"0"} for length in lengths):
-        raise HandshakeError(400, "request must not have a body")
+        raise InvalidRequest(400, "request must not have a body")
     # 4. "An |Upgrade| header field containing the value "websocket", treated as an ASCII
     #    case-insensitive value." Without it, it is another GET.
     is_upgrade = method == "GET" and http_version == "1.1" and _includes(headers, "upgrade", "websocket")
@@ -417,65 +417,65 @@ def check_request(
         return Request(resource_name, headers, is_upgrade=False, method=method, http_version=http_version)
     # 5. "A |Connection| header field that includes the token "Upgrade""
     if not _includes(headers, "connection", "upgrade"):
-        raise HandshakeError(400, "Connection header must include upgrade")
+        raise InvalidRequest(400, "Connection header must include upgrade")
     # 6. "A |Sec-WebSocket-Version| header field, with a value of 13."
     _check_version(headers)
     # 7. "A |Sec-WebSocket-Key| header field with a base64-encoded value that, when decoded, is 16
     #    bytes in length."
     key = _single(headers, "sec-websocket-key", "Sec-WebSocket-Key")
     if key is None:
-        raise HandshakeError(400, "Sec-WebSocket-Key header is missing")
+        raise InvalidRequest(400, "Sec-WebSocket-Key header is missing")
     if not _is_key(key):
-        raise HandshakeError(400, "Sec-WebSocket-Key must be base64 of 16 bytes")
+        raise InvalidRequest(400, "Sec-WebSocket-Key must be base64 of 16 bytes")
     # 8. and 9. "Optionally," Origin and Sec-WebSocket-Protocol
     return _request(resource_name, headers)
 
 
 def _check_extended_connect(headers: Headers, http_version: str) -> Request:
     if headers.get(":protocol") != "websocket":
-        raise HandshakeError(501, "protocol must be websocket")
+        raise InvalidRequest(501, "protocol must be websocket")
     if headers.get(":method") != "CONNECT":
-        raise HandshakeError(400, "method must be CONNECT")
+        raise InvalidRequest(400, "method must be CONNECT")
     _check_version(headers)
     # Pseudo-headers begin with HTTP/2: a caller that says nothing means that.
     version = "2" if http_version == "1.1" else http_version
-    return _request(_check_path(headers.get(":path")), headers, "CONNECT", version)
+    return _request(_check_path(headers.get(":path", "")), headers, "CONNECT", version)
 
 
-def refusal(request: Request) -> HandshakeError:
+def refusal(request: Request) -> InvalidRequest:
     """Return the error that refuses a request which does not ask for a WebSocket.
 
     Args:
         request: what ``check_request`` returned, with ``is_upgrade`` False.
     """
     if request.http_version != "1.1":
-        return HandshakeError(*_WRONG_VERSION)
+        return InvalidRequest(*_WRONG_VERSION)
     if request.method != "GET":
-        return HandshakeError(*_WRONG_METHOD)
-    return HandshakeError(426, "this is a WebSocket server", UPGRADE_REQUIRED)
+        return InvalidRequest(*_WRONG_METHOD)
+    return InvalidRequest(426, "this is a WebSocket server", UPGRADE_REQUIRED)
 
 
 def _check_version(headers: Headers) -> None:
     version = _single(headers, "sec-websocket-version", "Sec-WebSocket-Version")
     if version is None:
-        raise HandshakeError(400, "Sec-WebSocket-Version header is missing")
+        raise InvalidRequest(400, "Sec-WebSocket-Version header is missing")
     if version != VERSION:
         # Section 4.4: "the server MUST respond with [...] a |Sec-WebSocket-Version| header field"
-        raise HandshakeError(426, "Sec-WebSocket-Version must be 13", UPGRADE_REQUIRED)
+        raise InvalidRequest(426, "Sec-WebSocket-Version must be 13", UPGRADE_REQUIRED)
 
 
 def _request(resource_name: str, headers: Headers, method: str = "GET", http_version: str = "1.1") -> Request:
     origin = _single(headers, "origin", "Origin")
-    subprotocols = _elements(headers.get("sec-websocket-protocol"))
+    subprotocols = _elements(headers.get("sec-websocket-protocol", ""))
     for subprotocol in subprotocols:
         if not _TOKEN.fullmatch(subprotocol):
-            raise HandshakeError(400, "Sec-WebSocket-Protocol must be a list of tokens")
+            raise InvalidRequest(400, "Sec-WebSocket-Protocol must be a list of tokens")
     # Section 9.1: "the recipient of such malformed data MUST immediately _Fail the WebSocket Connection_",
     # whatever the server knows of extensions. A well-formed offer may be declined.
     try:
-        check_extensions(headers.get("sec-websocket-extensions"))
+        check_extensions(headers.get("sec-websocket-extensions", ""))
     except RemoteProtocolError as error:
-        raise HandshakeError(400, error.reason) from None
+        raise InvalidRequest(400, error.reason) from None
     # Section 4.1, item 10: "MUST all be unique strings". Chargers repeat one (ocpp1.6), and mean it once.
     return Request(
         resource_name,
@@ -503,7 +503,7 @@ def _read_target(target: str, method: str) -> tuple[str, str]:
 
 def _check_path(path: str) -> str:
     if not _RESOURCE_NAME.fullmatch(path):
-        raise HandshakeError(400, "request target must be a path")
+        raise InvalidRequest(400, "request target must be a path")
     return path
 
 
@@ -565,7 +565,7 @@ def accept(
     response = []
     # RFC 8441, section 5: over HTTP/2 these are "not included".
     if not request.headers.get_all(":protocol"):
-        key = request.headers.get("sec-websocket-key").strip(" \t")
+        key = request.headers.get("sec-websocket-key", "").strip(" \t")
         response += [
             ("Upgrade", "websocket"),
             ("Connection", "Upgrade"),
@@ -600,7 +600,7 @@ def check_response(
     headers = _read_headers(headers)
     # 2. "If the response lacks an |Upgrade| header field or [it] contains a value that is not an
     #    ASCII case-insensitive match for the value "websocket""
-    if _elements(headers.get("upgrade").lower()) != ["websocket"]:
+    if _elements(headers.get("upgrade", "").lower()) != ["websocket"]:
         raise RemoteProtocolError(1002, "Upgrade header must be websocket")
     # 3. "If the response lacks a |Connection| header field or the |Connection| header field doesn't
     #    contain a token that is an ASCII case-insensitive match for the value "Upgrade""
@@ -619,7 +619,7 @@ def check_response(
         raise RemoteProtocolError(1002, "Sec-WebSocket-Accept does not answer the key")
     # 5. "indicates the use of an extension that was not present in the client's handshake"; section 9.1 fails
     #    a value that is malformed.
-    extensions = headers.get("sec-websocket-extensions")
+    extensions = headers.get("sec-websocket-extensions", "")
     check_extensions(extensions)
     if not extensions_offered and _elements(extensions):
         raise RemoteProtocolError(1002, "server uses an extension that was not offered")

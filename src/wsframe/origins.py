@@ -14,7 +14,7 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 class Origins:
-    """Be a list of origins: ``origin in origins`` tells whether an Origin header is one of them (RFC 6454).
+    """A list of origins: ``origin in origins`` is whether an Origin header is one of them (RFC 6454).
 
     Scheme and host are compared in any case, and the default port of ``http`` and ``https`` is as good as
     none: ``https://Example.com:443`` is ``https://example.com``. Any other port must be the same.
@@ -24,8 +24,8 @@ class Origins:
             origin, in lower case and without a default port; None for requests without an Origin.
 
     Raises:
-        TypeError: one of them is none of these, or they are no list.
-        ValueError: a string is no origin, which ends with the host or the port.
+        TypeError: one of them is of another type, or they are not a list.
+        ValueError: a string is not an origin, which ends with the host or the port.
     """
 
     __slots__ = ("_names", "_patterns")

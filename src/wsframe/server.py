@@ -15,7 +15,7 @@ from types import EllipsisType
 from . import handshake
 from .connection import CLOSED, CONNECTING, OPEN, Connection, Role, check_compression
 from .deflate import DEFAULT, Deflate
-from .errors import HandshakeError, LocalProtocolError
+from .errors import InvalidRequest, LocalProtocolError
 from .events import Event, Request, Response
 from .origins import Origins
 
@@ -26,13 +26,13 @@ _PLAIN_TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
 
 class ServerConnection(Connection):
-    """Be the server's end of a WebSocket connection (RFC 6455, section 4.2).
+    """The server's end of a WebSocket connection (RFC 6455, section 4.2).
 
     The first event is a ``Request``: answer it with ``accept()`` or ``reject()``. A handshake that is
     wrong is answered by the core with the HTTP error that fits, and the event is a ``Fail``.
 
     Args:
-        subprotocols: what the server speaks, its favourite first.
+        subprotocols: the subprotocols that the server speaks, its favourite first.
         origins: the origins whose pages may connect, as strings such as ``https://example.com`` or compiled
             patterns of them: see ``Origins``. Others get 403. None in the list allows requests without an
             Origin. By default all may.
@@ -46,7 +46,7 @@ class ServerConnection(Connection):
 
     Raises:
         LocalProtocolError: a subprotocol is not a token, or comes twice.
-        ValueError: an origin is none.
+        ValueError: an origin is not one.
         TypeError: an argument has a wrong type.
     """
 
@@ -88,7 +88,7 @@ class ServerConnection(Connection):
             if not self.request.is_upgrade:
                 # It was offered to the application, which went on without an answer.
                 raise handshake.refusal(self.request)
-        except HandshakeError as error:
+        except InvalidRequest as error:
             self._refuse(error)
             return self._fail(error.code, error.reason)
         return None
@@ -107,7 +107,7 @@ class ServerConnection(Connection):
         # Section 4.2.2, item 4: "If the server does not wish to accept this connection, it MUST return
         # an appropriate HTTP error code (e.g., 403 Forbidden)".
         if self._origins is not None and request.is_upgrade and request.origin not in self._origins:
-            raise HandshakeError(
+            raise InvalidRequest(
                 403, "origin is not allowed" if request.origin else "Origin header is missing"
             )
         return request
@@ -120,7 +120,7 @@ class ServerConnection(Connection):
         try:
             event = parser.next_event()
         except h11.RemoteProtocolError as error:
-            raise HandshakeError(400, f"malformed HTTP request: {error}"[:120]) from None
+            raise InvalidRequest(400, f"malformed HTTP request: {error}"[:120]) from None
         assert isinstance(event, h11.Request)
         return handshake.check_request(
             handshake.decode_headers(event.headers),
@@ -159,7 +159,7 @@ class ServerConnection(Connection):
             subprotocol = handshake.choose_subprotocol(request, self._subprotocols)
         extensions, compression = "", None
         if self._wished is not None:
-            offers = request.headers.get("sec-websocket-extensions")
+            offers = request.headers.get("sec-websocket-extensions", "")
             extensions, compression = self._wished.accept(offers) or ("", None)
         response = handshake.accept(request, subprotocol=subprotocol, extensions=extensions, headers=headers)
         self._output.append(handshake.encode_response(101, response))
@@ -201,7 +201,7 @@ class ServerConnection(Connection):
         self._send_refusal(status, response, body)
 
     def respond(self, response: Response | None) -> None:
-        """Answer the request with what a ``process_request`` returned (RFC 6455, section 4.2.2).
+        """Answer the request as a ``process_request`` decided (RFC 6455, section 4.2.2).
 
         Args:
             response: None to accept the request; ``Response(101, headers, subprotocol=...)`` to accept it
@@ -226,7 +226,7 @@ class ServerConnection(Connection):
             raise LocalProtocolError("there is no request to answer")
         return self.request
 
-    def _refuse(self, error: HandshakeError) -> None:
+    def _refuse(self, error: InvalidRequest) -> None:
         self._send_refusal(error.status, [*error.headers, _PLAIN_TEXT], error.reason.encode() + b"\n")
 
     def _send_refusal(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:

@@ -25,7 +25,7 @@ _LONGEST = 8192  # RFC 7230, section 3.1.1, asks for request lines of at least 8
 
 
 class URI(NamedTuple):
-    """Hold the parts of a WebSocket address.
+    """The parts of a WebSocket address.
 
     Attributes:
         secure: whether it is ``wss://``.
@@ -155,7 +155,7 @@ def join_uri(uri: str, location: str) -> str:
     base = urlsplit(uri)
     userinfo, at, netloc = base.netloc.rpartition("@")
     try:
-        # Bytes that should have been percent-encoded; a fragment is for who shows a page.
+        # Bytes that should have been percent-encoded; a fragment is for browsers that show a page.
         location = quote(location, safe=_PRINTABLE, encoding="latin-1")
         target = urldefrag(urljoin(base._replace(netloc=netloc).geturl(), location)).url
         has_user = "@" in urlsplit(target).netloc

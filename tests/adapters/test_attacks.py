@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.adapters import KEY, MIB, TIMEOUT, key_of, request, response
 from tests.support.cases import case
-from wsframe import HandshakeRejected, Opcode
+from wsframe import HandshakeFailed, Opcode
 from wsframe.handshake import accept_key
 
 pytestmark = pytest.mark.usefixtures("leaks")
@@ -276,7 +276,7 @@ def test_a_server_that_answers_wrongly(adapter, listener, spawn):
     for data, reason in WRONG_ANSWERS:
         with case(expected=reason):
             answering = spawn(answer, listener, data)
-            with pytest.raises(HandshakeRejected, match=reason):
+            with pytest.raises(HandshakeFailed, match=reason):
                 adapter.connect(listener.uri)
             # It may be cut while it sends more than it should.
             assert isinstance(answering.exception(TIMEOUT), OSError | None)

@@ -28,7 +28,7 @@ from tests.support.adapters import (
     response,
 )
 from tests.support.cases import case
-from wsframe import HandshakeRejected, Opcode, Response, State
+from wsframe import HandshakeFailed, HandshakeRejected, Opcode, Response, State
 from wsframe.aio import connect, serve
 
 pytestmark = pytest.mark.usefixtures("leaks", "no_proxies")
@@ -163,7 +163,7 @@ def test_credentials_do_not_come_back(adapter):
     first, back = here.requests
     assert first.headers.get("Cookie") == "a=b"
     assert back.path == "/back"
-    assert not back.headers.get("Cookie") + back.headers.get("Authorization")
+    assert back.headers.get("Cookie") is back.headers.get("Authorization") is None
 
 
 def test_user_and_password_stay_with_their_origin(adapter):
@@ -174,7 +174,7 @@ def test_user_and_password_stay_with_their_origin(adapter):
             adapter.connect(running.uri.replace("//", "//us%40er:p%3Aass@")).close()
     assert here.paths == ["/", "/same", "/absolute"]
     assert {request.headers.get("Authorization") for request in here.requests} == {"Basic dXNAZXI6cDphc3M="}
-    assert there.requests[0].headers.get("Authorization") == ""
+    assert there.requests[0].headers.get("Authorization") is None
 
 
 @pytest.mark.parametrize(("options", "count"), [({}, 11), ({"max_redirects": 2}, 3)])
@@ -426,7 +426,7 @@ def test_a_proxy_that_refuses(adapter, spawn):
             asked, message, error = answered(adapter, spawn, data)
             assert asked.split(b"\r\n")[0] == b"CONNECT nowhere.invalid:99 HTTP/1.1"
             assert b"\r\nProxy-Authorization: Basic dXNlcjpzZWNyZXQ=" in asked
-            assert type(error) is HandshakeRejected
+            assert type(error) is (HandshakeFailed if status is None else HandshakeRejected)
             assert message == f"tunnel through proxy 127.0.0.1:PORT to nowhere.invalid:99 failed: {problem}"
             assert (error.response and error.response.status) == status
             assert "secret" not in repr(error)
@@ -435,7 +435,7 @@ def test_a_proxy_that_refuses(adapter, spawn):
 def test_a_proxy_that_answers_in_pieces(adapter, spawn):
     established = b"HTTP/1.1 200 Connection established\r\nX: y\r\n\r\n"
     _, message, error = answered(adapter, spawn, established)
-    assert type(error) is HandshakeRejected
+    assert type(error) is HandshakeFailed
     assert (
         message
         == "opening handshake with nowhere.invalid:99 failed: connection was lost before the server answered"
@@ -444,11 +444,11 @@ def test_a_proxy_that_answers_in_pieces(adapter, spawn):
 
 SOCKS_REFUSALS = [
     (b"\5\0" + b"\5\5\0\1\0\0\0\0\0\0", ConnectionError, "Connection refused by destination host"),
-    (b"\5\0" + b"\5\2\0\1\0\0\0\0\0\0", HandshakeRejected, "Connection not allowed by ruleset"),
-    (b"\5\xff", HandshakeRejected, "No acceptable authentication methods were offered"),
-    (b"\5\2\1\1", HandshakeRejected, "Username and password authentication failure"),
+    (b"\5\0" + b"\5\2\0\1\0\0\0\0\0\0", HandshakeFailed, "Connection not allowed by ruleset"),
+    (b"\5\xff", HandshakeFailed, "No acceptable authentication methods were offered"),
+    (b"\5\2\1\1", HandshakeFailed, "Username and password authentication failure"),
     (b"\5", ConnectionError, "Connection closed unexpectedly"),
-    (b"HTTP/1.1 400 Bad\r\n\r\n", HandshakeRejected, "Unexpected SOCKS version number: 72"),
+    (b"HTTP/1.1 400 Bad\r\n\r\n", HandshakeFailed, "Unexpected SOCKS version number: 72"),
 ]
 
 
@@ -692,7 +692,7 @@ def test_a_server_that_speaks_something_else(adapter, listener, spawn):
     for data, problem in SOMETHING_ELSE:
         with case(data=data):
             answering = spawn(answer, data)
-            message = failure(adapter, listener.uri, HandshakeRejected)
+            message = failure(adapter, listener.uri, HandshakeFailed)
             answering.result(TIMEOUT)
             assert message == f"opening handshake with localhost:{listener.port} failed: {problem}"
 
@@ -705,7 +705,10 @@ def test_a_server_that_says_nothing(adapter, listener, spawn, how):
             getattr(peer, how)()
 
     answering = spawn(answer)
-    error = refusal(adapter, listener.uri)
+    with pytest.raises(HandshakeFailed) as caught:
+        adapter.connect(listener.uri)
+    error = caught.value
+    assert type(error) is HandshakeFailed
     answering.result(TIMEOUT)
     problem = "connection was lost before the server answered"
     message = f"opening handshake with localhost:{listener.port} failed: {problem}"

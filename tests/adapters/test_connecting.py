@@ -13,6 +13,7 @@ from tests.support.cases import case
 from wsframe import (
     ConnectionClosed,
     Fail,
+    HandshakeFailed,
     HandshakeRejected,
     InvalidURI,
     LocalProtocolError,
@@ -22,12 +23,13 @@ from wsframe import (
 from wsframe.adapter.connecting import (
     Backoff,
     Route,
+    handshake_failure,
     interleave,
     is_fatal,
-    rejection,
     retry_after,
     unreachable,
 )
+from wsframe.adapter.options import ClientOptions, Timing
 from wsframe.adapter.proxy import Tunnel, parse_proxy
 
 
@@ -47,9 +49,10 @@ FATAL = [
         (HandshakeRejected("no", Response(status)), True)
         for status in (101, 200, 302, 401, 404, 407, 499, 600)
     ),
-    (HandshakeRejected("malformed"), True),
-    (caused(HandshakeRejected("lost"), EOFError()), False),
-    (caused(HandshakeRejected("lost"), ConnectionResetError()), False),
+    (HandshakeFailed("malformed"), True),
+    (HandshakeFailed("malformed", Response(101)), True),
+    (caused(HandshakeFailed("lost"), EOFError()), False),
+    (caused(HandshakeFailed("lost"), ConnectionResetError()), False),
     (caused(HandshakeRejected("no", Response(404)), ConnectionResetError()), True),
     (InvalidURI("scheme"), True),
     (LocalProtocolError("header"), True),
@@ -129,7 +132,7 @@ def test_a_proxy_is_tried_again_like_a_server():
 
 def test_nobody_says_when():
     assert retry_after(HandshakeRejected("no", Response(503))) == 0
-    assert retry_after(HandshakeRejected("no")) == 0
+    assert retry_after(HandshakeFailed("no")) == 0
     assert retry_after(OSError()) == 0
 
 
@@ -195,7 +198,7 @@ def rejected(route: Route, location: str) -> HandshakeRejected:
 
 
 def test_a_route_begins_again():
-    route = Route("ws://u:p@h/a", additional_headers={"Cookie": "a=b"}, proxy=None)
+    route = Route(ClientOptions("ws://u:p@h/a", additional_headers={"Cookie": "a=b"}, proxy=None))
     first = route.connection.data_to_send()
     assert b"Cookie: a=b" in first
     route.follow(rejected(route, "wss://i/b"))
@@ -214,15 +217,12 @@ def test_a_route_begins_again():
     )
 
 
-def test_what_is_not_the_servers_redirect_is_not_followed():
-    route = Route("ws://h/", proxy=None)
-    for error in (
-        HandshakeRejected("lost"),
-        HandshakeRejected("a proxy's", Response(302, [("Location", "/b")])),
-    ):
-        with pytest.raises(HandshakeRejected) as caught:
-            route.follow(error)
-        assert caught.value is error
+def test_a_redirect_of_a_proxy_is_not_followed():
+    route = Route(ClientOptions("ws://h/", proxy=None))
+    error = HandshakeRejected("a proxy's", Response(302, [("Location", "/b")]))
+    with pytest.raises(HandshakeRejected) as caught:
+        route.follow(error)
+    assert caught.value is error
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_what_is_not_the_servers_redirect_is_not_followed():
     ],
 )
 def test_errors_stay_what_they_are(error, text):
-    route = Route("ws://h/", proxy=None, open_timeout=2.5)
+    route = Route(ClientOptions("ws://h/", proxy=None, timing=Timing(open_timeout=2.5)))
     with pytest.raises(type(error)) as caught, route.explained():
         raise error
     assert type(caught.value) is type(error)
@@ -255,16 +255,35 @@ def test_errors_stay_what_they_are(error, text):
 
 def test_what_is_no_error_of_the_network_is_left_alone():
     error = ValueError("x")
-    with pytest.raises(ValueError, match="x") as caught, Route("ws://h/", proxy=None).explained():
+    with (
+        pytest.raises(ValueError, match="x") as caught,
+        Route(ClientOptions("ws://h/", proxy=None)).explained(),
+    ):
         raise error
     assert caught.value is error
 
 
-def test_a_rejection_says_what_the_network_said():
-    connection = Route("ws://h/", proxy=None).connection
+def test_an_answer_is_a_rejection_and_all_else_a_failure():
+    connection = Route(ClientOptions("ws://h/", proxy=None)).connection
+    answered = Fail(1006, "server answered with status 404")
+    for status, fail, kind in (
+        (None, Fail(1006, "connection was lost"), HandshakeFailed),
+        (None, Fail(1002, "malformed HTTP response"), HandshakeFailed),
+        (101, Fail(1002, "Upgrade header is missing"), HandshakeFailed),
+        (103, Fail(1002, "too many informational responses"), HandshakeFailed),
+        (404, answered, HandshakeRejected),
+    ):
+        connection.response = status and Response(status)
+        error = handshake_failure(connection, fail)
+        assert type(error) is kind, fail
+        assert error.response is connection.response
+
+
+def test_a_failure_says_what_the_network_said():
+    connection = Route(ClientOptions("ws://h/", proxy=None)).connection
     lost = ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert")
     lost.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
-    error = rejection(connection, Fail(1006, "connection was lost"), lost)
+    error = handshake_failure(connection, Fail(1006, "connection was lost"), lost)
     problem = "connection was lost before the server answered: tlsv13 alert certificate required"
     assert str(error) == f"opening handshake with h:80 failed: {problem}"
     assert error.__cause__ is lost

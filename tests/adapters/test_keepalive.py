@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wsframe import LocalProtocolError
-from wsframe.adapter.keepalive import Keepalive, check_keepalive
+from wsframe.adapter.keepalive import Keepalive
 
 
 def pings(interval=20.0, timeout=20.0, now=100.0) -> Keepalive:
@@ -178,13 +178,3 @@ def test_a_payload_is_waited_for_once():
     keeper.forget(b"a")
     assert keeper.next_ping(b"a", 102) == b"a"
     assert answered(keeper, b"a", 103) == {b"a": 1}
-
-
-@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
-def test_wrong_options(seconds):
-    check_keepalive(None, None)
-    check_keepalive(0.1, 5)
-    with pytest.raises(ValueError, match="ping_interval must be positive, or None to switch it off, not"):
-        check_keepalive(seconds, 20)
-    with pytest.raises(ValueError, match="ping_timeout must be positive"):
-        check_keepalive(20, seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.cases import case
-from wsframe import HandshakeRejected, Response, parse_uri
+from wsframe import HandshakeFailed, HandshakeRejected, Response, parse_uri
 from wsframe.adapter.proxy import Proxy, Tunnel, environment_proxy, parse_proxy
 
 ADDRESSES = [
@@ -246,8 +246,9 @@ def test_it_is_open(answer, size):
     ],
 )
 def test_it_is_refused(answer, problem, response):
-    with pytest.raises(HandshakeRejected) as caught:
+    with pytest.raises(HandshakeFailed) as caught:
         tunnel().receive(answer)
+    assert isinstance(caught.value, HandshakeRejected) == problem.startswith("proxy answered")
     assert str(caught.value) == f"tunnel through proxy proxy:3128 to [::1]:443 failed: {problem}"
     assert caught.value.response == response
 
@@ -269,8 +270,9 @@ def test_the_stream_ends(answer, problem, body):
     asking = tunnel()
     if answer:
         assert not asking.receive(answer)
-    with pytest.raises(HandshakeRejected) as caught:
+    with pytest.raises(HandshakeFailed) as caught:
         asking.receive(b"")
+    assert isinstance(caught.value, HandshakeRejected) == problem.startswith("proxy answered")
     assert str(caught.value).endswith(f" failed: {problem}")
     assert (caught.value.response and caught.value.response.body) == body
     assert isinstance(caught.value.__cause__, EOFError) == (body is None)

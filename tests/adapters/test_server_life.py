@@ -427,7 +427,7 @@ def test_handlers_that_close_the_server_do_not_wait_for_each_other(adapter, spaw
     def blocking(websocket):
         websocket.recv()
         barrier.wait(TIMEOUT)
-        running.server.shutdown(1012, "restart")
+        running.server.close(1012, "restart")
         ended.put(websocket)
 
     async def handle(websocket):
@@ -866,7 +866,7 @@ def test_who_may_connect_to_a_unix_socket_and_who_may_give_it_away(adapter, tmp_
         ):
             assert talks(adapter, "ws://localhost/", unix=str(tmp_path / "socket"))
             assert as_nobody(connecting) == expected
-    serving = "wsframe.sync.serve(print, unix='mine', unix_owner='{}').shutdown()"
+    serving = "wsframe.sync.serve(print, unix='mine', unix_owner='{}').close()"
     assert as_nobody(serving.format("0")) == "PermissionError"
     assert as_nobody(serving.format(f"{user}:{group}")) == "done"
     assert os.listdir(tmp_path) == []

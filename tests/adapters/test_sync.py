@@ -302,11 +302,11 @@ def test_serve_forever_is_called_once():
         thread.start()
         with connect(f"ws://localhost:{server.port}/"), pytest.raises(RuntimeError, match="already"):
             server.serve_forever()
-        server.shutdown()
+        server.close()
         thread.join(TIMEOUT)
-        with pytest.raises(RuntimeError, match="shut down"):
+        with pytest.raises(RuntimeError, match="closed"):
             server.serve_forever()
-        server.shutdown()
+        server.close()
 
 
 def test_a_server_that_never_served():
@@ -317,10 +317,10 @@ def test_a_server_that_never_served():
     peer.close()
 
 
-def test_a_handler_shuts_the_server_down():
+def test_a_handler_closes_the_server():
     def handler(websocket) -> None:
         websocket.recv()
-        running.server.shutdown(1012, "restart")
+        running.server.close(1012, "restart")
 
     with adapter.serve(handler) as running, connect(running.uri) as websocket:
         websocket.send("stop")
@@ -334,13 +334,13 @@ def test_localhost_is_every_address_of_it():
         assert {sock.getsockname()[1] for sock in server.sockets} == {server.port}
 
 
-def test_a_signal_handler_shuts_down_while_a_client_is_accepted():
+def test_a_signal_handler_closes_the_server_while_a_client_is_accepted():
     class Threads(set):
         """Where a signal handler may run: in the thread of serve_forever(), which holds the lock."""
 
         def add(self, thread):
             super().add(thread)
-            server.shutdown(1012, "signal")
+            server.close(1012, "signal")
 
     def echo(websocket):
         for message in websocket:
@@ -362,10 +362,10 @@ def test_a_signal_handler_shuts_down_while_a_client_is_accepted():
             assert not thread.is_alive()
 
 
-def test_a_server_is_shut_down_while_it_begins_to_serve(spawn):
+def test_a_server_is_closed_while_it_begins_to_serve(spawn):
     for _ in range(50):
         server = serve(print, "127.0.0.1", 0)
         serving = spawn(server.serve_forever)
-        server.shutdown()
+        server.close()
         error = serving.exception(TIMEOUT)
-        assert error is None or (type(error) is RuntimeError and "shut down" in str(error))
+        assert error is None or (type(error) is RuntimeError and "closed" in str(error))

@@ -1,11 +1,13 @@
-"""wsframe.adapter.wording: a response in one line, for error messages."""
+"""wsframe.adapter.wording: a response in one line, and whose time limit has passed."""
 
 from __future__ import annotations
+
+import errno
 
 import pytest
 
 from wsframe import Response
-from wsframe.adapter.wording import describe
+from wsframe.adapter.wording import describe, is_own_timeout
 
 
 @pytest.mark.parametrize(
@@ -33,3 +35,10 @@ from wsframe.adapter.wording import describe
 )
 def test_a_response_in_a_line(response, text):
     assert describe(response) == text
+
+
+def test_a_time_limit_of_the_system_has_a_number():
+    assert is_own_timeout(TimeoutError())
+    assert is_own_timeout(TimeoutError("timed out"))
+    assert not is_own_timeout(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
+    assert not is_own_timeout(ConnectionResetError())

@@ -90,7 +90,7 @@ def sync_server() -> Iterator[int]:
         try:
             yield server.port
         finally:
-            server.shutdown()
+            server.close()
             thread.join()
 
 

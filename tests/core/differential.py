@@ -467,7 +467,7 @@ class Stream:
                 uri,
                 subprotocols=rng.choice(SUBPROTOCOLS) if rng.random() < 0.1 else ["y", "chat"],
                 origin=rng.choice(("null", "\n")) if rng.random() < 0.1 else None,
-                headers=rng.choice(({"X": "y"}, [("Host", "x")])) if rng.random() < 0.1 else (),
+                additional_headers=rng.choice(({"X": "y"}, [("Host", "x")])) if rng.random() < 0.1 else (),
                 **settings,
             )
         finally:

@@ -533,7 +533,7 @@ def test_control_characters_do_not_get_out():
                     with pytest.raises((LocalProtocolError, ValueError)):
                         call(headers=headers)
                 with pytest.raises((LocalProtocolError, ValueError)):
-                    client(headers=headers)
+                    client(additional_headers=headers)
             with pytest.raises(LocalProtocolError):
                 conn.accept(subprotocol=bad)
             with pytest.raises(LocalProtocolError):

@@ -7,8 +7,9 @@ import pytest
 from wsframe import errors
 from wsframe.errors import (
     ConnectionClosed,
-    HandshakeError,
+    HandshakeFailed,
     HandshakeRejected,
+    InvalidRequest,
     InvalidURI,
     LocalProtocolError,
     RemoteProtocolError,
@@ -20,9 +21,10 @@ from wsframe.events import Response
 SAMPLES = [
     (LocalProtocolError("text is not UTF-8"), "text is not UTF-8"),
     (RemoteProtocolError(1002, "reserved bits must be zero"), "reserved bits must be zero (1002)"),
-    (HandshakeError(405, "method must be GET", (("Allow", "GET"),)), "method must be GET (1002)"),
+    (InvalidRequest(405, "method must be GET", (("Allow", "GET"),)), "method must be GET (1002)"),
     (InvalidURI("uri has no host"), "uri has no host"),
-    (HandshakeRejected("no"), "no"),
+    (HandshakeFailed("no"), "no"),
+    (HandshakeFailed("Upgrade header is missing", Response(101)), "Upgrade header is missing"),
     (HandshakeRejected("server answered with status 404", Response(404)), "server answered with status 404"),
     (ConnectionClosed(1000, clean=True), "connection closed: 1000"),
     (ConnectionClosed(1001, "going away", True), "connection closed: 1001 going away"),
@@ -66,17 +68,25 @@ def test_an_invalid_uri_is_a_value_error():
     assert issubclass(InvalidURI, ValueError)
 
 
-def test_a_handshake_error_is_a_protocol_error_of_the_peer():
-    error = HandshakeError(405, "method must be GET", (("Allow", "GET"),))
+def test_an_invalid_request_is_a_protocol_error_of_the_peer():
+    error = InvalidRequest(405, "method must be GET", (("Allow", "GET"),))
     assert isinstance(error, RemoteProtocolError)
     assert (error.code, error.reason) == (1002, "method must be GET")
     assert (error.status, error.headers) == (405, (("Allow", "GET"),))
-    assert HandshakeError(400, "no").headers == ()
+    assert InvalidRequest(400, "no").headers == ()
 
 
-def test_rejection_carries_the_response():
-    assert HandshakeRejected("no", Response(404)).response == Response(404)
-    assert HandshakeRejected("no").response is None
+def test_a_handshake_that_failed_may_have_a_response():
+    assert HandshakeFailed("no").response is None
+    assert HandshakeFailed("no", Response(101)).response == Response(101)
+
+
+def test_a_handshake_that_was_rejected_has_a_response():
+    error = HandshakeRejected("no", Response(404))
+    assert isinstance(error, HandshakeFailed)
+    assert (error.status, error.response) == (404, Response(404))
+    with pytest.raises(TypeError):
+        HandshakeRejected("no")
 
 
 def test_connection_closed_carries_code_reason_and_clean():

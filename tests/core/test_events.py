@@ -143,7 +143,7 @@ def test_headers_are_found_in_any_case_and_joined_by_commas_rfc7230_3_2_2():
     assert headers.get("Upgrade") == "a, b, c"
     assert headers.get_all("UPGRADE") == ["a, b", "c"]
     assert headers.get_all("cookie") == []
-    assert headers.get("cookie") == ""
+    assert headers.get("cookie") is None
     assert headers.get("cookie", "none") == "none"
     assert headers.get("empty", "none") == ""
 

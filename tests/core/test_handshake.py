@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.support.cases import case
 from tests.support.core import ACCEPT, KEY
 from wsframe import handshake
-from wsframe.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
+from wsframe.errors import InvalidRequest, LocalProtocolError, RemoteProtocolError
 from wsframe.events import Headers, Request
 from wsframe.handshake import (
     HeadReader,
@@ -133,7 +133,7 @@ def test_only_one_empty_line_may_come_before_a_request(reading):
 @pytest.mark.parametrize("start", [b"\n", b"\r\r", b"\ra", b"\r\n\n", b"\r\n\0", b"\0"])
 def test_an_empty_line_is_cr_lf_and_what_follows_is_judged(start, reading):
     reader = HeadReader(skip_empty_line=True)
-    with pytest.raises(HandshakeError) as caught:
+    with pytest.raises(InvalidRequest) as caught:
         list(map(reader.feed, reading.cut(start + HEAD)))
     assert caught.value.status == 400
 
@@ -141,7 +141,7 @@ def test_an_empty_line_is_cr_lf_and_what_follows_is_judged(start, reading):
 def test_an_empty_line_is_no_part_of_the_16_kib():
     head = b"a" * 16380 + b"\r\n\r\n"
     assert HeadReader(skip_empty_line=True).feed(EMPTY_LINE + head) == (head, b"")
-    with pytest.raises(HandshakeError, match="exceeds"):
+    with pytest.raises(InvalidRequest, match="exceeds"):
         HeadReader(skip_empty_line=True).feed(EMPTY_LINE + b"a" + head)
 
 
@@ -153,7 +153,7 @@ def test_the_reader_tells_a_head_request_whatever_follows(start, is_head_request
     reader = HeadReader()
     for chunk in reading.cut(start):
         assert reader.feed(chunk) is None
-    with pytest.raises(HandshakeError):
+    with pytest.raises(InvalidRequest):
         reader.feed(b"\0")
     assert reader.is_head_request is is_head_request
 
@@ -180,7 +180,7 @@ def test_the_reader_starts_anew_after_a_head():
     ],
 )
 def test_an_illegal_byte_is_refused_at_once(sample, problem, reading):
-    with pytest.raises(HandshakeError) as caught:
+    with pytest.raises(InvalidRequest) as caught:
         read(sample, reading, trailing=b"\r\n\r\n")
     assert (caught.value.status, caught.value.reason) == (400, problem)
 
@@ -188,7 +188,7 @@ def test_an_illegal_byte_is_refused_at_once(sample, problem, reading):
 def test_a_control_character_is_refused_at_once(reading):
     for byte in (*range(9), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F):
         with case(byte=f"{byte:#04x}"):
-            with pytest.raises(HandshakeError) as caught:
+            with pytest.raises(InvalidRequest) as caught:
                 read(b"a: " + bytes([byte]), reading, trailing=b"\r\n\r\n")
             problem = f"byte 0x{byte:02x} is not allowed in a head"
             assert (caught.value.status, caught.value.reason) == (400, problem)
@@ -205,7 +205,7 @@ def test_a_head_of_16_kib_is_fine(size):
 
 @pytest.mark.parametrize("head", [b"a" * 16381 + b"\r\n\r\n", b"a" * 20000, b"a" * 16385 + b"\0"])
 def test_a_head_of_more_than_16_kib_is_refused(head):
-    with pytest.raises(HandshakeError) as caught:
+    with pytest.raises(InvalidRequest) as caught:
         HeadReader().feed(head)
     assert (caught.value.status, caught.value.reason) == (431, "head exceeds 16384 bytes")
 
@@ -213,7 +213,7 @@ def test_a_head_of_more_than_16_kib_is_refused(head):
 def test_a_head_without_an_end_is_refused_after_16_kib():
     reader = HeadReader()
     assert reader.feed(b"a" * 16384) is None
-    with pytest.raises(HandshakeError, match="exceeds") as caught:
+    with pytest.raises(InvalidRequest, match="exceeds") as caught:
         reader.feed(b"a")
     assert caught.value.status == 431
 
@@ -225,14 +225,14 @@ def test_what_comes_after_a_head_has_no_limit():
 def test_headers_are_decoded_as_latin_1_without_control_characters():
     assert decode_headers([(b"host", OBS_TEXT)]) == (("host", OBS_TEXT.decode("latin-1")),)
     for control in CONTROLS:
-        with case(control=control), pytest.raises(HandshakeError, match="control") as caught:
+        with case(control=control), pytest.raises(InvalidRequest, match="control") as caught:
             decode_headers([(b"a", b"b" + control.encode())])
         assert caught.value.status == 400
 
 
 def test_headers_are_decoded_up_to_100():
     assert len(decode_headers([(b"a", b"b")] * 100)) == 100
-    with pytest.raises(HandshakeError) as caught:
+    with pytest.raises(InvalidRequest) as caught:
         decode_headers([(b"a", b"b")] * 101)
     assert (caught.value.status, caught.value.reason) == (431, "head has more than 100 headers")
 
@@ -451,7 +451,7 @@ def test_the_host_of_an_absolute_form_replaces_the_host_header_rfc9112_3_2_2(tar
 
 def test_an_absolute_form_does_not_make_up_for_a_wrong_host_header():
     for host, reason in [([], "missing"), (["a", "b"], "more than one"), (["a/b"], "must be a host")]:
-        with case(host=host), pytest.raises(HandshakeError, match=reason) as caught:
+        with case(host=host), pytest.raises(InvalidRequest, match=reason) as caught:
             check_request(changed(REQUEST, "Host", *host), path="ws://example.com/")
         assert caught.value.status == 400
 
@@ -517,7 +517,7 @@ UPGRADE_REQUIRED = (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-W
     ],
 )
 def test_a_request_is_refused_rfc6455_4_2_1(name, values, status, reason):
-    with pytest.raises(HandshakeError) as caught:
+    with pytest.raises(InvalidRequest) as caught:
         check_request(changed(REQUEST, name, *values))
     assert (caught.value.status, caught.value.reason) == (status, reason)
     assert caught.value.headers == (UPGRADE_REQUIRED if status == 426 else ())
@@ -527,7 +527,7 @@ def test_a_request_is_refused_rfc6455_4_2_1(name, values, status, reason):
 def test_a_value_with_a_control_character_is_not_read(name):
     for character in [*CONTROLS, *OUTSIDE_LATIN_1]:
         with case(character=character):
-            with pytest.raises(HandshakeError, match="control or non-latin-1") as caught:
+            with pytest.raises(InvalidRequest, match="control or non-latin-1") as caught:
                 check_request(changed(REQUEST, name, REQUEST.get(name, "") + character))
             assert caught.value.status == 400
             with pytest.raises(RemoteProtocolError, match="control or non-latin-1"):
@@ -561,7 +561,7 @@ NO_PATHS = [
 def test_a_target_that_is_no_path_is_refused():
     for target in NO_PATHS:
         with case(target=target):
-            with pytest.raises(HandshakeError) as caught:
+            with pytest.raises(InvalidRequest) as caught:
                 check_request(REQUEST, path=target)
             assert (caught.value.status, caught.value.reason) == (400, "request target must be a path")
 
@@ -589,7 +589,7 @@ def test_http_1_0_needs_no_host_but_not_a_wrong_one():
     assert check_request([], http_version="1.0").headers == ()
     assert check_request([], path="http://a/", http_version="1.0").headers == (("host", "a"),)
     for host in (["a", "a"], [""], ["a b"], ["a@b"]):
-        with case(host=host), pytest.raises(HandshakeError, match="Host") as caught:
+        with case(host=host), pytest.raises(InvalidRequest, match="Host") as caught:
             check_request([("Host", value) for value in host], http_version="1.0")
         assert caught.value.status == 400
 
@@ -599,14 +599,14 @@ def test_an_asterisk_is_the_target_of_options_only_rfc9112_3_2_4():
         request = check_request({"Host": "a"}, method="OPTIONS", path="*", http_version=version)
         assert (request.path, request.headers.get("host"), request.is_upgrade) == ("*", "a", False)
         for method in ("GET", "HEAD"):
-            with pytest.raises(HandshakeError, match="request target must be a path"):
+            with pytest.raises(InvalidRequest, match="request target must be a path"):
                 check_request({"Host": "a"}, method=method, path="*", http_version=version)
 
 
 def test_a_health_check_must_not_have_a_body():
     for method, version in [("OPTIONS", "1.1"), ("HEAD", "1.1"), ("GET", "1.0")]:
         for header in [("Content-Length", "1"), ("Transfer-Encoding", "chunked")]:
-            with case(method=method, header=header), pytest.raises(HandshakeError, match="body"):
+            with case(method=method, header=header), pytest.raises(InvalidRequest, match="body"):
                 check_request([("Host", "a"), header], method=method, http_version=version)
 
 
@@ -630,7 +630,7 @@ def test_what_refuses_a_request_that_asks_for_no_websocket(method, version, stat
 def test_another_method_is_refused_with_405_and_allow():
     for method in ["POST", "CONNECT", "TRACE", "get", "head", ""]:
         with case(method=method):
-            with pytest.raises(HandshakeError) as caught:
+            with pytest.raises(InvalidRequest) as caught:
                 check_request(REQUEST, method=method)
             assert (caught.value.status, caught.value.reason) == (405, "method must be GET")
             assert caught.value.headers == (("Allow", "GET"),)
@@ -639,7 +639,7 @@ def test_another_method_is_refused_with_405_and_allow():
 def test_another_version_of_http_is_refused_with_505():
     for version in ["0.9", "2.0", "2", "1.2", "1", "1.10", ""]:
         with case(version=version):
-            with pytest.raises(HandshakeError) as caught:
+            with pytest.raises(InvalidRequest) as caught:
                 check_request(REQUEST, http_version=version)
             assert (caught.value.status, caught.value.reason) == (505, "HTTP version must be 1.1")
 
@@ -694,7 +694,7 @@ def test_the_sample_of_rfc8441_5_1(headers):
     ],
 )
 def test_an_extended_connect_is_refused_rfc8441_5(name, values, status, reason):
-    with pytest.raises(HandshakeError) as caught:
+    with pytest.raises(InvalidRequest) as caught:
         check_request(changed(EXTENDED_CONNECT, name, *values))
     assert (caught.value.status, caught.value.reason) == (status, reason)
 
@@ -946,7 +946,7 @@ def test_what_is_read_without_h11_is_what_h11_reads(start, pieces):
     data = start + b"".join(pieces) + b"\r\n\r\n"
     try:
         head, _ = handshake.HeadReader().feed(data)
-    except HandshakeError:
+    except InvalidRequest:
         return
     plain = handshake.read_plain_head(head)
     event("plain" if plain else "not plain")

@@ -18,7 +18,7 @@ PROGRAMS = programs(DOCS / "client.md")
 
 
 def test_there_are_programs() -> None:
-    assert len(PROGRAMS) == 5
+    assert len(PROGRAMS) == 6
 
 
 @pytest.mark.parametrize("number", range(len(PROGRAMS)))
@@ -40,7 +40,7 @@ def test_a_program_says_hello(number: int, tmp_path: Path) -> None:
         run = subprocess.run(
             command(program, server.port), cwd=tmp_path, capture_output=True, text=True, timeout=60
         )
-        server.shutdown()
+        server.close()
         thread.join()
     assert run.stderr == ""
     assert run.stdout.splitlines() == ["Hello!", *(["1000"] if "close_code" in program else [])]

@@ -351,7 +351,10 @@ def test_the_chat_is_the_example_and_has_40_lines() -> None:
 
 MODULES = [
     "wsframe",
+    "wsframe.adapter.auth",
     "wsframe.aio",
+    "wsframe.aio.client",
+    "wsframe.aio.server",
     "wsframe.deflate",
     "wsframe.errors",
     "wsframe.events",
@@ -364,6 +367,8 @@ MODULES = [
     "wsframe.masking",
     "wsframe.prepared",
     "wsframe.sync",
+    "wsframe.sync.client",
+    "wsframe.sync.server",
     "wsframe.testing",
     "wsframe.uri",
 ]

@@ -278,7 +278,7 @@ def sync_server(loop: Loop, tls: TLS, ends: Ends, deflate: Deflate = DEFAULT) ->
         try:
             yield server.port
         finally:
-            server.shutdown()
+            server.close()
             thread.join()
 
 

@@ -321,7 +321,7 @@ def run_sync(options: argparse.Namespace) -> None:
         def stop(*_: object) -> None:
             gauge.start()
             start = time.monotonic()
-            server.shutdown()
+            server.close()
             took.append(time.monotonic() - start)
 
         signal.signal(signal.SIGTERM, stop)

@@ -196,12 +196,12 @@ class SyncAdapter:
         with wsframe.sync.serve(handler or echo.blocking, *address, **options) as server:
             thread = threading.Thread(target=server.serve_forever)
             thread.start()
-            running = Running(server, server.shutdown, options.get("ssl"))
+            running = Running(server, server.close, options.get("ssl"))
             running.ends = echo.ends
             try:
                 yield running
             finally:
-                server.shutdown()
+                server.close()
                 thread.join(TIMEOUT)
                 assert not thread.is_alive()
 

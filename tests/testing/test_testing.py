@@ -466,7 +466,7 @@ def test_a_pair_answers_requests_as_it_is_told():
         "handshake": True,
         "uri": "ws://localhost/a",
         "subprotocols": ["chat"],
-        "headers": [("X-A", "b")],
+        "additional_headers": [("X-A", "b")],
     }
     requests = []
     pair = testing.pair(**options, process_request=requests.append)
@@ -616,7 +616,7 @@ def test_a_handler_sees_the_handshake_and_so_does_the_client():
         async with testing.connected(
             handler,
             path="/chat?room=1",
-            headers=[("X-A", "b")],
+            additional_headers=[("X-A", "b")],
             origin="http://localhost",
             origins=["http://localhost"],
             subprotocols=["chat", "superchat"],
@@ -852,7 +852,7 @@ def test_a_sync_handler_sees_the_handshake():
     with testing.connected_sync(
         lambda websocket: seen.append((websocket.path, websocket.request.headers.get("x-a"))),
         path="/chat?room=1",
-        headers=[("X-A", "b")],
+        additional_headers=[("X-A", "b")],
         origin="http://localhost",
         origins=["http://localhost"],
         subprotocols=["chat"],
@@ -861,7 +861,7 @@ def test_a_sync_handler_sees_the_handshake():
     ) as websocket:
         assert websocket.subprotocol == "chat"
         assert websocket.response.headers.get("x-c") == "d"
-        assert websocket.response.headers.get("sec-websocket-extensions") == ""
+        assert websocket.response.headers.get("sec-websocket-extensions") is None
     assert seen == [("/chat?room=1", "b")]
 
 

@@ -1,10 +1,10 @@
-"""RFC 6455, section 4.2.2, item 4: what a server may answer instead of opening the connection.
+"""RFC 6455, section 4.2.2, item 4: answers of a server that does not open the connection.
 
     redirect("/v2/chat")                      a Response: 302, Location
     basic_auth({"ada": "secret"})             a process_request: 401 for unknown users
 
-Both return values for the ``process_request`` of a server. They also fit a program that answers a
-``ServerConnection`` by itself.
+A ``process_request`` decides how a server answers a request. ``redirect`` makes a response for it to return,
+and ``basic_auth`` makes such a function. Both also fit a program that answers a ``ServerConnection`` itself.
 """
 
 from __future__ import annotations
@@ -12,16 +12,29 @@ from __future__ import annotations
 import binascii
 from collections.abc import Awaitable, Callable, Mapping
 from hmac import compare_digest
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 from ..errors import LocalProtocolError
 from ..events import Request, Response
 from ..handshake import HeaderList, check_header, check_headers
 
-__all__ = ["Check", "ProcessRequest", "basic_auth", "redirect"]
+__all__ = ["AsyncCheck", "AsyncProcessRequest", "Check", "ProcessRequest", "basic_auth", "redirect"]
 
-ProcessRequest: TypeAlias = Callable[[Request], "Response | Awaitable[Response | None] | None"]
-Check: TypeAlias = Callable[[str, str], "bool | Awaitable[bool]"]
+ProcessRequest: TypeAlias = Callable[[Request], Response | None]
+"""A function that decides how a server answers a request.
+
+It returns None to accept the request, ``Response(101, headers, subprotocol=...)`` to accept it with more
+headers and a subprotocol of your choice, or any other ``Response`` to reject it.
+"""
+
+AsyncProcessRequest: TypeAlias = Callable[[Request], "Response | Awaitable[Response | None] | None"]
+"""A ``ProcessRequest`` for ``wsframe.aio``: it may be a coroutine function."""
+
+Check: TypeAlias = Callable[[str, str], bool]
+"""A function that is called with a name and a password, and returns whether they are right."""
+
+AsyncCheck: TypeAlias = Callable[[str, str], "bool | Awaitable[bool]"]
+"""A ``Check`` for ``wsframe.aio``: it may be a coroutine function."""
 
 
 def redirect(location: str, status: int = 302, headers: HeaderList = ()) -> Response:
@@ -51,23 +64,41 @@ def redirect(location: str, status: int = 302, headers: HeaderList = ()) -> Resp
     return Response(status, [("Location", location), *check_headers(headers)])
 
 
+@overload
 def basic_auth(
     credentials: Mapping[str, str] | tuple[str, str] | Check,
     *,
     realm: str | bytes = "WebSocket",
     process_request: ProcessRequest | None = None,
-) -> ProcessRequest:
-    """Return a ``process_request`` that lets through who has a name and a password (RFC 7617).
+) -> ProcessRequest: ...
 
-    Others get a 401, and so do credentials that are malformed. The time that it takes depends on what the
-    client sent alone: not on whether there is such a name, nor on how much of a password is right.
+
+@overload
+def basic_auth(
+    credentials: Mapping[str, str] | tuple[str, str] | AsyncCheck,
+    *,
+    realm: str | bytes = "WebSocket",
+    process_request: AsyncProcessRequest | None = None,
+) -> AsyncProcessRequest: ...
+
+
+def basic_auth(
+    credentials: Mapping[str, str] | tuple[str, str] | AsyncCheck,
+    *,
+    realm: str | bytes = "WebSocket",
+    process_request: AsyncProcessRequest | None = None,
+) -> AsyncProcessRequest:
+    """Return a ``process_request`` that lets clients with a name and a password through (RFC 7617).
+
+    Others get a 401, and so do credentials that are malformed. The time that the check takes depends only on
+    what the client sent: not on whether there is such a name, nor on how much of a password is right.
 
     Args:
         credentials: a mapping of names to passwords, one pair of them, or a function that is called with both
             and returns whether they are right; for ``wsframe.aio`` it may be a coroutine function.
         realm: the name that the server gives to what it protects. It goes out as the value of a header does:
             ``bytes`` as they are, a ``str`` in ISO 8859-1.
-        process_request: what goes on with a request that was let through; None: accept it.
+        process_request: decides how to answer a request that was let through; None: accept it.
 
     Raises:
         LocalProtocolError: the realm has a control character.
@@ -105,7 +136,7 @@ def basic_auth(
         pair = _read_credentials(request)
         return await go_on_later(request, pair is not None and check(*pair))
 
-    # Who cannot wait is to see what this is before the first client comes.
+    # Where one must be awaited, the result is a coroutine function: wsframe.sync refuses it at once.
     return process_later if iscoroutinefunction(check) or iscoroutinefunction(process_request) else process
 
 
@@ -125,7 +156,7 @@ def _known(credentials: Mapping[str, str] | tuple[str, str]) -> Callable[[str, s
         given = name.encode(), password.encode()
         is_right = False
         for right in known:
-            # All of them, and both halves of each: it takes as long for who is unknown.
+            # All of them, and both halves of each: an unknown name takes as long as a known one.
             is_right |= compare_digest(right[0], given[0]) & compare_digest(right[1], given[1])
         return is_right
 
@@ -147,7 +178,7 @@ def _has_controls(data: bytes) -> bool:
 
 def _read_credentials(request: Request) -> tuple[str, str] | None:
     """Return the name and the password of a request, or None (RFC 7617, section 2)."""
-    # 1. One Authorization header: of two, nobody knows which one a proxy has looked at.
+    # 1. One Authorization header: of two, a proxy may have looked at the other one.
     values = request.headers.get_all("authorization")
     if len(values) != 1:
         return None

@@ -1,4 +1,4 @@
-"""Establish a WebSocket connection (RFC 6455, sections 4.1 and 7.2.3): what both adapters know about it.
+"""Opening a WebSocket connection (RFC 6455, sections 4.1 and 7.2.3): the part that both adapters share.
 
     +--> address --> proxy --> TCP --> TLS --> opening handshake --> open
     |       ^                                          |
@@ -6,13 +6,12 @@
     +-- backoff -- failed, or lost
 
 Nothing here waits, and nothing touches the network. An adapter asks its ``Route`` where to connect, tells it
-what it does next, and lets it follow redirects and say what failed.
+each phase that begins, and lets it follow redirects and word errors.
 """
 
 from __future__ import annotations
 
 import random
-import socket
 import ssl
 import time
 from collections.abc import Iterable, Iterator
@@ -21,14 +20,15 @@ from itertools import chain, zip_longest
 from typing import Any, TypeVar
 
 from ..client import ClientConnection
-from ..errors import HandshakeRejected, InvalidURI
+from ..errors import HandshakeFailed, HandshakeRejected, InvalidURI
 from ..events import Fail
-from ..handshake import HeaderList, check_headers
+from ..handshake import check_headers
 from ..uri import URI, join_uri, parse_uri
-from .proxy import Proxy, environment_proxy, parse_proxy
-from .wording import describe, is_deadline, reason_of, strerror
+from .options import ClientOptions
+from .proxy import environment_proxy
+from .wording import describe, is_own_timeout, reason_of, strerror
 
-__all__ = ["Backoff", "Route", "interleave", "is_fatal", "rejection", "retry_after", "unreachable"]
+__all__ = ["Backoff", "Route", "handshake_failure", "interleave", "is_fatal", "retry_after", "unreachable"]
 
 # RFC 8305, section 5: "One recommended value for a default delay is 250 milliseconds."
 ATTEMPT_DELAY = 0.25  # seconds
@@ -45,7 +45,7 @@ T = TypeVar("T", bound=tuple[Any, ...])
 
 
 def interleave(addresses: Iterable[T]) -> list[T]:
-    """Order what ``getaddrinfo`` returns so that address families alternate (RFC 8305, section 4).
+    """Order the results of ``getaddrinfo`` so that address families alternate (RFC 8305, section 4).
 
     Args:
         addresses: tuples that begin with an address family, the best first.
@@ -69,70 +69,48 @@ def unreachable(failures: list[tuple[Any, OSError]]) -> OSError:
 
 
 class Route:
-    """Lead from an address to its server, over proxies and redirects.
+    """The way from an address to its server, over proxies and redirects.
 
     Args:
-        uri: the address.
-        additional_headers: more headers for the request.
-        ssl, server_hostname, unix, sock, max_redirects, proxy, open_timeout: as for ``connect``.
-        options: more arguments of the ``ClientConnection``.
+        options: the options of ``connect``.
 
     Attributes:
-        connection: a ClientConnection for the address that it leads to now.
+        options: the same.
+        connection: a ClientConnection for the address that the route leads to now.
         proxy: the proxy to connect to instead of the server, or None.
         phase: what is being done, for messages: ``connection to localhost:8001``.
 
     Raises:
-        ValueError: the arguments exclude each other, or the proxy is not one.
+        InvalidURI: the address is not one.
+        LocalProtocolError: a subprotocol or header cannot be sent.
+        ValueError: the proxy is not one.
     """
 
-    def __init__(
-        self,
-        uri: str,
-        *,
-        additional_headers: HeaderList = (),
-        ssl: object = None,
-        server_hostname: str | None = None,
-        unix: str | None = None,
-        sock: socket.socket | None = None,
-        max_redirects: int = 10,
-        proxy: str | bool | None = True,
-        open_timeout: float | None = 10,
-        **options: Any,
-    ) -> None:
-        self._start = uri, check_headers(additional_headers), server_hostname
-        self._options = options
-        self._proxy = None
-        self._is_proxy_chosen = proxy is True
-        if unix is not None and sock is not None:
-            raise ValueError("unix and sock exclude each other")
-        if unix is not None and not hasattr(socket, "AF_UNIX"):
-            raise ValueError("this system has no Unix sockets")
-        self._unix = unix
-        self._fixed = "unix" if unix is not None else "sock" if sock is not None else None
-        if proxy is not None and not isinstance(proxy, bool):
-            if self._fixed:
-                raise ValueError(f"proxy and {self._fixed} exclude each other")
-            self._proxy = parse_proxy(proxy)
-        self._max_redirects = max_redirects
-        self._open_timeout = open_timeout
+    def __init__(self, options: ClientOptions) -> None:
+        self.options = options
+        self._given_headers = check_headers(options.additional_headers)
+        self._given_proxy = options.given_proxy()
         self.restart()
-        if not self.connection.uri.secure and (ssl is not None or server_hostname is not None):
-            raise ValueError("ssl and server_hostname go with wss:// addresses")
 
     def restart(self) -> None:
         """Begin again, at the first address."""
-        self._uri, self._headers, self._server_hostname = self._start
+        self._headers, self._server_hostname = self._given_headers, self.options.server_hostname
         self._redirects = 0
-        self._lead_to(self._uri)
+        self._lead_to(self.options.uri)
 
     def _lead_to(self, uri: str) -> None:
         self._uri = uri
-        self.connection = ClientConnection(uri, headers=self._headers, **self._options)
-        self.proxy = self._proxy
-        if self._is_proxy_chosen and not self._fixed:
+        self.connection = self.options.connection(uri, self._headers)
+        self.proxy = self._given_proxy
+        if self.options.proxy is True and self.options.shortcut is None:
             self.proxy = environment_proxy(self.connection.uri)
         self.phase = f"connection to {self.connection.uri.authority}"
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """Return the TLS context, by default one that verifies the server; None for a ``ws://`` address."""
+        if not self.connection.uri.secure:
+            return None
+        return self.options.ssl or ssl.create_default_context()
 
     @property
     def server_hostname(self) -> str:
@@ -140,22 +118,24 @@ class Route:
         return self._server_hostname or self.connection.uri.host
 
     @property
-    def next_hop(self) -> URI | Proxy:
-        """What to connect to: the proxy, or the server."""
-        return self.proxy or self.connection.uri
+    def next_hop(self) -> tuple[bytes, int]:
+        """The host and port to connect to: those of the proxy, or of the server."""
+        hop = self.proxy or self.connection.uri
+        # As bytes: socket would encode a str by IDNA, and raise errors of that.
+        return hop.host.encode(), hop.port
 
     def enter(self, phase: str) -> None:
-        """Say what is done next.
+        """Enter a phase, which errors are then about.
 
         Args:
             phase: ``lookup``, ``connection``, ``tunnel``, ``TLS handshake`` or ``opening handshake``.
         """
         uri, proxy = self.connection.uri, self.proxy
         if phase == "lookup":
-            self.phase = f"lookup of {self.next_hop.host}"
+            self.phase = f"lookup of {(proxy or uri).host}"
         elif phase == "connection":
             hop = uri.authority if proxy is None else f"proxy {proxy.authority}"
-            self.phase = f"connection to {self._unix or hop}"
+            self.phase = f"connection to {self.options.unix or hop}"
         elif phase == "tunnel":
             assert proxy is not None
             self.phase = proxy.tunnel_to(uri)
@@ -163,17 +143,18 @@ class Route:
             self.phase = f"{phase} with {uri.authority}"
 
     def follow(self, rejected: HandshakeRejected) -> None:
-        """Go where a redirect leads to.
+        """Follow the redirect that the server answered with.
 
         Args:
-            rejected: the error for the server's response.
+            rejected: the error that has the response.
 
         Raises:
-            HandshakeRejected: the same if it is not a redirect; else the redirect may not be followed.
+            HandshakeRejected: the same error, when the response is no redirect of the server; or another
+                one, when this redirect must not be followed.
         """
         response = rejected.response
-        if response is None or response is not self.connection.response or not self._max_redirects:
-            raise rejected  # it may be a proxy's
+        if response is not self.connection.response or not self.options.max_redirects:
+            raise rejected  # a response that is not the server's is a proxy's
         locations = response.headers.get_all("location")
         if response.status not in _REDIRECTS or len(locations) != 1:
             raise rejected
@@ -186,13 +167,14 @@ class Route:
                 f"redirect from {_shown(old)} is not followed: {error}", response
             ) from None
         is_same_origin = new[:3] == old[:3]
+        shortcut = self.options.shortcut
         problem = None
-        if self._redirects == self._max_redirects:
+        if self._redirects == self.options.max_redirects:
             problem = f"there were {self._redirects} redirects before it, which is the limit"
         elif old.secure and not new.secure:
             problem = "it leads from TLS to none"
-        elif self._fixed == "sock" or (self._fixed and not is_same_origin):
-            problem = f"{self._fixed} leads to one server only"
+        elif shortcut == "sock" or (shortcut and not is_same_origin):
+            problem = f"{shortcut} leads to one server only"
         if problem:
             message = f"redirect from {_shown(old)} to {_shown(new)} is not followed: {problem}"
             raise HandshakeRejected(message, response)
@@ -204,12 +186,13 @@ class Route:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Make the errors of the network within the block say what failed, and where."""
+        """Reword the errors of the network within the block, to say what failed and where."""
         try:
             yield
         except OSError as error:
-            if is_deadline(error):
-                seconds = "" if self._open_timeout is None else f" after {self._open_timeout:g} s"
+            if is_own_timeout(error):
+                timeout = self.options.timing.open_timeout
+                seconds = "" if timeout is None else f" after {timeout:g} s"
                 raise TimeoutError(f"{self.phase} timed out{seconds}") from error
             message = f"{self.phase} failed: {reason_of(error)}"
             if error.errno is None:
@@ -225,61 +208,60 @@ def _shown(uri: URI) -> str:
     return f"{'wss' if uri.secure else 'ws'}://{uri.authority}"
 
 
-def rejection(connection: ClientConnection, fail: Fail, lost: OSError | None = None) -> HandshakeRejected:
-    """Return the error that says why the opening handshake failed.
+def handshake_failure(
+    connection: ClientConnection, fail: Fail, lost: OSError | None = None
+) -> HandshakeFailed:
+    """Return the error that says why the opening handshake did not succeed.
 
     Args:
         connection: the connection.
         fail: its last event.
-        lost: what the network said when the connection was lost.
+        lost: the error of the network by which the connection was lost, or None.
     """
-    response, problem = connection.response, fail.reason
-    cause: Exception | None = None
-    if fail.code == 1006 and response is None:
-        problem = "connection was lost before the server answered"
-        cause = lost or EOFError("the stream ended")
-        if lost is not None:
-            problem += f": {reason_of(lost)}"
-    elif fail.code == 1006 and response is not None:
-        problem = f"server answered with {describe(response)}"
-    message = f"opening handshake with {connection.uri.authority} failed: {problem}"
-    rejected = HandshakeRejected(message, response)
-    rejected.__cause__ = cause
-    return rejected
+    response = connection.response
+    failed = f"opening handshake with {connection.uri.authority} failed"
+    if fail.code != 1006:
+        return HandshakeFailed(f"{failed}: {fail.reason}", response)
+    if response is not None:
+        return HandshakeRejected(f"{failed}: server answered with {describe(response)}", response)
+    reason = "" if lost is None else f": {reason_of(lost)}"
+    failure = HandshakeFailed(f"{failed}: connection was lost before the server answered{reason}")
+    failure.__cause__ = lost or EOFError("the stream ended")
+    return failure
 
 
 # Again
 
 
 def is_fatal(error: Exception) -> bool:
-    """Tell whether trying again would be of no use.
+    """Return whether trying again would be of no use.
 
     It may be of use when the network failed, when the connection was lost before the server answered, and
     when the server, or a proxy, answered with status 408, 425, 429 or 500 to 599. All else is fatal: other
     responses, a server's certificate that is not valid, an address that is not one.
 
     Args:
-        error: what ``connect`` raised.
+        error: the error that ``connect`` raised.
     """
     if isinstance(error, HandshakeRejected):
-        if error.response is None:
-            return not isinstance(error.__cause__, (EOFError, OSError))
-        return error.response.status not in _TEMPORARY
+        return error.status not in _TEMPORARY
+    if isinstance(error, HandshakeFailed):
+        return not isinstance(error.__cause__, (EOFError, OSError))
     return not isinstance(error, OSError) or isinstance(error, ssl.SSLCertVerificationError)
 
 
 def retry_after(error: Exception) -> float:
     """Return how many seconds the server wants us to wait (RFC 9110, section 10.2.3), at most 90.
 
-    A server, or a proxy, says it with status 429 or 503, in seconds or as a date. What is neither is ignored.
+    A server, or a proxy, says it with status 429 or 503, in seconds or as a date. A value that is neither is
+    ignored.
 
     Args:
-        error: what ``connect`` raised.
+        error: the error that ``connect`` raised.
     """
-    response = error.response if isinstance(error, HandshakeRejected) else None
-    if response is None or response.status not in _SAYS_WHEN:
+    if not isinstance(error, HandshakeRejected) or error.status not in _SAYS_WHEN:
         return 0.0
-    value = response.headers.get("retry-after", "").strip(" \t")
+    value = error.response.headers.get("retry-after", "").strip(" \t")
     is_number = value.isascii() and value.isdecimal()
     delay = float(value) if is_number else _read_date(value) - time.time()
     return max(0.0, min(delay, _LONGEST_DELAY))
@@ -299,7 +281,7 @@ def _read_date(value: str) -> float:
 
 
 class Backoff:
-    """Be the seconds to wait before each attempt to connect again (RFC 6455, section 7.2.3).
+    """The seconds to wait before each attempt to connect again (RFC 6455, section 7.2.3).
 
     Each is random, from 0 to a limit that grows. So the clients of a server that went down do not come back
     all at once, and not too often.

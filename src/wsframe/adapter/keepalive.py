@@ -14,27 +14,12 @@ from typing import TypeAlias
 
 from ..errors import LocalProtocolError
 
-__all__ = ["Keepalive", "OnPong", "check_keepalive"]
+__all__ = ["Keepalive", "OnPong"]
 
 OnPong: TypeAlias = Callable[[float | None], object]
 """Called with the round trip of a Ping in seconds, or with None if the connection ends before the Pong."""
 
 _MOMENT = 0.01  # seconds
-
-
-def check_keepalive(interval: float | None, timeout: float | None) -> None:
-    """Check the options of keepalive.
-
-    Args:
-        interval: the seconds between Pings; None if none are sent.
-        timeout: the seconds that a Pong may take; None for no limit.
-
-    Raises:
-        ValueError: one of them is not positive.
-    """
-    for name, seconds in (("ping_interval", interval), ("ping_timeout", timeout)):
-        if seconds is not None and not seconds > 0:
-            raise ValueError(f"{name} must be positive, or None to switch it off, not {seconds!r}")
 
 
 class Keepalive:

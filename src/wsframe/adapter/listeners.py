@@ -1,4 +1,4 @@
-"""The sockets that a server listens on: made for an address, or inherited from whoever has made them.
+"""The sockets that a server listens on: made for an address, or inherited from another process.
 
 Address(host, port, unix, sock)  -- resolved by the adapter, which may not block -->  listen()  -->  Listeners
 """
@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
+from .options import check_unix
+
 __all__ = ["BACKLOG", "Address", "Listeners"]
 
 Found: TypeAlias = Iterable[tuple[int, int, int, str, Any]]  # what getaddrinfo returns
@@ -24,7 +26,7 @@ _ATTEMPTS = 16  # at a port that is free on every address
 
 
 class Address:
-    """Say where a server is to listen.
+    """An address for a server to listen on.
 
     Args:
         host: one or more names or addresses; None or "": on all interfaces.
@@ -62,9 +64,8 @@ class Address:
         self._reuse_port = reuse_port
         self._mode = None if unix_mode is None else _check_mode(unix_mode)
         self._owner = None if unix_owner is None else _find_owner(unix_owner)
-        if unix is not None and not hasattr(socket, "AF_UNIX"):
-            raise ValueError("this system has no Unix sockets")
         if unix is not None:
+            check_unix()
             self._paths = [unix] if isinstance(unix, (str, os.PathLike)) else list(unix)
         elif sock is not None:
             self._sockets = [sock] if isinstance(sock, socket.socket) else list(sock)
@@ -87,14 +88,14 @@ class Address:
 
     @property
     def is_inherited(self) -> bool:
-        """Whether somebody else has made the sockets."""
+        """Whether the sockets were made elsewhere."""
         return bool(self._sockets)
 
     def listen(self, found: Iterable[Found] = ()) -> Listeners:
         """Listen.
 
         Args:
-            found: what ``getaddrinfo`` returned for each of ``hosts`` and ``port``, for stream sockets and
+            found: the results of ``getaddrinfo`` for each of ``hosts`` and ``port``, for stream sockets and
                 with AI_PASSIVE.
 
         Raises:
@@ -122,7 +123,7 @@ class Address:
 
 
 class Listeners:
-    """Hold the sockets that a server listens on.
+    """The sockets that a server listens on.
 
     Attributes:
         sockets: these sockets; none when they are closed.
@@ -168,7 +169,7 @@ class Listeners:
                 self.close()
 
     def add_unix(self, path: str, mode: int | None = None, owner: tuple[int, int] | None = None) -> None:
-        """Listen on a Unix socket, in the place of one that nobody listens on any more.
+        """Listen on a Unix socket, in the place of one whose server has ended.
 
         Args:
             path: its path.
@@ -176,7 +177,7 @@ class Listeners:
             owner: the numbers of its user and group, -1 for the one that it has; None: both.
 
         Raises:
-            OSError: it cannot be listened on, because somebody else may listen there; or it cannot be given
+            OSError: it cannot be listened on, because another server may listen there; or it cannot be given
                 to this owner.
         """
         is_file = not path.startswith("\0")
@@ -202,7 +203,7 @@ class Listeners:
         """Close the sockets, and remove the files of those that were made here."""
         for path, identity in self._files.items():
             with suppress(OSError):  # it is gone already
-                if _identity(path) == identity:  # else somebody else listens there by now
+                if _identity(path) == identity:  # else another server listens there by now
                     os.unlink(path)
         self._files.clear()
         while self.sockets:
@@ -215,7 +216,7 @@ def _listen_on(family: int, address: Any, reuse_port: bool) -> socket.socket | N
         sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError:
         return None
-    if os.name == "posix":  # elsewhere it would share the port with whoever has it
+    if os.name == "posix":  # elsewhere it would share the port with another server
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if reuse_port:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -286,7 +287,7 @@ def _identity(path: str) -> tuple[int, int]:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket that nobody listens on: its server has ended without removing it."""
+    """Remove a socket whose server has ended without removing it."""
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return  # and bind() says that it is in the way

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from ..errors import HandshakeError, HandshakeRejected
+from ..errors import HandshakeFailed, HandshakeRejected, InvalidRequest
 from ..events import Response
 from ..handshake import decode_headers
 from ..uri import URI, authority, without_userinfo
@@ -33,7 +33,7 @@ _BRACKETS = re.compile(r"\A\[([0-9A-Fa-f:.]*)\](?!:)")
 
 
 class Proxy(NamedTuple):
-    """Hold the parts of a proxy's address.
+    """The parts of a proxy's address.
 
     Fields:
         scheme: ``http``, ``socks4``, ``socks4a``, ``socks5`` or ``socks5h``.
@@ -50,9 +50,7 @@ class Proxy(NamedTuple):
     password: str | None = None
 
     def __repr__(self) -> str:
-        return (
-            f"<Proxy {self.scheme}://{self.authority}>"  # a password is nobody's business who reads the log
-        )
+        return f"<Proxy {self.scheme}://{self.authority}>"  # logs must not show the password
 
     @property
     def authority(self) -> str:
@@ -60,7 +58,7 @@ class Proxy(NamedTuple):
         return authority(self.host, self.port)
 
     def tunnel_to(self, uri: URI) -> str:
-        """Return what messages call the way through it.
+        """Return the name of the tunnel through it, for messages.
 
         Args:
             uri: the server's address.
@@ -130,7 +128,7 @@ def environment_proxy(uri: URI) -> Proxy | None:
 
 
 def _is_within(host: str, networks: str) -> bool:
-    """Tell whether a host is an address, and ``no_proxy`` has it or a network that it is in.
+    """Return whether a host is an address, and ``no_proxy`` has it or a network that it is in.
 
     urllib compares texts. So it knows neither networks nor the other spellings of an IPv6 address.
     """
@@ -172,13 +170,14 @@ class Tunnel:
         self._response: Response | None = None
 
     def receive(self, data: bytes) -> bool:
-        """Take bytes from the proxy, and tell whether the tunnel is open.
+        """Take bytes from the proxy, and return whether the tunnel is open.
 
         Args:
-            data: what it said; ``b""`` is the end of the stream.
+            data: the bytes; ``b""`` is the end of the stream.
 
         Raises:
-            HandshakeRejected: it does not open one.
+            HandshakeRejected: the proxy answered with a status that opens no tunnel.
+            HandshakeFailed: its answer is malformed, or it closed the connection without one.
         """
         import h11
 
@@ -189,7 +188,7 @@ class Tunnel:
                 if event is h11.PAUSED:
                     # The server has nothing to say before our request.
                     if parser.trailing_data[0]:
-                        raise self._rejected("server speaks first")
+                        raise self._failure("server speaks first")
                     return True
                 if isinstance(event, h11.Response):
                     self._response = Response(event.status_code, decode_headers(event.headers))
@@ -200,25 +199,26 @@ class Tunnel:
                     break
             else:
                 return False
-        except HandshakeError as error:
-            raise self._rejected(error.reason) from None
+        except InvalidRequest as error:
+            raise self._failure(error.reason) from None
         except h11.RemoteProtocolError as error:
             if self._response is None:
                 problem = f"malformed HTTP response: {error}" if data else "proxy closed the connection"
-                raise self._rejected(problem) from (None if data else EOFError())
+                raise self._failure(problem) from (None if data else EOFError())
         assert self._response is not None
-        raise self._rejected(f"proxy answered with {describe(self._response)}")
+        problem = f"proxy answered with {describe(self._response)}"
+        raise HandshakeRejected(f"{self._name} failed: {problem}", self._response)
 
     def _is_enough(self) -> bool:
         return self._response is not None and len(self._response.body) >= _MAX_BODY_SIZE
 
-    def _rejected(self, problem: str) -> HandshakeRejected:
-        return HandshakeRejected(f"{self._name} failed: {problem}", self._response)
+    def _failure(self, problem: str) -> HandshakeFailed:
+        return HandshakeFailed(f"{self._name} failed: {problem}", self._response)
 
 
 @contextmanager
 def socks(proxy: Proxy, uri: URI) -> Iterator[dict[str, Any]]:
-    """Give what python-socks needs to know of a SOCKS proxy, and take its errors.
+    """Yield the arguments of python-socks for a SOCKS proxy, and translate its errors.
 
     Args:
         proxy: the proxy.
@@ -226,7 +226,7 @@ def socks(proxy: Proxy, uri: URI) -> Iterator[dict[str, Any]]:
 
     Raises:
         ImportError: python-socks is not installed.
-        HandshakeRejected: the proxy does not let us through.
+        HandshakeFailed: the proxy does not let us through.
         ConnectionError: the proxy cannot reach the server.
     """
     try:
@@ -246,4 +246,4 @@ def socks(proxy: Proxy, uri: URI) -> Iterator[dict[str, Any]]:
         # Without a code for anything, the proxy has closed the connection.
         if error.error_code in _TEMPORARY or not hasattr(error.__cause__, "error_code"):
             raise ConnectionError(str(error)) from error
-        raise HandshakeRejected(f"{proxy.tunnel_to(uri)} failed: {error}") from error
+        raise HandshakeFailed(f"{proxy.tunnel_to(uri)} failed: {error}") from error

@@ -37,6 +37,7 @@ from ..prepared import Prepared
 from .counters import Counters
 from .keepalive import Keepalive, OnPong
 from .log import ConnectionLogger, FrameLog
+from .options import Timing
 
 __all__ = ["CLEAN_CODES", "PieceReader", "Session"]
 
@@ -72,9 +73,7 @@ class Session:
         connection: the Connection, which may still be in the opening handshake.
         logger: the adapter's logger.
         clock: returns the time in seconds. The times below are times of this clock.
-        close_timeout: the seconds that the closing handshake may take; None for no limit.
-        ping_interval: the seconds between Pings; None if none are sent.
-        ping_timeout: the seconds that a Pong may take; None for no limit.
+        timing: the time limits. ``open_timeout`` is the adapter's.
         max_queue: the most messages that ``look_ahead`` puts into the queue.
         max_queue_size: the size of the queue from which on ``look_ahead`` stops, in bytes of memory.
 
@@ -97,7 +96,6 @@ class Session:
         "_bytes_received",
         "_bytes_sent",
         "_clock",
-        "_close_timeout",
         "_frame_log",
         "_keepalive",
         "_logger",
@@ -106,12 +104,11 @@ class Session:
         "_messages_received",
         "_messages_sent",
         "_pieces",
-        "_ping_interval",
-        "_ping_timeout",
         "_pings_received",
         "_pings_sent",
         "_queue_size",
         "_reader",
+        "_timing",
         "close_deadline",
         "connection",
         "end",
@@ -131,9 +128,7 @@ class Session:
         connection: Connection,
         logger: logging.Logger,
         clock: Callable[[], float],
-        close_timeout: float | None,
-        ping_interval: float | None = None,
-        ping_timeout: float | None = None,
+        timing: Timing,
         max_queue: int = MAX_QUEUE,
         max_queue_size: int = MAX_QUEUE_SIZE,
     ) -> None:
@@ -142,9 +137,7 @@ class Session:
         self.connection = connection
         self._logger = logger
         self._clock = clock
-        self._close_timeout = close_timeout
-        self._ping_interval = ping_interval
-        self._ping_timeout = ping_timeout
+        self._timing = timing
         self._max_queue = max_queue
         self._max_queue_size = max_queue_size
         self.remote_address: Any = None
@@ -469,8 +462,9 @@ class Session:
         """Begin the life of the connection, now that the opening handshake is over."""
         if self._logger.isEnabledFor(logging.INFO):
             self.logger.opened(self.resource_name, self.remote_address)
-        if self._ping_interval is not None:
-            self._keepalive = Keepalive(self._ping_interval, self._ping_timeout, self._clock())
+        timing = self._timing
+        if timing.ping_interval is not None:
+            self._keepalive = Keepalive(timing.ping_interval, timing.ping_timeout, self._clock())
 
     @property
     def due(self) -> float | None:
@@ -520,8 +514,8 @@ class Session:
 
     def begin_closing(self) -> None:
         """Start the time within which the TCP connection must be closed, if it has not begun."""
-        if self.close_deadline is None and self._close_timeout is not None:
-            self.close_deadline = self._clock() + self._close_timeout
+        if self.close_deadline is None and self._timing.close_timeout is not None:
+            self.close_deadline = self._clock() + self._timing.close_timeout
 
     def conclude(self, end: Close | Fail) -> None:
         """Note how the connection ended. The first end counts.

@@ -1,4 +1,4 @@
-"""The wording of errors: what the system, TLS and the server said, in a line."""
+"""The wording of errors: the text of the system, TLS or the server, in a line."""
 
 from __future__ import annotations
 
@@ -10,18 +10,9 @@ from http import HTTPStatus
 
 from ..events import Response
 
-__all__ = ["describe", "is_deadline", "reason_of", "strerror"]
+__all__ = ["describe", "is_own_timeout", "reason_of", "strerror"]
 
 _EXCERPT = 100  # characters of a response's body
-
-
-def is_deadline(error: OSError) -> bool:
-    """Tell whether a deadline of ours has passed. The system gives an errno when it gives up a connection.
-
-    Args:
-        error: what a network operation raised.
-    """
-    return isinstance(error, TimeoutError) and error.errno is None
 
 
 def strerror(code: int) -> str:
@@ -32,6 +23,17 @@ def strerror(code: int) -> str:
     """
     # The event loops have texts of their own. Windows has its in the table.
     return str(getattr(socket, "errorTab", {}).get(code) or os.strerror(code))
+
+
+def is_own_timeout(error: BaseException) -> bool:
+    """Return whether an error says that one of our own time limits has passed.
+
+    The system gives up, too: after its own time, with a TimeoutError that has an ``errno``.
+
+    Args:
+        error: the error.
+    """
+    return isinstance(error, TimeoutError) and error.errno is None
 
 
 def reason_of(error: OSError) -> str:
@@ -53,7 +55,7 @@ def describe(response: Response) -> str:
     """Describe a response in a line: its status, and the beginning of its body when that is text.
 
     Args:
-        response: what was answered.
+        response: the response.
     """
     try:
         phrase = HTTPStatus(response.status).phrase

@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl as tls
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..adapter.connecting import (
     ATTEMPT_DELAY,
     Backoff,
     Route,
+    handshake_failure,
     interleave,
-    rejection,
     retry_after,
     unreachable,
 )
 from ..adapter.connecting import is_fatal as is_fatal_by_default
-from ..adapter.keepalive import check_keepalive
+from ..adapter.options import ClientOptions, Timing, is_unix
 from ..adapter.proxy import Proxy, Tunnel, socks
 from ..client import ClientConnection
 from ..deflate import DEFAULT, Deflate
@@ -29,9 +29,12 @@ from ..handshake import HeaderList
 from .protocol import OPEN, logger
 from .websocket import WebSocket
 
-__all__ = ["Connecting", "connect"]
+__all__ = ["Connecting", "Create", "connect"]
 
 _DAY = 86400  # seconds
+
+Create: TypeAlias = Callable[[Callable[[], WebSocket]], Awaitable[object]]
+"""A coroutine function that connects the protocol of a factory to a transport."""
 
 
 def connect(
@@ -63,7 +66,7 @@ def connect(
 
     Args:
         uri: the address, ``ws://`` or ``wss://``.
-        subprotocols: what to offer, the favourite first.
+        subprotocols: the subprotocols to offer, the favourite first.
         origin: the value of an Origin header.
         additional_headers: more headers for the request; a value is a ``str`` in ISO 8859-1, or ``bytes``.
         compression: the compression to offer; None: none. By default it is the offer of browsers.
@@ -72,31 +75,32 @@ def connect(
         unix: connect to the Unix socket at this path.
         sock: use this connected socket.
         proxy: the proxy to go through: ``http://``, ``socks4://``, ``socks4a://``, ``socks5://`` or
-            ``socks5h://user:password@host:port``; True: the one that the environment has; None: none.
+            ``socks5h://user:password@host:port``; True: the proxy of the environment; None: none.
             Not with ``unix`` or ``sock``. SOCKS needs ``pip install 'wsframe[proxy]'``.
         max_redirects: how many redirects to follow; 0: none. They never lead from TLS to none. To another
             scheme, host or port they take no user name, password, Authorization or Cookie along.
         backoff: for ``async for``, the seconds to wait before each attempt to connect again: when they end,
             so does trying. They begin anew after each connection that was opened. A server's ``Retry-After``
             can make a delay longer, up to 90 seconds.
-        is_fatal: tells which errors end ``async for``; by default ``wsframe.aio.is_fatal``.
-        open_timeout: how many seconds it may take until it is open, redirects and all; None: no limit.
-        close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
-        ping_interval: how many seconds there are between Pings that keep the connection alive; None: none.
-        ping_timeout: how many seconds a Pong may take, before the connection fails with 1011; None: any time.
+        is_fatal: for ``async for``, decides which errors end the loop; by default ``wsframe.aio.is_fatal``.
+        open_timeout: how many seconds opening may take, with all redirects; None: no limit.
+        close_timeout: how many seconds closing may take before the connection is cut; None: no limit.
+        ping_interval: how many seconds pass between Pings that keep the connection alive; None: send none.
+        ping_timeout: how many seconds a Pong may take before the connection fails with 1011; None: any time.
         max_message_size: the largest message to receive, in bytes; None: no limit.
 
     Raises:
         InvalidURI: the address is not one.
-        HandshakeRejected: the server, or the proxy, did not open the connection; the error has its response.
+        HandshakeRejected: the server, or the proxy, refused the connection; the error has its response.
+        HandshakeFailed: the opening handshake did not succeed for another reason.
         OSError: the TCP connection or TLS failed.
-        TimeoutError: it took longer than ``open_timeout``.
+        TimeoutError: opening took longer than ``open_timeout``.
         LocalProtocolError: a subprotocol or header cannot be sent.
-        ValueError: arguments that exclude each other, or a proxy that is not one.
+        ValueError: arguments exclude each other, a number is out of range, or the proxy is not one.
+        TypeError: an argument has a wrong type.
         ImportError: python-socks is not installed.
     """
-    check_keepalive(ping_interval, ping_timeout)
-    route = Route(
+    options = ClientOptions(
         uri,
         subprotocols=subprotocols,
         origin=origin,
@@ -109,32 +113,17 @@ def connect(
         sock=sock,
         proxy=proxy,
         max_redirects=max_redirects,
-        open_timeout=open_timeout,
+        timing=Timing(open_timeout, close_timeout, ping_interval, ping_timeout),
     )
-    timing = {"close_timeout": close_timeout, "ping_interval": ping_interval, "ping_timeout": ping_timeout}
-    return Connecting(route, ssl, unix, sock, open_timeout, timing, backoff, is_fatal)
+    return Connecting(Route(options), backoff, is_fatal)
 
 
 class Connecting:
-    """Be what ``connect`` returns: await it, enter it with ``async with``, or iterate over it."""
+    """The result of ``connect``: await it, enter it with ``async with``, or iterate over it."""
 
-    def __init__(
-        self,
-        route: Route,
-        ssl: tls.SSLContext | None,
-        unix: str | None,
-        sock: socket.socket | None,
-        open_timeout: float | None,
-        timing: dict[str, float | None],
-        backoff: Iterable[float],
-        is_fatal: Callable[[Exception], bool],
-    ) -> None:
+    def __init__(self, route: Route, backoff: Iterable[float], is_fatal: Callable[[Exception], bool]) -> None:
         self._route = route
-        self._ssl = ssl
-        self._unix = unix
-        self._sock = sock
-        self._open_timeout = open_timeout
-        self._timing = timing
+        self._options = route.options
         self._backoff = backoff
         self._is_fatal = is_fatal
         self._is_used = False
@@ -154,7 +143,7 @@ class Connecting:
     async def __aiter__(self) -> AsyncGenerator[WebSocket, None]:
         """Connect, and connect again whenever the loop goes on."""
         self._use()
-        if self._sock is not None:
+        if self._options.sock is not None:
             raise ValueError("a socket of one's own connects once")
         delays = iter(self._backoff)
         while True:
@@ -173,11 +162,31 @@ class Connecting:
                 delays = iter(self._backoff)
                 try:
                     yield websocket
-                    # Who goes on while it is open wants the next one.
+                    # A loop that goes on while the connection is open wants the next one at once.
                     delay = 0.0 if websocket.state is OPEN else next(delays, 0.0)
                 finally:
                     await websocket.close()
             await asyncio.sleep(delay)
+
+    async def over(self, create: Create) -> WebSocket:
+        """Open the connection over a transport of your own, and return it.
+
+        No proxy is used, and no redirect is followed.
+
+        Args:
+            create: a coroutine function that is called with a protocol factory, and connects the protocol to
+                a transport, as ``loop.create_connection`` does.
+
+        Raises:
+            HandshakeRejected: the server refused the connection.
+            HandshakeFailed: the opening handshake did not succeed for another reason.
+            TimeoutError: opening took longer than ``open_timeout``.
+            RuntimeError: this ``connect()`` was used already.
+        """
+        self._use()
+        with self._route.explained():
+            async with asyncio.timeout(self._options.timing.open_timeout):
+                return await self._open(create)
 
     def _use(self) -> None:
         if self._is_used:
@@ -190,46 +199,46 @@ class Connecting:
 
     async def _connect(self) -> WebSocket:
         with self._route.explained():
-            async with asyncio.timeout(self._open_timeout):
+            async with asyncio.timeout(self._options.timing.open_timeout):
                 while True:
                     try:
-                        return await self._open()
+                        return await self._open(self._create)
                     except HandshakeRejected as rejected:
                         self._route.follow(rejected)
 
-    async def _open(self) -> WebSocket:
-        """Do the opening handshake with where the route leads to."""
-        route, loop = self._route, asyncio.get_running_loop()
-        options: dict[str, Any] = {}
-        if route.connection.uri.secure:
-            options["ssl"] = self._ssl or tls.create_default_context()
-            options["server_hostname"] = route.server_hostname
-            options["ssl_handshake_timeout"] = self._open_timeout
-            options["ssl_shutdown_timeout"] = self._timing["close_timeout"]
-        sock = self._sock or await self._dial()
-        if options:
-            route.enter("TLS handshake")
-        is_unix = sock.family == getattr(socket, "AF_UNIX", None)
-        create = loop.create_unix_connection if is_unix else loop.create_connection
-        websocket = _ClientWebSocket(route.connection, **self._timing)
+    async def _open(self, create: Create) -> WebSocket:
+        """Connect a WebSocket to a transport, and do the opening handshake."""
+        websocket = _ClientWebSocket(self._route.connection, self._options.timing)
         try:
-            await create(lambda: websocket, sock=sock, **options)
-            route.enter("opening handshake")
+            await create(lambda: websocket)
+            self._route.enter("opening handshake")
             await websocket.opened
         except BaseException:
             websocket.abort()
             raise
         return websocket
 
+    async def _create(self, factory: Callable[[], WebSocket]) -> None:
+        """Connect a protocol to where the route leads, with TLS for a ``wss://`` address."""
+        route, loop = self._route, asyncio.get_running_loop()
+        context = route.tls_context()
+        sock = self._options.sock or await self._dial()
+        create = loop.create_unix_connection if is_unix(sock) else loop.create_connection
+        if context is None:
+            await create(factory, sock=sock)
+            return
+        route.enter("TLS handshake")
+        limits: Any = self._options.timing.of_tls
+        await create(factory, sock=sock, ssl=context, server_hostname=route.server_hostname, **limits)
+
     async def _dial(self) -> socket.socket:
         """Connect to the server, or to the proxy and through it."""
         route, loop = self._route, asyncio.get_running_loop()
-        if self._unix is not None:
+        if self._options.unix is not None:
             route.enter("connection")
-            return await race([(socket.AF_UNIX, self._unix)])
+            return await race([(socket.AF_UNIX, self._options.unix)])
         route.enter("lookup")
-        # As bytes: socket would encode a str by IDNA, and raise errors of that.
-        host, port = route.next_hop.host.encode(), route.next_hop.port
+        host, port = route.next_hop
         try:
             # An address needs no thread that looks it up.
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
@@ -287,7 +296,7 @@ async def race(addresses: Iterable[tuple[Any, Any]]) -> socket.socket:
                 family, address = waiting.pop(0)
                 try:
                     sock = socket.socket(family, socket.SOCK_STREAM)
-                except OSError as error:  # a family that this machine has not
+                except OSError as error:  # this machine lacks the family
                     failures.append((address, error))
                     continue
                 sock.setblocking(False)
@@ -315,8 +324,8 @@ async def race(addresses: Iterable[tuple[Any, Any]]) -> socket.socket:
 class _ClientWebSocket(WebSocket):
     __slots__ = ("_lost", "opened")
 
-    def __init__(self, connection: ClientConnection, **timing: float | None) -> None:
-        super().__init__(connection, **timing)
+    def __init__(self, connection: ClientConnection, timing: Timing) -> None:
+        super().__init__(connection, timing)
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lost: OSError | None = None
 
@@ -338,7 +347,7 @@ class _ClientWebSocket(WebSocket):
         while not self.opened.done() and (event := session.next_handshake_event()):
             if isinstance(event, Fail):
                 assert isinstance(session.connection, ClientConnection)
-                self.opened.set_exception(rejection(session.connection, event, self._lost))
+                self.opened.set_exception(handshake_failure(session.connection, event, self._lost))
             elif isinstance(event, Response) and session.connection.state is OPEN:
                 self.opened.set_result(None)
                 self.begin()

@@ -31,6 +31,7 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Any, cast
 
+from ..adapter.options import Timing
 from ..adapter.session import MAX_QUEUE, PieceReader, Session
 from ..connection import Connection, State
 from ..events import Binary, Close, Fail, Text
@@ -242,8 +243,8 @@ class Protocol:
 
     Args:
         connection: the Connection, which may still be in the opening handshake.
-        close_timeout, ping_interval, ping_timeout: as for ``connect``.
-        max_queue: the most messages that are read ahead of ``recv``; None for 16.
+        timing: the time limits.
+        max_queue: the most messages that are read ahead of ``recv``; by default 16.
 
     Attributes:
         session: the life of the connection.
@@ -279,15 +280,11 @@ class Protocol:
     def __init__(
         self,
         connection: Connection,
-        close_timeout: float | None,
-        ping_interval: float | None = None,
-        ping_timeout: float | None = None,
+        timing: Timing,
         max_queue: int = MAX_QUEUE,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self.session = Session(
-            connection, logger, perf_counter, close_timeout, ping_interval, ping_timeout, max_queue
-        )
+        self.session = Session(connection, logger, perf_counter, timing, max_queue)
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # until connection_made
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: float | None = None

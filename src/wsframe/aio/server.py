@@ -11,23 +11,22 @@ from asyncio import current_task
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from typing import Any, TypeAlias
 
-from ..adapter.auth import ProcessRequest
+from ..adapter.auth import AsyncProcessRequest
 from ..adapter.counters import Counters
-from ..adapter.keepalive import check_keepalive
 from ..adapter.listeners import BACKLOG, Address, Listeners
+from ..adapter.options import ServerOptions, Timing, is_unix
 from ..connection import Connection, Role
 from ..deflate import DEFAULT, Deflate
 from ..errors import ConnectionClosed, is_only
 from ..events import Fail, Request, Response
-from ..origins import Origins
-from ..server import ServerConnection
 from .protocol import CONNECTING, OPEN, logger
 from .websocket import WebSocket
 
-__all__ = ["Handler", "ProcessRequest", "Server", "Serving", "serve"]
+__all__ = ["Handler", "Server", "Serving", "serve"]
 
 
 Handler: TypeAlias = Callable[[WebSocket], Awaitable[None]]
+"""A coroutine function that is called with each open ``WebSocket`` of a server."""
 
 # A client that asks when the server is full is told when to ask again.
 _FULL = Response(503, [("Retry-After", "5")], b"too many connections\n")
@@ -40,7 +39,7 @@ def serve(
     host: str | Sequence[str] | None = None,
     port: int | None = None,
     *,
-    process_request: ProcessRequest | None = None,
+    process_request: AsyncProcessRequest | None = None,
     subprotocols: Sequence[str] = (),
     origins: Iterable[str | re.Pattern[str] | None] | None = None,
     compression: Deflate | None = DEFAULT,
@@ -69,11 +68,11 @@ def serve(
         handler: a coroutine function that is called with each open ``WebSocket``.
         host: where to listen, one or more names or addresses; None: on all interfaces.
         port: the TCP port; 0: any free one, the same on every address, which ``server.port`` tells.
-        process_request: a function or coroutine function that is called with each ``Request`` before it
-            is answered. It returns None to accept (a plain GET gets 426), ``Response(101, headers)`` to
-            accept with more headers, or any other ``Response`` to answer with that and close.
-            ``wsframe.redirect`` makes one, and ``wsframe.basic_auth`` makes such a function.
-        subprotocols: what the server speaks, its favourite first.
+        process_request: a function that is called with each ``Request`` before it is answered. It returns
+            None to accept (a plain GET gets 426), ``Response(101, headers)`` to accept with more headers,
+            or any other ``Response`` to answer with that and close. ``wsframe.redirect`` makes one, and
+            ``wsframe.basic_auth`` makes such a function. It may be a coroutine function.
+        subprotocols: the subprotocols that the server speaks, its favourite first.
         origins: the origins whose pages may connect, strings such as ``https://example.com`` and compiled
             patterns that match all of one: see ``wsframe.Origins``. Others get 403. By default all may.
         compression: the compression to agree on with clients that offer it; None: none. By default it takes
@@ -87,42 +86,40 @@ def serve(
             number; None: the user and group of this process. Only root can choose another user.
         sock: listen on this bound socket, or on each of several. Those that listen already, because systemd
             or a parent has made them, are taken as they are.
-        reuse_port: share the port with other processes that say so too.
+        reuse_port: share the port with other processes that do so too.
         open_timeout: how many seconds the opening handshake may take; None: no limit.
-        close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
-        ping_interval: how many seconds there are between Pings that keep the connection alive; None: none.
-        ping_timeout: how many seconds a Pong may take, before the connection fails with 1011; None: any time.
+        close_timeout: how many seconds closing may take before the connection is cut; None: no limit.
+        ping_interval: how many seconds pass between Pings that keep the connection alive; None: send none.
+        ping_timeout: how many seconds a Pong may take before the connection fails with 1011; None: any time.
         max_message_size: the largest message to receive, in bytes; None: no limit.
-        max_connections: how many connections are open at a time; who asks for more gets 503 with Retry-After,
-            before ``process_request`` sees it. None: no limit.
+        max_connections: how many connections may be open at a time. A client that asks for one more gets 503
+            with Retry-After, before ``process_request`` sees it. None: no limit.
 
     Raises:
         OSError: the address cannot be listened on; from the ``async with`` or ``await``.
         LocalProtocolError: a subprotocol is not a token, or comes twice.
-        ValueError: arguments that exclude each other, an origin that is none, or an owner that does not
-            exist.
+        ValueError: arguments exclude each other, a number is out of range, an origin is not one, or there is
+            no such owner.
         TypeError: an argument has a wrong type.
     """
-    check_keepalive(ping_interval, ping_timeout)
+    options = ServerOptions(
+        process_request=process_request,
+        subprotocols=subprotocols,
+        origins=origins,
+        compression=compression,
+        max_message_size=max_message_size,
+        ssl=ssl,
+        timing=Timing(open_timeout, close_timeout, ping_interval, ping_timeout),
+        max_connections=max_connections,
+    )
     address = Address(
         host, port, unix, sock, reuse_port=reuse_port, unix_mode=unix_mode, unix_owner=unix_owner
     )
-    if max_connections is not None and max_connections < 1:
-        raise ValueError(f"max_connections must be 1 or more, not {max_connections}")
-    connection_options: dict[str, Any] = {
-        "subprotocols": subprotocols,
-        "origins": None if origins is None else Origins(origins),
-        "compression": compression,
-        "max_message_size": max_message_size,
-    }
-    ServerConnection(**connection_options)  # wrong options are told now, not with the first client
-    timing = {"close_timeout": close_timeout, "ping_interval": ping_interval, "ping_timeout": ping_timeout}
-    server = Server(handler, process_request, connection_options, ssl, open_timeout, timing, max_connections)
-    return Serving(server, address)
+    return Serving(Server(handler, options), address)
 
 
 class Serving:
-    """Be what ``serve`` returns: await it, or enter it with ``async with``."""
+    """The result of ``serve``: await it, or enter it with ``async with``."""
 
     def __init__(self, server: Server, address: Address) -> None:
         self._server = server
@@ -139,27 +136,19 @@ class Serving:
 
 
 class Server:
-    """Be a running server."""
+    """A running server, as ``serve`` returns it.
 
-    def __init__(
-        self,
-        handler: Handler,
-        process_request: ProcessRequest | None,
-        connection_options: dict[str, Any],
-        ssl: tls.SSLContext | None,
-        open_timeout: float | None,
-        timing: dict[str, float | None],
-        max_connections: int | None,
-    ) -> None:
+    One that you make yourself does not listen. It serves the clients of ``serve_socket`` and ``protocol``.
+
+    Args:
+        handler: a coroutine function that is called with each open ``WebSocket``.
+        options: the options of ``serve``.
+    """
+
+    def __init__(self, handler: Handler, options: ServerOptions) -> None:
         self._handler = handler
-        self._process_request = process_request
-        self._connection_options = connection_options
-        self._ssl = ssl
-        self._open_timeout = open_timeout
-        self._close_timeout = timing["close_timeout"]
-        self._timing = timing
+        self._options = options
         self._past = Counters()  # of the connections that are lost
-        self._max_connections = max_connections
         self._listeners: Listeners | None = None
         self._servers: list[asyncio.Server] = []  # which accept clients for us
         self._polled: list[socket.socket] = []  # where we accept them
@@ -216,8 +205,8 @@ class Server:
     async def close(self, code: int = 1001, reason: str = "", grace: float | None = None) -> None:
         """Refuse new connections, close the open ones, and wait for the handlers.
 
-        Those that are still in the TLS or opening handshake are cut at once. After the grace time those that
-        are not closed are cut, and handlers that have not returned are cancelled.
+        Connections that are still in the TLS or opening handshake are cut at once. After the grace time those
+        that are not closed are cut, and handlers that have not returned are cancelled.
 
         Called again, it waits as well, and the shorter grace time holds. A handler that calls it does not
         wait for itself, nor for others that do. Cancelling it stops the waiting, and not the closing.
@@ -230,11 +219,11 @@ class Server:
         Raises:
             LocalProtocolError: the code or the reason cannot be sent.
         """
-        Connection(Role.SERVER).send_close(code, reason)  # what cannot be sent is told now
+        Connection(Role.SERVER).send_close(code, reason)  # raises now if they cannot be sent
         loop = asyncio.get_running_loop()
         if self._closing is None:
             self._closing = loop.create_task(self._close(code, reason))
-        grace = self._close_timeout if grace is None else grace
+        grace = self._options.timing.close_timeout if grace is None else grace
         if grace is not None:
             self._call_later(grace, self._cut)
         task = current_task()
@@ -280,8 +269,9 @@ class Server:
         late = self._tasks if self._is_over_for_closers.is_set() else self._tasks - self._closers
         for task in late:
             task.cancel()
-        if self._close_timeout is not None:
-            self._call_later(self._close_timeout, self._give_up)
+        close_timeout = self._options.timing.close_timeout
+        if close_timeout is not None:
+            self._call_later(close_timeout, self._give_up)
 
     def _give_up(self) -> None:
         if self._tasks:
@@ -321,32 +311,29 @@ class Server:
     async def _start_accepting(self, sock: socket.socket, *, is_inherited: bool) -> None:
         """Let the event loop accept clients, or accept them here.
 
-        The event loop is quicker. But it calls listen() on a socket that listens already, and so takes the
-        backlog from whoever has made it; and it tells nobody of the clients that are in the TLS handshake.
+        The event loop is quicker. But it calls listen() on a socket that listens already, and so replaces the
+        backlog that its maker chose; and it does not tell us of the clients that are in the TLS handshake.
         """
         loop = asyncio.get_running_loop()
-        if self._ssl is not None or is_inherited:
+        if self._options.ssl is not None or is_inherited:
             try:
                 loop.add_reader(sock, self._accept, sock)
                 self._polled.append(sock)
                 return
             except NotImplementedError:
                 pass  # Windows
-        options: dict[str, Any] = {"ssl": self._ssl, "backlog": BACKLOG, **self._tls_timeouts()}
+        options = {**self._tls_arguments(), "backlog": BACKLOG}
         create: Any = loop.create_server
-        if sock.family == getattr(socket, "AF_UNIX", None) and not isinstance(loop, asyncio.BaseEventLoop):
+        if is_unix(sock) and not isinstance(loop, asyncio.BaseEventLoop):
             create = loop.create_unix_server  # which asyncio does not need
             if "cleanup_socket" in inspect.signature(create).parameters:
                 options["cleanup_socket"] = False  # the file is removed here
-        self._servers.append(await create(lambda: _ServerWebSocket(self), sock=sock, **options))
+        self._servers.append(await create(self.protocol, sock=sock, **options))
 
-    def _tls_timeouts(self) -> dict[str, Any]:
-        if self._ssl is None:
-            return {}
-        return {
-            "ssl_handshake_timeout": self._open_timeout,
-            "ssl_shutdown_timeout": self._close_timeout,
-        }
+    def _tls_arguments(self) -> dict[str, Any]:
+        """Return the arguments of the event loop that are about TLS."""
+        ssl = self._options.ssl
+        return {} if ssl is None else {"ssl": ssl, **self._options.timing.of_tls}
 
     def _accept(self, listener: socket.socket) -> None:
         """Accept the clients that wait."""
@@ -362,13 +349,33 @@ class Server:
                 loop.remove_reader(listener)
                 loop.call_later(1, self._accept_again, listener)
                 return
-            sock.setblocking(False)
-            websocket = _ServerWebSocket(self)
-            self._accepting[websocket] = loop.create_task(self._connect(websocket, sock))
+            self.serve_socket(sock)
 
     def _accept_again(self, listener: socket.socket) -> None:
         if self._closing is None:
             asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def serve_socket(self, sock: socket.socket) -> None:
+        """Serve the client of a socket that you have accepted yourself.
+
+        The socket is the server's from now on. A server that is closed, or has too many clients, closes it.
+
+        Args:
+            sock: a connected socket.
+        """
+        if self._closing is not None:
+            sock.close()
+            return
+        sock.setblocking(False)
+        websocket = _ServerWebSocket(self)
+        self._accepting[websocket] = asyncio.get_running_loop().create_task(self._connect(websocket, sock))
+
+    def protocol(self) -> WebSocket:
+        """Return a protocol that serves one more client, on a transport of your own.
+
+        So the method is a protocol factory for event loops: ``loop.create_server(server.protocol, ...)``.
+        """
+        return _ServerWebSocket(self)
 
     async def _connect(self, websocket: _ServerWebSocket, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -376,17 +383,15 @@ class Server:
             if self.is_crowded:
                 sock.close()
             else:
-                await loop.connect_accepted_socket(
-                    lambda: websocket, sock, ssl=self._ssl, **self._tls_timeouts()
-                )
+                await loop.connect_accepted_socket(lambda: websocket, sock, **self._tls_arguments())
         except OSError:
-            pass  # the TLS handshake failed, or took too long: there is nobody to tell
+            pass  # the TLS handshake failed, or took too long: the client is told nothing
         finally:
             self._accepting.pop(websocket, None)
             self._changed.set()
 
     def _stop_accepting(self) -> None:
-        """Listen no longer, and cut who is in the TLS handshake."""
+        """Stop listening, and cut the clients that are in the TLS handshake."""
         loop = asyncio.get_running_loop()
         for server in self._servers:
             server.close()
@@ -403,14 +408,14 @@ class Server:
     @property
     def is_full(self) -> bool:
         """Whether there are as many connections as there may be."""
-        return self._max_connections is not None and len(self._tasks) >= self._max_connections
+        limit = self._options.max_connections
+        return limit is not None and len(self._tasks) >= limit
 
     @property
     def is_crowded(self) -> bool:
         """Whether there are too many clients to tell all of them that it is full."""
-        if self._max_connections is None:
-            return False
-        return len(self._protocols) + len(self._accepting) > self._max_connections + _SURPLUS
+        limit = self._options.max_connections
+        return limit is not None and len(self._protocols) + len(self._accepting) > limit + _SURPLUS
 
     def _start(self, websocket: _ServerWebSocket, request: Request) -> None:
         websocket.task = task = asyncio.get_running_loop().create_task(self._run(websocket, request))
@@ -426,9 +431,10 @@ class Server:
             raise
 
     async def _answer(self, websocket: _ServerWebSocket, request: Request) -> bool:
-        """Answer a request, and tell whether the connection is open."""
+        """Answer a request, and return whether the connection is open."""
+        process_request = self._options.process_request
         try:
-            response = self._process_request and self._process_request(request)
+            response = process_request and process_request(request)
             if inspect.isawaitable(response):
                 response = await response
             websocket.answer(response)
@@ -449,10 +455,11 @@ class Server:
 
 
 class _ServerWebSocket(WebSocket):
-    __slots__ = ("_open_timer", "_server", "task")
+    __slots__ = ("_connection", "_open_timer", "_server", "task")
 
     def __init__(self, server: Server) -> None:
-        super().__init__(ServerConnection(**server._connection_options), **server._timing)
+        self._connection = server._options.connection()
+        super().__init__(self._connection, server._options.timing)
         self._server = server
         self._open_timer: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
@@ -464,17 +471,17 @@ class _ServerWebSocket(WebSocket):
         server._protocols.add(self)
         if server._closing is not None or server.is_crowded:  # or it was accepted before that
             self.abort()
-        elif server._open_timeout is not None:
-            self._open_timer = asyncio.get_running_loop().call_later(server._open_timeout, self.abort)
+        elif (timeout := server._options.timing.open_timeout) is not None:
+            self._open_timer = asyncio.get_running_loop().call_later(timeout, self.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         self._server._protocols.discard(self)
         self._server._changed.set()
-        if self.state is CONNECTING and self.task is not None:
+        if self._connection.state is CONNECTING and self.task is not None:
             self.task.cancel()  # its answer would reach no client
         super().connection_lost(exc)
-        self._server._past = self._server._past.plus(self.counters)
+        self._server._past = self._server._past.plus(self.session.counters)
 
     def _stop_timer(self) -> None:
         if self._open_timer is not None:
@@ -482,12 +489,13 @@ class _ServerWebSocket(WebSocket):
             self._open_timer = None
 
     def read_handshake(self) -> None:
-        if self.request is not None:
+        if self._connection.request is not None:
             return  # it waits for its answer
         event = self.session.next_handshake_event()
         if isinstance(event, Request):
             if self._server.is_full:
-                self._respond(_FULL)
+                self._connection.respond(_FULL)
+                self._stop_timer()
                 return
             # What follows the request is read when it is answered.
             self.pause_reading()
@@ -495,16 +503,12 @@ class _ServerWebSocket(WebSocket):
         elif isinstance(event, Fail):
             self._stop_timer()
 
-    def _respond(self, response: Response | None) -> None:
-        connection = self.session.connection
-        assert isinstance(connection, ServerConnection)
+    def answer(self, response: Response | None) -> None:
+        connection = self._connection
+        if connection.state is not CONNECTING or self.session.is_lost:
+            return
         connection.respond(response)
         self._stop_timer()
-
-    def answer(self, response: Response | None) -> None:
-        if self.state is not CONNECTING:
-            return
-        self._respond(response)
-        if self.state is OPEN:
+        if connection.state is OPEN:
             self.begin()
         self.proceed()

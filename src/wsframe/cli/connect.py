@@ -21,7 +21,7 @@ from ..aio import WebSocket
 from ..aio import connect as aio_connect
 from ..connection import Connection, Role, State
 from ..deflate import DEFAULT
-from ..errors import ConnectionClosed, HandshakeRejected, LocalProtocolError
+from ..errors import ConnectionClosed, HandshakeFailed, HandshakeRejected, LocalProtocolError
 from ..events import Close
 from ..inspector import close_name, visible
 from ..uri import parse_uri
@@ -208,8 +208,8 @@ def _tls(cacert: str | None, insecure: bool) -> ssl.SSLContext:
 async def _run(where: str, connecting: Any, dialogue: _Dialogue) -> int:
     try:
         websocket: WebSocket = await connecting
-    except HandshakeRejected as rejected:
-        raise Failure(_explain_rejection(rejected)) from None
+    except HandshakeFailed as error:
+        raise Failure(_explain_handshake(error)) from None
     except OSError as error:  # TimeoutError is one, and so are ssl.SSLError and socket.gaierror
         raise Failure(f"cannot connect to {where}: {_explain(error)}") from None
     except ImportError as error:  # what a proxy needs, which says what to install
@@ -220,10 +220,10 @@ async def _run(where: str, connecting: Any, dialogue: _Dialogue) -> int:
 # What can go wrong
 
 
-def _explain_rejection(rejected: HandshakeRejected) -> str:
-    response = rejected.response
-    if response is None or response.status == 101:
-        return f"the server does not speak WebSocket: {rejected}"
+def _explain_handshake(error: HandshakeFailed) -> str:
+    if not isinstance(error, HandshakeRejected):
+        return f"the server does not speak WebSocket: {error}"
+    response = error.response
     with suppress(ValueError):
         phrase = HTTPStatus(response.status).phrase
         location = response.headers.get("location")

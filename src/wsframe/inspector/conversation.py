@@ -17,7 +17,7 @@ import h11
 
 from .. import handshake
 from ..deflate import Deflate
-from ..errors import HandshakeError, RemoteProtocolError
+from ..errors import InvalidRequest, RemoteProtocolError
 from ..events import Fail, Headers, Request
 from ..server import ServerConnection
 from .direction import FrameInspector
@@ -87,7 +87,7 @@ class ConversationInspector:
         if side.stage == "head":
             try:
                 found = side.reader.feed(data)
-            except HandshakeError as error:
+            except InvalidRequest as error:
                 yield from self._refuse(side, error, data)
                 return
             if found is None:
@@ -205,9 +205,9 @@ class ConversationInspector:
             return
         self.is_websocket = True
         try:
-            self._deflate = _ANY.check_response(headers.get("sec-websocket-extensions"))
+            self._deflate = _ANY.check_response(headers.get("sec-websocket-extensions", ""))
             if (request := self._request) is not None:
-                key = request.headers.get("sec-websocket-key")
+                key = request.headers.get("sec-websocket-key", "")
                 handshake.check_response(headers, key, request.subprotocols, extensions_offered=True)
         except RemoteProtocolError as error:
             yield Violation(False, 0, error.code, error.reason)
@@ -232,4 +232,4 @@ def _parse_response(head: bytes) -> tuple[int, Headers]:
 
 
 def _shown(headers: Headers) -> list[tuple[str, str]]:
-    return [(name, headers.get(name)) for name in _SHOWN if headers.get(name)]
+    return [(name, value) for name in _SHOWN if (value := headers.get(name))]

@@ -7,18 +7,17 @@ import socket
 import ssl as tls
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from time import monotonic
 from types import SimpleNamespace
 from typing import Any, cast
 
-from ..adapter.connecting import ATTEMPT_DELAY, Route, interleave, rejection, unreachable
-from ..adapter.keepalive import check_keepalive
+from ..adapter.connecting import ATTEMPT_DELAY, Route, handshake_failure, interleave, unreachable
+from ..adapter.options import ClientOptions, Timing
 from ..adapter.proxy import Proxy, Tunnel, socks
 from ..deflate import DEFAULT, Deflate
 from ..errors import HandshakeRejected
 from ..events import Fail
 from ..handshake import HeaderList
-from .stream import Stream, TLSStream, remaining
+from .stream import Stream, TLSStream, deadline_after, remaining
 from .websocket import WebSocket
 
 __all__ = ["connect"]
@@ -49,7 +48,7 @@ def connect(
 
     Args:
         uri: the address, ``ws://`` or ``wss://``.
-        subprotocols: what to offer, the favourite first.
+        subprotocols: the subprotocols to offer, the favourite first.
         origin: the value of an Origin header.
         additional_headers: more headers for the request; a value is a ``str`` in ISO 8859-1, or ``bytes``.
         compression: the compression to offer; None: none. By default it is the offer of browsers.
@@ -58,29 +57,30 @@ def connect(
         unix: connect to the Unix socket at this path.
         sock: use this connected socket.
         proxy: the proxy to go through: ``http://``, ``socks4://``, ``socks4a://``, ``socks5://`` or
-            ``socks5h://user:password@host:port``; True: the one that the environment has; None: none.
+            ``socks5h://user:password@host:port``; True: the proxy of the environment; None: none.
             Not with ``unix`` or ``sock``. SOCKS needs ``pip install 'wsframe[proxy]'``.
         max_redirects: how many redirects to follow; 0: none. They never lead from TLS to none. To another
             scheme, host or port they take no user name, password, Authorization or Cookie along.
-        open_timeout: how many seconds it may take until it is open, redirects and all; None: no limit.
+        open_timeout: how many seconds opening may take, with all redirects; None: no limit.
             It does not interrupt the system when that looks up a name.
-        close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
-        ping_interval: how many seconds there are between Pings that keep the connection alive, while a thread
-            is in ``recv``; None: none.
-        ping_timeout: how many seconds a Pong may take, before the connection fails with 1011; None: any time.
+        close_timeout: how many seconds closing may take before the connection is cut; None: no limit.
+        ping_interval: how many seconds pass between Pings that keep the connection alive; None: send none.
+            They are sent while a thread is in ``recv``.
+        ping_timeout: how many seconds a Pong may take before the connection fails with 1011; None: any time.
         max_message_size: the largest message to receive, in bytes; None: no limit.
 
     Raises:
         InvalidURI: the address is not one.
-        HandshakeRejected: the server, or the proxy, did not open the connection; the error has its response.
+        HandshakeRejected: the server, or the proxy, refused the connection; the error has its response.
+        HandshakeFailed: the opening handshake did not succeed for another reason.
         OSError: the TCP connection or TLS failed.
-        TimeoutError: it took longer than ``open_timeout``.
+        TimeoutError: opening took longer than ``open_timeout``.
         LocalProtocolError: a subprotocol or header cannot be sent.
-        ValueError: arguments that exclude each other, or a proxy that is not one.
+        ValueError: arguments exclude each other, a number is out of range, or the proxy is not one.
+        TypeError: an argument has a wrong type.
         ImportError: python-socks is not installed.
     """
-    check_keepalive(ping_interval, ping_timeout)
-    route = Route(
+    options = ClientOptions(
         uri,
         subprotocols=subprotocols,
         origin=origin,
@@ -93,51 +93,44 @@ def connect(
         sock=sock,
         proxy=proxy,
         max_redirects=max_redirects,
-        open_timeout=open_timeout,
+        timing=Timing(open_timeout, close_timeout, ping_interval, ping_timeout),
     )
-    deadline = None if open_timeout is None else monotonic() + open_timeout
-    timing = {"close_timeout": close_timeout, "ping_interval": ping_interval, "ping_timeout": ping_timeout}
+    route = Route(options)
+    deadline = deadline_after(open_timeout)
     with route.explained():
         while True:
-            connected = sock or _dial(route, unix, deadline)
+            connected = sock or _dial(route, deadline)
             try:
-                return _open(route, connected, ssl, deadline, timing)
+                return _open(route, connected, deadline)
             except HandshakeRejected as rejected:
                 route.follow(rejected)
 
 
-def _open(
-    route: Route,
-    sock: socket.socket,
-    ssl: tls.SSLContext | None,
-    deadline: float | None,
-    timing: dict[str, float | None],
-) -> WebSocket:
-    """Do the opening handshake with where the route leads to."""
-    connection = route.connection
+def _open(route: Route, sock: socket.socket, deadline: float | None) -> WebSocket:
+    """Do the TLS and opening handshakes on a socket that leads to the server."""
+    connection, timing = route.connection, route.options.timing
     try:
-        if connection.uri.secure:
+        if (context := route.tls_context()) is not None:
             route.enter("TLS handshake")
-            context = ssl or tls.create_default_context()
             sock = context.wrap_socket(
                 sock, server_hostname=route.server_hostname, do_handshake_on_connect=False
             )
         stream = TLSStream(sock) if isinstance(sock, tls.SSLSocket) else Stream(sock)
         stream.do_handshake(deadline)
         route.enter("opening handshake")
-        websocket = WebSocket(connection, stream, **timing)
+        websocket = WebSocket(connection, stream, timing)
         if not websocket.shake_hands(deadline):
             assert isinstance(websocket.session.end, Fail)
-            raise rejection(connection, websocket.session.end, websocket.lost)
+            raise handshake_failure(connection, websocket.session.end, websocket.lost)
     except BaseException:
         sock.close()
         raise
     return websocket
 
 
-def _dial(route: Route, unix: str | None, deadline: float | None) -> socket.socket:
+def _dial(route: Route, deadline: float | None) -> socket.socket:
     """Connect to the server, or to the proxy and through it."""
-    if unix is not None:
+    if (unix := route.options.unix) is not None:
         route.enter("connection")
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -148,8 +141,7 @@ def _dial(route: Route, unix: str | None, deadline: float | None) -> socket.sock
             raise
         return sock
     route.enter("lookup")
-    # As bytes: socket would encode a str by IDNA, and raise errors of that.
-    found = socket.getaddrinfo(route.next_hop.host.encode(), route.next_hop.port, type=socket.SOCK_STREAM)
+    found = socket.getaddrinfo(*route.next_hop, type=socket.SOCK_STREAM)
     route.enter("connection")
     sock = race([(family, address) for family, _, _, _, address in found], deadline)
     try:
@@ -225,7 +217,7 @@ def race(addresses: Iterable[tuple[Any, Any]], deadline: float | None) -> socket
 
 def _begin(family: int, address: Any) -> socket.socket:
     """Begin to connect to an address."""
-    sock = socket.socket(family, socket.SOCK_STREAM)  # or this machine has not that family
+    sock = socket.socket(family, socket.SOCK_STREAM)  # or this machine lacks the family
     try:
         sock.setblocking(False)
         with suppress(BlockingIOError):

@@ -32,12 +32,13 @@ from threading import Condition, RLock, get_ident
 from time import monotonic
 from typing import Any
 
+from ..adapter.options import Timing
 from ..adapter.session import PieceReader, Session
-from ..adapter.wording import is_deadline
+from ..adapter.wording import is_own_timeout
 from ..connection import ABANDONED, Connection, Fragment, Message, State, check_fragment, is_fragmented
 from ..errors import ConnectionClosed, WebSocketError
 from ..events import Binary, Fail, Request, Text
-from .stream import Stream, earlier, remaining
+from .stream import Stream, deadline_after, earlier, remaining
 
 __all__ = ["Driver"]
 
@@ -66,7 +67,7 @@ class Driver:
     Args:
         connection: the Connection, which may still be in the opening handshake.
         stream: the connected socket.
-        close_timeout, ping_interval, ping_timeout: as for ``connect``.
+        timing: the time limits.
 
     Attributes:
         session: the life of the connection.
@@ -98,11 +99,9 @@ class Driver:
         self,
         connection: Connection,
         stream: Stream,
-        close_timeout: float | None,
-        ping_interval: float | None = None,
-        ping_timeout: float | None = None,
+        timing: Timing,
     ) -> None:
-        self.session = Session(connection, logger, monotonic, close_timeout, ping_interval, ping_timeout)
+        self.session = Session(connection, logger, monotonic, timing)
         self.session.remote_address = stream.sock.getpeername()
         self.session.local_address = stream.sock.getsockname()
         self._stream = stream
@@ -148,7 +147,7 @@ class Driver:
 
     def _receive(self, reader: PieceReader | None, timeout: float | None) -> Text | Binary:
         """Receive the next message, or the next piece for a reader."""
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = deadline_after(timeout)
         thread = self._check_not_reading()
         session = self.session
         message: Text | Binary | None = None
@@ -305,7 +304,7 @@ class Driver:
             try:
                 count = self._stream.receive_into(self._buffer, monotonic() if only_look else until)
             except OSError as error:
-                if is_deadline(error):
+                if is_own_timeout(error):
                     if only_look:
                         return
                     if until is None or until == deadline or monotonic() < until:
@@ -540,7 +539,7 @@ class Driver:
                 try:
                     sent = self._stream.send(data, deadline)
                 except OSError as error:
-                    if is_deadline(error):
+                    if is_own_timeout(error):
                         raise
                     # What the peer sent before can still be read; perhaps it tells why.
                     self.session.is_broken = True

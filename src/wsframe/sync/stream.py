@@ -20,18 +20,27 @@ from contextlib import suppress
 from time import monotonic
 from typing import TypeVar
 
-__all__ = ["Stream", "TLSStream", "earlier", "remaining"]
+__all__ = ["Stream", "TLSStream", "deadline_after", "earlier", "remaining"]
 
 T = TypeVar("T")
 
 _DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)
 
 
+def deadline_after(seconds: float | None) -> float | None:
+    """Return the deadline that is some seconds away.
+
+    Args:
+        seconds: how many; None: there is no deadline.
+    """
+    return None if seconds is None else monotonic() + seconds
+
+
 def remaining(deadline: float | None) -> float | None:
     """Return how many seconds are left.
 
     Args:
-        deadline: a value of ``time.monotonic``; None: for ever.
+        deadline: a value of ``time.monotonic``; None: there is none.
 
     Raises:
         TimeoutError: none are left.
@@ -57,7 +66,7 @@ def earlier(one: float | None, other: float | None) -> float | None:
 
 
 class Stream:
-    """Be a connected socket without TLS.
+    """A connected socket without TLS.
 
     Args:
         sock: a connected socket.
@@ -162,7 +171,7 @@ class Stream:
                 remaining(deadline)
 
     def abort(self) -> None:
-        """Break the connection: who waits for it wakes up."""
+        """Break the connection: threads that wait for it wake up."""
         # Not SSLSocket.shutdown, after which the socket would be read as if there had been no TLS.
         with suppress(OSError):
             socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
@@ -194,7 +203,7 @@ class Stream:
 
 
 class TLSStream(Stream):
-    """Be a connected socket with TLS.
+    """A connected socket with TLS.
 
     Args:
         sock: a wrapped socket, whose handshake is still to come.
@@ -260,6 +269,6 @@ class TLSStream(Stream):
                 self._is_torn = True
                 raise
             if has_waited:
-                remaining(deadline)  # a peer may send records without data for ever
+                remaining(deadline)  # a peer may send records without data forever
             has_waited = True
             self._wait(deadline, write=write)

@@ -10,6 +10,7 @@ from ..adapter.facts import Facts
 from ..adapter.session import CLEAN_CODES, PieceReader
 from ..errors import ConnectionClosed
 from .driver import REFUSALS, SECOND, Driver
+from .stream import deadline_after
 
 __all__ = ["WebSocket"]
 
@@ -67,7 +68,7 @@ class WebSocket(Facts, Driver):
             RuntimeError: 16 messages or 1 MiB came before it, and no thread receives them. Or a signal
                 handler calls it that has interrupted another call.
         """
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = deadline_after(timeout)
         if payload is not None:
             payload = bytes(memoryview(payload))
         if self._is_inside():
@@ -172,7 +173,7 @@ class WebSocket(Facts, Driver):
             TimeoutError: it is not closed in time.
             RuntimeError: a signal handler calls it that has interrupted a change of the connection.
         """
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = deadline_after(timeout)
         if self._lock._is_owned():
             raise RuntimeError("a signal handler cannot wait here: it has interrupted a call")
         with self._lock:

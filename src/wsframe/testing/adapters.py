@@ -1,4 +1,4 @@
-"""A handler and its client, without a port: what ``serve`` and ``connect`` are joined by in tests.
+"""A handler and its client, without a port: ``serve`` and ``connect``, joined in memory for tests.
 
     connected:       aio.WebSocket -- transport in memory -- aio.WebSocket -- handler
     connected_sync:  sync.WebSocket ----- socketpair ----- sync.WebSocket -- handler, in a thread
@@ -12,35 +12,32 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
 from .. import aio, sync
-from ..adapter.listeners import Listeners
-from ..aio.client import _ClientWebSocket
-from ..aio.server import Handler, ProcessRequest, _ServerWebSocket
+from ..adapter.auth import AsyncProcessRequest, ProcessRequest
+from ..adapter.options import ServerOptions, Timing
+from ..aio.server import Handler
 from ..deflate import DEFAULT, Deflate
 from ..handshake import HeaderList
-from ..server import ServerConnection
 from ..sync.server import Handler as SyncHandler
-from ..sync.server import ProcessRequest as SyncProcessRequest
 
 __all__ = ["MemoryTransport", "connected", "connected_sync"]
 
 
 class MemoryTransport(asyncio.Transport):
-    """Be one end of a connection in memory, between two ``asyncio.BufferedProtocol`` objects.
+    """One end of a connection in memory, between two ``asyncio.BufferedProtocol`` objects.
 
     What is written is delivered to the other end by ``loop.call_soon``, one read in a turn of the loop,
     unless that end has paused reading: then it stays here, and writing is paused as on a socket. The end
     of the stream comes after it. Closing and aborting do what they do on TCP, without its delays.
 
     Args:
-        protocol: who reads what the other end writes.
-        extra: what ``get_extra_info`` returns: ``peername``, ``sockname``.
+        protocol: the protocol that reads the bytes of the other end.
+        extra: the values of ``get_extra_info``: ``peername``, ``sockname``.
         read_size: the most bytes of one read; None: as many as the protocol has room for.
     """
 
@@ -89,7 +86,7 @@ class MemoryTransport(asyncio.Transport):
             self._protocol.pause_writing()
 
     def can_write_eof(self) -> bool:
-        """Tell that one direction can be closed."""
+        """Return True: one direction can be closed."""
         return True
 
     def write_eof(self) -> None:
@@ -125,7 +122,7 @@ class MemoryTransport(asyncio.Transport):
         return data
 
     def _go_on(self) -> None:
-        """Act on that the other end has read."""
+        """Go on after the other end has read."""
         if self._is_protocol_paused and self._size <= self._low:
             self._is_protocol_paused = False
             self._protocol.resume_writing()
@@ -135,15 +132,15 @@ class MemoryTransport(asyncio.Transport):
     # Reading
 
     def is_reading(self) -> bool:
-        """Tell whether the protocol gets what comes."""
+        """Return whether the protocol gets the bytes that come."""
         return self._is_reading and not self._is_closing
 
     def pause_reading(self) -> None:
-        """Give nothing to the protocol."""
+        """Stop giving bytes to the protocol."""
         self._is_reading = False
 
     def resume_reading(self) -> None:
-        """Give to the protocol what comes."""
+        """Give the protocol the bytes that come, again."""
         self._is_reading = True
         self._schedule_delivery()
 
@@ -153,7 +150,7 @@ class MemoryTransport(asyncio.Transport):
             self._loop.call_soon(self._deliver)
 
     def _deliver(self) -> None:
-        """Give to the protocol what one read has, as a socket would."""
+        """Give the protocol the bytes of one read, as a socket would."""
         self._is_delivery_scheduled = False
         if not self.is_reading() or self._is_eof_read:
             return
@@ -177,7 +174,7 @@ class MemoryTransport(asyncio.Transport):
     # Closing
 
     def is_closing(self) -> bool:
-        """Tell whether it is closing or closed."""
+        """Return whether it is closing or closed."""
         return self._is_closing
 
     def close(self) -> None:
@@ -185,7 +182,7 @@ class MemoryTransport(asyncio.Transport):
         if self._is_closing:
             return
         self._is_closing = True
-        # What comes now finds nobody.
+        # Bytes that come now have no reader.
         self.other._drop()
         self.other._schedule_delivery()
         if not self._unsent:
@@ -202,7 +199,7 @@ class MemoryTransport(asyncio.Transport):
     def _drop(self) -> None:
         self._unsent.clear()
         self._size = 0
-        # Writing is not resumed: on TCP as well, who waits for that is told of the end first.
+        # Writing is not resumed: on TCP as well, a protocol that waits for that is told of the end first.
         if self._is_closing:
             self._lose()
 
@@ -244,12 +241,12 @@ async def connected(
     handler: Handler,
     *,
     path: str = "/",
-    headers: HeaderList = (),
+    additional_headers: HeaderList = (),
     origin: str | None = None,
     subprotocols: Sequence[str] = (),
     offered_subprotocols: Sequence[str] | None = None,
     origins: Sequence[str | None] | None = None,
-    process_request: ProcessRequest | None = None,
+    process_request: AsyncProcessRequest | None = None,
     compression: Deflate | None = DEFAULT,
     max_message_size: int | None = 2**20,
     open_timeout: float | None = 10,
@@ -265,7 +262,7 @@ async def connected(
     Args:
         handler: a coroutine function that is called with the server's ``WebSocket``.
         path: what the client asks for: path and query.
-        headers: more headers for the client's request.
+        additional_headers: more headers for the client's request.
         origin: the value of its Origin header.
         subprotocols: what the server speaks, its favourite first.
         offered_subprotocols: what the client offers; None: the same.
@@ -278,53 +275,45 @@ async def connected(
         read_size: the most bytes that either end reads at a time; None: 256 KiB.
 
     Raises:
-        HandshakeRejected: the server did not open the connection.
+        HandshakeRejected: the server refused the connection.
         InvalidURI: the path cannot be part of an address.
         LocalProtocolError: a subprotocol or header cannot be sent.
         TimeoutError: the opening handshake took too long.
         ValueError: ``read_size`` is less than 1.
     """
-    options: dict[str, Any] = {
-        "compression": compression,
-        "max_message_size": max_message_size,
-        "open_timeout": open_timeout,
-        "close_timeout": close_timeout,
-    }
-    # Neither listens or connects before it is awaited, which it is not.
-    server = aio.serve(
-        handler,
-        "localhost",
+    options = ServerOptions(
         process_request=process_request,
         subprotocols=subprotocols,
         origins=origins,
-        **options,
-    )._server
-    connection = aio.connect(
+        compression=compression,
+        max_message_size=max_message_size,
+        timing=Timing(open_timeout, close_timeout),
+    )
+    connecting = aio.connect(
         f"ws://localhost{path}",
         subprotocols=subprotocols if offered_subprotocols is None else offered_subprotocols,
         origin=origin,
-        additional_headers=headers,
+        additional_headers=additional_headers,
+        compression=compression,
         proxy=None,
-        **options,
-    )._route.connection
-    websocket = _ClientWebSocket(connection, close_timeout=close_timeout)
-    served = _ServerWebSocket(server)
-    to_server, to_client = _transports(websocket, served, read_size=read_size)
-    served.connection_made(to_client)
-    websocket.connection_made(to_server)
-    try:
-        try:
-            async with asyncio.timeout(open_timeout):
-                await websocket.opened
-        except BaseException:
-            websocket.abort()
-            raise
+        open_timeout=open_timeout,
+        close_timeout=close_timeout,
+        ping_interval=None,
+        max_message_size=max_message_size,
+    )
+    async with aio.Server(handler, options) as server:
+
+        async def join(factory: Callable[[], aio.WebSocket]) -> None:
+            client, served = factory(), server.protocol()
+            to_server, to_client = _transports(client, served, read_size=read_size)
+            served.connection_made(to_client)
+            client.connection_made(to_server)
+
+        websocket = await connecting.over(join)
         try:
             yield websocket
         finally:
             await websocket.close()
-    finally:
-        await server.close()
 
 
 @contextmanager
@@ -332,12 +321,12 @@ def connected_sync(
     handler: SyncHandler,
     *,
     path: str = "/",
-    headers: HeaderList = (),
+    additional_headers: HeaderList = (),
     origin: str | None = None,
     subprotocols: Sequence[str] = (),
     offered_subprotocols: Sequence[str] | None = None,
     origins: Sequence[str | None] | None = None,
-    process_request: SyncProcessRequest | None = None,
+    process_request: ProcessRequest | None = None,
     compression: Deflate | None = DEFAULT,
     max_message_size: int | None = 2**20,
     open_timeout: float | None = 10,
@@ -351,7 +340,7 @@ def connected_sync(
     Args:
         handler: a function that is called with the server's ``WebSocket``.
         path: what the client asks for: path and query.
-        headers: more headers for the client's request.
+        additional_headers: more headers for the client's request.
         origin: the value of its Origin header.
         subprotocols: what the server speaks, its favourite first.
         offered_subprotocols: what the client offers; None: the same.
@@ -363,33 +352,29 @@ def connected_sync(
         close_timeout: how many seconds closing may take, before the connection is cut; None: no limit.
 
     Raises:
-        HandshakeRejected: the server did not open the connection.
+        HandshakeRejected: the server refused the connection.
         InvalidURI: the path cannot be part of an address.
         LocalProtocolError: a subprotocol or header cannot be sent.
         TimeoutError: the opening handshake took too long.
     """
-    options: dict[str, Any] = {
-        "subprotocols": subprotocols,
-        "origins": origins,
-        "compression": compression,
-        "max_message_size": max_message_size,
-    }
-    ServerConnection(**options)  # wrong options are told here, and not in the thread
-    timing = {"close_timeout": close_timeout, "ping_interval": 20.0, "ping_timeout": 20.0}
-    with sync.Server(
-        handler, Listeners(), process_request, options, None, open_timeout, timing, max_connections=1
-    ) as server:
+    options = ServerOptions(
+        process_request=process_request,
+        subprotocols=subprotocols,
+        origins=origins,
+        compression=compression,
+        max_message_size=max_message_size,
+        timing=Timing(open_timeout, close_timeout),
+    )
+    with sync.Server(handler, options) as server:
         ours, theirs = socket.socketpair()
-        thread = threading.Thread(target=server._run, args=(theirs,), daemon=True, name="wsframe.testing")
-        server._threads.add(thread)
-        thread.start()
+        server.serve_socket(theirs)
         with ours:
             websocket = sync.connect(
                 f"ws://localhost{path}",
                 sock=ours,
                 subprotocols=subprotocols if offered_subprotocols is None else offered_subprotocols,
                 origin=origin,
-                additional_headers=headers,
+                additional_headers=additional_headers,
                 compression=compression,
                 open_timeout=open_timeout,
                 close_timeout=close_timeout,

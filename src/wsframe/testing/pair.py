@@ -9,22 +9,22 @@ Nothing runs in the background: bytes move in ``pump()``, always in the same ord
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
+from ..adapter.auth import ProcessRequest
 from ..client import ClientConnection
 from ..connection import Connection, Role, check_compression
 from ..deflate import Deflate
-from ..events import Event, Request, Response
+from ..events import Event, Request
+from ..handshake import HeaderList
 from ..server import ServerConnection
 
-__all__ = ["Heard", "Pair", "ProcessRequest", "pair"]
-
-ProcessRequest: TypeAlias = Callable[[Request], Response | None]
+__all__ = ["Heard", "Pair", "pair"]
 
 
 class Heard(NamedTuple):
-    """Say what each side has heard.
+    """The events that each side has heard.
 
     Attributes:
         client: the events of the client.
@@ -36,7 +36,7 @@ class Heard(NamedTuple):
 
 
 class Pair:
-    """Be a client and a server, and the wire between them.
+    """A client and a server, and the wire between them.
 
     Args:
         client: the client's Connection.
@@ -97,7 +97,7 @@ class Pair:
         return heard
 
     def _move(self, sender: Connection, receiver: Connection, heard: list[Event]) -> bool:
-        """Move what one side has to send, and tell whether that was anything."""
+        """Move the bytes that one side has to send, and return whether there were any."""
         data = sender.data_to_send()
         moved = bool(data)
         if not self._has_ended[receiver.role]:
@@ -108,7 +108,7 @@ class Pair:
                     self._left -= len(piece)
                 receiver.receive_data(piece)
                 self._read(receiver, heard)
-            # Who closes TCP is read to the end, and gets the end when its peer has closed as well.
+            # A side that closes TCP is read to the end, and gets the end when its peer has closed as well.
             if self._left == 0 or sender.should_close:
                 self._has_ended[receiver.role] = moved = True
                 receiver.receive_data(b"")
@@ -127,7 +127,7 @@ def pair(
     handshake: bool = False,
     uri: str = "ws://localhost/",
     subprotocols: Sequence[str] = (),
-    headers: Sequence[tuple[str, str]] = (),
+    additional_headers: HeaderList = (),
     process_request: ProcessRequest | None = None,
     compression: Deflate | None = None,
     max_message_size: int | None = 2**20,
@@ -142,7 +142,7 @@ def pair(
             ``ClientConnection`` and a ``ServerConnection``. By default they are open.
         uri: the address that the client asks for. This and the next three are for the handshake.
         subprotocols: what the client offers and the server speaks.
-        headers: more headers for the request.
+        additional_headers: more headers for the request.
         process_request: what to answer to the request; by default it is accepted. See ``Pair``.
         compression: what they have agreed on about compression, or wish in the handshake; None: nothing.
         max_message_size: the largest message that either receives, in bytes; by default 1 MiB.
@@ -164,7 +164,9 @@ def pair(
     client: Connection
     server: Connection
     if handshake:
-        client = ClientConnection(uri, subprotocols=subprotocols, headers=headers, **options)
+        client = ClientConnection(
+            uri, subprotocols=subprotocols, additional_headers=additional_headers, **options
+        )
         server = ServerConnection(subprotocols=subprotocols, **options)
     else:
         client, server = Connection(Role.CLIENT, **options), Connection(Role.SERVER, **options)
