@@ -28,7 +28,6 @@ __all__ = ["RedisBroker"]
 logger = logging.getLogger("wsframe.hub")
 
 IN_FLIGHT_TIMEOUT = 1.0  # seconds
-PUBLISH_ATTEMPTS = 4  # on a cluster whose slots move
 
 
 class Node:
@@ -192,7 +191,7 @@ class RedisBroker:
         """
         async with self._publish_lock:
             published = self._publish(name, message)
-        for attempts_left in reversed(range(PUBLISH_ATTEMPTS)):
+        for attempts_left in (3, 2, 1, 0):
             try:
                 await published
             except ResponseError as error:
