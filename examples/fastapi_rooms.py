@@ -1,6 +1,6 @@
-"""FastAPI: an echo, and rooms for those who have a token. A plain POST speaks to a room as well.
+"""FastAPI: an echo, and rooms for users with a token. A plain POST speaks to a room as well.
 
-With REDIS_URL in the environment the rooms are those of all processes: then run it with --workers 4.
+With REDIS_URL in the environment all processes share the rooms: then run it with --workers 4.
 """
 
 import os
@@ -34,7 +34,7 @@ def the_user(token: str = "") -> str:
     return USERS[token]
 
 
-Rooms = Annotated[Hub, Depends(the_hub)]
+SharedHub = Annotated[Hub, Depends(the_hub)]
 User = Annotated[str, Depends(the_user)]
 
 
@@ -46,13 +46,13 @@ async def echo(websocket: WebSocket) -> None:
 
 
 @app.websocket("/rooms/{room}")
-async def enter(websocket: WebSocket, room: str, user: User, rooms: Rooms) -> None:
+async def enter(websocket: WebSocket, room: str, user: User, hub: SharedHub) -> None:
     await websocket.accept()
-    await rooms.subscribe(websocket_of(websocket.scope), room)  # until it is closed
+    await hub.subscribe(websocket_of(websocket.scope), room)  # until it is closed
     async for text in websocket.iter_text():
-        await rooms.publish(room, f"{user}: {text}")
+        await hub.publish(room, f"{user}: {text}")
 
 
 @app.post("/rooms/{room}", status_code=202)
-async def announce(room: str, user: User, rooms: Rooms, text: Annotated[str, Body(embed=True)]) -> None:
-    await rooms.publish(room, f"{user} announces: {text}")
+async def announce(room: str, user: User, hub: SharedHub, text: Annotated[str, Body(embed=True)]) -> None:
+    await hub.publish(room, f"{user} announces: {text}")

@@ -1,6 +1,6 @@
-"""Starlette: an echo, and rooms in which everybody hears everybody.
+"""Starlette: an echo, and rooms: what a client says is sent to all clients in its room.
 
-With REDIS_URL in the environment the rooms are those of all processes: then run it with --workers 4.
+With REDIS_URL in the environment all processes share the rooms: then run it with --workers 4.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A chat in several processes: what is said in one is heard in all, by Redis. run.sh starts them.
+"""A chat in several processes, which exchange their messages over Redis. run.sh starts them.
 
 python chat.py SOCKET        listen on a Unix socket; REDIS_URL in the environment says where Redis is
 """

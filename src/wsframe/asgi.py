@@ -50,6 +50,7 @@ logger = logging.getLogger("uvicorn.error")
 
 Event: TypeAlias = MutableMapping[str, Any]
 
+_CLOSE_TIMEOUT = 10  # seconds
 # How many messages are remembered at a time, as many as there are groups that send at once, and for how long
 _REPEATED_MESSAGES = 8
 _REPEATED_SECONDS = 1.0
@@ -108,6 +109,7 @@ class WebSocketProtocol(WebSocket):
             max_message_size=config.ws_max_size,
         )
         timing = Timing(
+            close_timeout=_CLOSE_TIMEOUT,
             ping_interval=_positive(config.ws_ping_interval),
             ping_timeout=_positive(config.ws_ping_timeout),
         )

@@ -1082,6 +1082,25 @@ async def test_a_subscribe_that_is_given_up_undoes_no_other():
             assert await received(client, "hello")
 
 
+# Addresses
+
+
+@needs_redis_py
+def test_addresses_are_equal_when_they_name_the_same_server():
+    from wsframe.hub.redis.address import RedisAddress
+
+    address = RedisAddress.parse("redis://user:secret@localhost:6380?health_check_interval=3")
+    same = RedisAddress.parse("rediss://elsewhere").at("localhost", 6380)
+    assert address == same
+    assert {address: 1}[same] == 1
+    assert address != RedisAddress.parse("redis://localhost") != "localhost:6379"
+    assert str(address) == "localhost:6380"
+    unix = RedisAddress.parse("unix:///run/redis.sock?health_check_interval=3")
+    assert str(unix) == "/run/redis.sock"
+    assert str(unix.at("localhost", 6379)) == "localhost:6379"
+    assert unix.at("localhost", 6379).health_check_interval == address.health_check_interval == 3
+
+
 # What is refused
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_right
-from collections.abc import Callable
 from typing import NoReturn
 
 from redis.crc import key_slot
@@ -29,29 +28,23 @@ __all__ = ["RedisBroker"]
 logger = logging.getLogger("wsframe.hub")
 
 IN_FLIGHT_TIMEOUT = 1.0  # seconds
-PUBLISH_ATTEMPTS = 4  # on a cluster whose slots move
 
 
 class Node:
     """The Publisher and the Subscriber of one server. Each connects when it is used for the first time.
 
     Args:
-        address, receiver, compress, refresh_slots: as for Subscriber.
+        address: the server.
+        subscriber: its Subscriber.
 
     Attributes:
         address: the server.
     """
 
-    def __init__(
-        self,
-        address: RedisAddress,
-        receiver: Receiver,
-        compress: bool | None,
-        refresh_slots: Callable[[], None] | None,
-    ) -> None:
+    def __init__(self, address: RedisAddress, subscriber: Subscriber) -> None:
         self.address = address
         self._publisher = Publisher(address)
-        self._subscriber = Subscriber(address, receiver, compress, refresh_slots)
+        self._subscriber = subscriber
         self._tasks: dict[Publisher | Subscriber, asyncio.Task[None]] = {}
 
     def _start(self, part: Publisher | Subscriber) -> None:
@@ -159,7 +152,8 @@ class RedisBroker:
         node = self._nodes.get(address)
         if node is None:
             refresh_slots = self.refresh_slots if self._is_cluster else None
-            node = self._nodes[address] = Node(address, self._receiver, self._compress, refresh_slots)
+            subscriber = Subscriber(address, self._receiver, self._compress, refresh_slots)
+            node = self._nodes[address] = Node(address, subscriber)
         return node
 
     def _node_of(self, name: TopicName) -> Node:
@@ -197,7 +191,7 @@ class RedisBroker:
         """
         async with self._publish_lock:
             published = self._publish(name, message)
-        for attempts_left in reversed(range(PUBLISH_ATTEMPTS)):
+        for attempts_left in (3, 2, 1, 0):
             try:
                 await published
             except ResponseError as error:
