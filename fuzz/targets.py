@@ -328,7 +328,7 @@ def check_grammar(events: list[Event], conn: Connection) -> None:
 
 
 def check_fail(event: Fail, conn: Connection, had_closed: bool, in_handshake: bool) -> None:
-    """Check what section 7.1.7 asks for, and section 3.4 of the design."""
+    """Check what section 7.1.7 asks for, and the state table in connection.py."""
     assert event.code in (1002, 1006, 1007, 1009)
     assert conn.should_close
     if in_handshake or event.code == 1006:

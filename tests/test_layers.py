@@ -1,4 +1,4 @@
-"""Section 2 of the design: each module is a chapter, and imports only from the chapters before it."""
+"""The layers of ARCHITECTURE.md: each module is a chapter, and imports only from the chapters before it."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ for module in ("httpx2", "anyio", "websockets", "wsproto"):
 
 HERE = Path(__file__).parent
 
-SAYS_MORE = "every websocket.disconnect has a reason (DESIGN.md, section 8): the test compares it whole"
+SAYS_MORE = "every websocket.disconnect has a reason (as docs/asgi.md says): the test compares it whole"
 NOT_CUT = "the connection is closed with {}, where uvicorn cuts it: the client sees {}, not 1006"
 TOGETHER = (
     "the head goes out with the first body, as the specification has it: when none follows, it can still "

@@ -167,7 +167,7 @@ def ended(begin):
     return begin_and_end
 
 
-# The state table (DESIGN, section 3.4), cell by cell.
+# The state table of connection.py, cell by cell.
 
 ROWS = {
     "CONNECTING": [connecting],
@@ -1120,7 +1120,7 @@ def test_a_violation_then_the_end_in_one_read_is_closed_at_once(role):
     assert (conn.state, conn.should_close) == (CLOSED, True)
 
 
-# Limits (DESIGN, section 4)
+# Limits
 
 
 def test_a_message_may_have_as_many_bytes_as_the_limit_but_not_one_more(role):
