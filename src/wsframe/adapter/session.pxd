@@ -44,12 +44,11 @@ cdef class Session:
     cdef object _frame_log
 
     cpdef read_from(self, buffer, Py_ssize_t count)
-    cpdef release(self)
     cpdef receive_eof(self)
     @cython.locals(connection=Connection, message=_Message)
     cpdef _Message pull(self)
     @cython.locals(message=_Message)
-    cpdef _Message take(self)
+    cdef _Message take_queued(self)
     cpdef put_back(self, message)
     @cython.locals(message=_Message)
     cpdef _Message take_message(self)

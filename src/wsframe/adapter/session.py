@@ -171,7 +171,7 @@ class Session:
     # Bytes in
 
     def read_from(self, buffer: bytearray, count: int) -> None:
-        """Take bytes off the network. ``release`` must follow before the buffer changes.
+        """Take bytes off the network. ``connection.release`` must follow before the buffer changes.
 
         Args:
             buffer: holds them at its beginning.
@@ -181,10 +181,6 @@ class Session:
         if self._frame_log is not None:
             self._frame_log.received(bytes(buffer[:count]))
         self.connection.read_from(buffer, count)
-
-    def release(self) -> None:
-        """Copy what was not read of the buffer, so that the buffer may change."""
-        self.connection.release()
 
     def receive_eof(self) -> None:
         """Take the end of the stream."""
@@ -225,10 +221,8 @@ class Session:
                 self.conclude(event)  # type: ignore[arg-type]
         return None
 
-    def take(self) -> Text | Binary | None:
-        """Take the next message, or piece of one, from the queue, or pull it."""
-        if not self.messages:
-            return self.pull()
+    def take_queued(self) -> Text | Binary:
+        """Take the first message, or piece of one, from the queue."""
         # In this order, a signal handler that raises in between loses no message: see sync/driver.py.
         message = self.messages[0]
         self._queue_size -= events.size_in_memory(message.data)
@@ -248,7 +242,7 @@ class Session:
         Returns:
             None when more bytes are needed, or the connection is over.
         """
-        while (message := self.take()) is not None:
+        while (message := self.take_queued() if self.messages else self.pull()) is not None:
             if self._reader is not None:
                 if message.final:
                     self._reader = None
@@ -280,7 +274,7 @@ class Session:
             else:
                 if self._reader is None and not self.messages:
                     self.connection.stream_next()
-                piece = self.take()
+                piece = self.take_queued() if self.messages else self.pull()
             if piece is None:
                 return None
             if self._reader is None or self._reader is reader:

@@ -701,7 +701,7 @@ class Protocol:
         source.is_borrowed = True
         session.read_from(source.data, nbytes)
         self._read_on()
-        session.release()
+        session.connection.release()
         source.is_borrowed = False
         if not session.is_discarding and session.connection.unread > HIGH_WATER * 4:
             # Some loops read on and on before anything else has a turn. Not while closing: uvloop drops what

@@ -189,10 +189,13 @@ class Driver:
         try:
             with self._lock:
                 if session.end is None or session.messages:
-                    self._hand_over()
+                    if self._arrived:
+                        self._hand_over()
                     message = session.take_message() if reader is None else session.take_piece(reader)
-                    self._release_buffer()
-                    self._notify()  # a Pong may have come, or the end
+                    if self._buffer is not None:
+                        self._release_buffer()
+                    if self._waiting:
+                        self._changed.notify_all()  # a Pong may have come, or the end
             if message is not None and session.connection.has_unsent():
                 with suppress(TimeoutError):
                     self._flush(monotonic())  # Pongs; if there are too many, the next call waits for them
@@ -203,18 +206,16 @@ class Driver:
 
     def _hand_over(self) -> None:
         """Hand the bytes that have arrived to the session. ``_release_buffer`` must follow."""
-        if self._arrived and self.session.end is None:
-            assert self._buffer is not None
+        if self._arrived and self._buffer is not None and self.session.end is None:
             self.session.read_from(self._buffer, self._arrived)
         self._arrived = 0
 
     def _release_buffer(self) -> None:
         """Leave the buffer to other connections."""
-        if self._buffer is not None:
-            self.session.release()
-            buffer, self._buffer = self._buffer, None
-            if len(_buffers) < _MOST_BUFFERS:
-                _buffers.append(buffer)
+        self.session.connection.release()
+        buffer, self._buffer = self._buffer, None
+        if buffer is not None and len(_buffers) < _MOST_BUFFERS:
+            _buffers.append(buffer)
 
     def _look_ahead(self, deadline: float | None) -> bool:
         """Queue messages that have arrived, as the thread that reads; return whether the queue is full."""
@@ -287,10 +288,10 @@ class Driver:
         until = deadline
         due = session.due if session.connection.state is OPEN else None
         if due is not None:
-            if not session.is_waiting_for_pong and monotonic() >= due:
+            if monotonic() >= due and not session.is_waiting_for_pong:
                 self._poll()
                 due = session.due
-            until = earlier(due, deadline)
+            until = due if deadline is None else earlier(due, deadline)
         # While answers are left, look only: with TLS, what is there may be nothing to receive.
         only_look = self._is_left and self._write_rest(until)
         is_waiting = False
