@@ -391,57 +391,30 @@ class Connection:
         elif self.end is None:
             self._decoder.feed(data)
 
-    def get_buffer(self, hint: int = -1) -> memoryview:
-        """Return a buffer to receive bytes into, as ``receive_data`` but without a copy.
-
-        Made for ``socket.recv_into`` and ``asyncio.BufferedProtocol``.
-
-        Args:
-            hint: how many bytes may come; 0 or less: as many as you like.
-
-        Returns:
-            A writable buffer, valid until ``buffer_updated`` or ``receive_data``.
-        """
-        return self._decoder.get_buffer(hint)
-
-    def buffer_updated(self, count: int) -> None:
-        """Take bytes that were received into the buffer of ``get_buffer``.
-
-        Args:
-            count: how many came; 0 is the end of the stream.
-
-        Raises:
-            ValueError: the buffer does not hold as many.
-            LocalProtocolError: bytes come after the end of the stream.
-        """
-        if count == 0:
-            self._receive_eof()
-        elif self._eof:
-            raise LocalProtocolError("bytes after the end of the stream")
-        elif self.end is None:
-            self._decoder.buffer_updated(count)
-
     def read_from(self, buffer: bytearray, count: int) -> None:
-        """Take bytes off the network without a copy, as ``receive_data`` with one.
+        """Take bytes off the network where they were received, without the copy that ``receive_data`` makes.
 
-        Read events, and then call ``release``: what they did not need is copied.
+        Call ``next_event`` as often as you like, and then ``release``. For ``socket.recv_into`` and
+        ``asyncio.BufferedProtocol``: one buffer serves any number of connections.
 
         Args:
-            buffer: where the bytes stand. Nobody may change it meanwhile.
-            count: how many came; one or more.
+            buffer: its first bytes are those. Do not change it before ``release``.
+            count: how many came; 0 is the end of the stream.
 
         Raises:
             LocalProtocolError: bytes come after the end of the stream.
             TypeError: the buffer is not a ``bytearray``.
             ValueError: it does not hold as many.
         """
-        if self._eof:
+        if count == 0:
+            self._receive_eof()
+        elif self._eof:
             raise LocalProtocolError("bytes after the end of the stream")
-        if self.end is None:
+        elif self.end is None:
             self._decoder.read_from(buffer, count)
 
     def release(self) -> None:
-        """Return the buffer that was borrowed: a copy is kept of what was not read of it."""
+        """Give back the buffer of ``read_from``. Bytes in it that no event has used are copied."""
         self._decoder.release()
 
     def _receive_eof(self) -> None:

@@ -115,27 +115,6 @@ def test_whatever_comes_in_fits_the_grammar(begin, data, sizes, ends, fragments,
 
 
 @given(role=roles, data=st.data(), sizes=cuts)
-def test_the_buffer_hears_what_receive_data_hears(role, data, sizes):
-    stream = data.draw(frame_bytes(role))
-    chunks = cut(stream, sizes)
-    copied = converse(Connection(role, max_message_size=LIMIT), [*chunks, b""], echo=False)
-    conn = Connection(role, max_message_size=LIMIT)
-    events = []
-    for chunk in [*chunks, b""]:
-        while True:
-            with conn.get_buffer(data.draw(st.sampled_from([-1, 1, 5, 4096]))) as buffer:
-                count = min(len(buffer), len(chunk))
-                buffer[:count] = chunk[:count]
-            conn.buffer_updated(count)
-            while event := conn.next_event():
-                events.append(event)
-            chunk = chunk[count:]
-            if not chunk:
-                break
-    assert events == copied.events
-
-
-@given(role=roles, data=st.data(), sizes=cuts)
 def test_a_borrowed_buffer_says_what_receive_data_hears(role, data, sizes):
     chunks = cut(data.draw(frame_bytes(role)), sizes)
     copied = converse(Connection(role, max_message_size=LIMIT), [*chunks, b""], echo=False)

@@ -18,6 +18,7 @@ cdef class WebSocket:
     cdef bint _is_late
     cdef object _deferred
     cdef Py_ssize_t _arrived
+    cdef bytearray _buffer
     cdef object _unwritten
     cdef Py_ssize_t _unwritten_size
     cdef public bint _is_broken

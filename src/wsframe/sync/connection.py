@@ -107,6 +107,7 @@ class WebSocket:
         self._reader = 0  # the thread that reads, or 0
         self._is_late = False  # whether it has read after its deadline
         self._deferred: Any = None  # a lock that is held until the last deferred call is done
+        self._buffer = bytearray(65536)
         self._arrived = -1  # how many bytes are in the buffer, unknown to the Connection; -1: it knows
         # Output of the Connection that is not written yet. Only the thread that holds _writing uses it.
         # Others look at its size: a number can be read without a lock, also where there is no GIL.
@@ -419,7 +420,7 @@ class WebSocket:
                 event: Event | None = None
                 if self._end is None:
                     if self._arrived >= 0:
-                        self._connection.buffer_updated(self._arrived)
+                        self._connection.read_from(self._buffer, self._arrived)
                         self._arrived = -1
                     event = self._connection.next_event()
                 kind = type(event)
@@ -485,7 +486,8 @@ class WebSocket:
         only_look = self._is_left and self._write_rest(until)
         is_waiting = False
         try:
-            buffer = self._connection.get_buffer()
+            self._connection.release()
+            buffer = memoryview(self._buffer)
             is_waiting = True
             try:
                 count = self._stream.receive_into(buffer, monotonic() if only_look else until)
