@@ -22,6 +22,7 @@ LAYERS = (
     "errors",
     "events",
     "_mask",
+    "_mask_py",
     "uri",
     "masking",
     "frames",
@@ -55,6 +56,7 @@ CORE = LAYERS[: LAYERS.index("adapter")]
 STRANGERS = {
     "events": {"errors"},
     "uri": {"events"},
+    "_mask_py": {"errors", "events", "_mask"},
     "masking": {"errors", "events", "uri"},
     "frames": {"events", "uri"},
     "deflate": {"events", "uri", "masking", "frames"},
