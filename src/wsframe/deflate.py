@@ -119,6 +119,22 @@ class Deflate:
         level = self.zlib.Z_DEFAULT_COMPRESSION if self.level is None else self.level
         return self.zlib.compressobj(level, self.zlib.DEFLATED, -bits, self.mem_level)
 
+    def compressor(self, *, is_server: bool) -> Compressor:
+        """Return what compresses the messages that go out on one connection.
+
+        Args:
+            is_server: whether this is the server's end.
+        """
+        return Compressor(self, is_server=is_server)
+
+    def decompressor(self, *, is_server: bool) -> Decompressor:
+        """Return what decompresses the messages that come in on one connection.
+
+        Args:
+            is_server: whether this is the server's end.
+        """
+        return Decompressor(self, is_server=is_server)
+
     def __reduce__(self) -> tuple[Any, ...]:
         # A module cannot be pickled, nor copied; its name can.
         values = {each.name: getattr(self, each.name) for each in fields(self)}
