@@ -371,6 +371,11 @@ def test_a_limit_beyond_all_frames_is_no_limit(role):
             ]
 
 
+def test_was_opened_tells_whether_the_handshake_has_succeeded(role):
+    for conn, was_opened in [(Connection(role), True), (connecting(role), False), (refused(role), False)]:
+        assert conn.was_opened is was_opened
+
+
 def test_repr_tells_role_and_state(role):
     assert repr(Connection(role)) == f"<Connection {role.name} OPEN>"
     assert repr(connecting(SERVER)) == "<ServerConnection SERVER CONNECTING>"
