@@ -4,12 +4,12 @@ Theory of operation
 ===================
 
 A Connection is the RFC and nothing else: bytes in, events out; calls in, bytes out. It never touches
-the network, a clock or a thread. Whoever does its I/O follows this contract:
+the network, a clock or a thread. An adapter does its I/O, and follows this contract:
 
     1  receive_data(what you read; b"" at the end)
     2  next_event() until it returns None, acting on each
     3  write data_to_send()
-    4  if should_close: close.   While state is CLOSING: don't wait for ever
+    4  if should_close: close.   While state is CLOSING: use a timeout
 
 It has four states:
 
@@ -46,6 +46,7 @@ from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from enum import Enum, IntEnum
 from typing import Any, NoReturn, TypeAlias
 
+# As masking.py says of itself: compiled, events.Text(...) and events.Binary(...) are made without a call.
 from . import events, masking
 from .deflate import Deflate
 from .errors import LocalProtocolError, RemoteProtocolError
@@ -88,14 +89,14 @@ NO_STATUS_RECEIVED, ABNORMAL_CLOSURE = 1005, 1006
 
 
 class Role(Enum):
-    """Tell the two endpoints of a connection apart (RFC 6455, section 1.2)."""
+    """The two endpoints of a connection (RFC 6455, section 1.2)."""
 
     CLIENT = "client"
     SERVER = "server"
 
 
 class State(IntEnum):
-    """Name the states of a connection (RFC 6455, sections 4.1 and 7.1)."""
+    """The states of a connection (RFC 6455, sections 4.1 and 7.1)."""
 
     CONNECTING = 0
     OPEN = 1
@@ -486,8 +487,8 @@ class Connection:
         try:
             if self._in_handshake:
                 return self._next_handshake_event() or self._end_of_stream()
-            incoming = self._incoming
-            if incoming is not None and incoming.opcode:
+            if self._incoming is not None and self._incoming.opcode:
+                incoming = self._incoming
                 # More of a message may have come than events have told.
                 if self._as_pieces and incoming.buffer.size and (event := incoming.take_piece()):
                     return event
@@ -509,7 +510,7 @@ class Connection:
                     if first & FIN and first & RSV1:
                         payload = decoder.read_payload()
                         payload = self._decompressor.decompress(payload, self._max_message_size)
-                        if first & TEXT:
+                        if first == _WHOLE_TEXT | RSV1:
                             return events.Text(payload.decode("utf-8"))
                         return events.Binary(payload)
                 event = self._receive_piece()
@@ -558,22 +559,18 @@ class Connection:
         else:
             decoder.max_size -= decoder.payload_size()
         if decoder.is_end and not final:
-            incoming.fragments = fragments + 1
-            if fragments + 1 >= _MAX_FRAGMENTS:
-                self._check_fragments(fragments + 1)
+            incoming.fragments += 1
+            if _MAX_FRAGMENTS <= incoming.fragments >= self._max_message_size // _BYTES_PER_FRAGMENT:
+                raise RemoteProtocolError(1009, "message has too many fragments")
         if incoming.is_compressed:
             self._decompressor.feed(decoder.read_payload(), fragments)
             return self._decompress(incoming)
         if self._as_pieces:
-            return self._give_piece(incoming, decoder.read_payload(), final)
+            return self._receive_bytes(incoming, decoder.read_payload(), final)
         decoder.collect(incoming.buffer)
         if incoming.opcode == TEXT:
             incoming.check_text(decoder.payload_size(), final)
         return incoming.take() if final else None
-
-    def _check_fragments(self, fragments: int) -> None:
-        if fragments >= max(_MAX_FRAGMENTS, self._max_message_size // _BYTES_PER_FRAGMENT):
-            raise RemoteProtocolError(1009, "message has too many fragments")
 
     def _decompress(self, incoming: _IncomingMessage) -> events.Text | events.Binary | None:
         """Take what a piece decompresses to, up to the next event (RFC 7692, section 7.2.2)."""
@@ -587,21 +584,20 @@ class Connection:
             final = is_read and decoder.is_end and decoder.first & FIN != 0
             if final:
                 decompressor.finish()
-            if self._as_pieces:
-                event = self._give_piece(incoming, data, final)
-            else:
-                incoming.buffer.append(data, 0)
-                if incoming.opcode == TEXT:
-                    incoming.check_text(len(data), final)
-                event = incoming.take() if final else None
+            event = self._receive_bytes(incoming, data, final)
             if event is not None or is_read:
                 return event
 
-    def _give_piece(
+    def _receive_bytes(
         self, incoming: _IncomingMessage, data: bytes, final: bool
     ) -> events.Text | events.Binary | None:
-        """Return some bytes of a message, if they are more than the beginning of a character."""
+        """Take some bytes of a message, and return it when it is whole, or a piece of it."""
         opcode = incoming.opcode
+        if not self._as_pieces:
+            incoming.buffer.append(data, 0)
+            if opcode == TEXT:
+                incoming.check_text(len(data), final)
+            return incoming.take() if final else None
         if final:
             incoming.opcode = CONTINUATION
             self._as_pieces = self._fragments
@@ -892,6 +888,7 @@ class Connection:
                     self.compressed += len(data)
             if fin:
                 first |= FIN
+            # As _queue_frame() does: one call less for each message
             masking.append_frame(self._output, first, data, self.role is _CLIENT)
         except UnicodeEncodeError:
             raise LocalProtocolError("text contains a lone surrogate") from None

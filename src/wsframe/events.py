@@ -38,7 +38,7 @@ def _shorten(value: object) -> str:
 
 
 class Headers(tuple[tuple[str, str], ...]):
-    """Hold HTTP headers: pairs of a name and a value, in the order in which they came.
+    """HTTP headers: pairs of a name and a value, in the order in which they came.
 
     What the peer sent has names in lower case.
     """

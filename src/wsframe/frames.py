@@ -33,7 +33,7 @@ __all__ = ["CloseCode", "Frame", "FrameDecoder", "Opcode", "encode_frame"]
 
 
 class Opcode(IntEnum):
-    """Name the opcodes (RFC 6455, section 5.2)."""
+    """The opcodes (RFC 6455, section 5.2)."""
 
     CONTINUATION = 0
     TEXT = 1
@@ -44,7 +44,7 @@ class Opcode(IntEnum):
 
 
 class CloseCode(IntEnum):
-    """Name the status codes (RFC 6455, section 7.4.1, and the IANA registry)."""
+    """The status codes (RFC 6455, section 7.4.1, and the IANA registry)."""
 
     NORMAL_CLOSURE = 1000
     GOING_AWAY = 1001
@@ -190,7 +190,7 @@ def as_bytes(data: bytes | bytearray | memoryview) -> bytes:
 
 
 class FrameDecoder:
-    """Read frames from bytes that come in any pieces (RFC 6455, section 5.2).
+    """The frames in bytes that come in any pieces (RFC 6455, section 5.2).
 
     Strict: only legal first bytes, minimal lengths, control frames of at most 125 bytes that are not
     fragmented, and masking exactly where the RFC asks for it. Each field of a header is judged as soon
@@ -235,12 +235,13 @@ class FrameDecoder:
         self._start = 0  # of what read_payload() reads, up to _position
         # Its masking key: None if it stands in front of it, empty if there is none
         self._key: bytes | None = None if masked else b""
-        # What is not read yet stands in _buffer[_position:_end]. The buffer is what feed() was given, or what
-        # read_from() was lent, or a bytearray of our own, which grows.
+        # What is not read yet stands in _buffer[_position:_end]. The buffer is what feed() or read_from() was
+        # given, or a bytearray of our own that joins several of these.
         self._buffer: bytes | bytearray = b""
         self._position = 0
         self._end = 0
-        self._borrowed: memoryview | None = None  # of a buffer that was lent, so that nobody can resize it
+        # A view of the buffer of read_from(), so that nobody can resize it; None when there is none
+        self._borrowed: memoryview | None = None
         self._mask_bit = MASK if masked else 0
         # The frame of which some is still to come: how many bytes of its payload, and how far the key is to
         # be turned for them
