@@ -26,9 +26,9 @@ def wsframe_mask() -> Mask:
 
 
 def wsframe_pure_mask() -> Mask:
-    from wsframe.masking import pure_apply_mask
+    from wsframe._mask_py import apply_mask
 
-    return pure_apply_mask
+    return apply_mask
 
 
 def websockets_mask() -> Mask:

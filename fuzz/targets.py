@@ -102,27 +102,21 @@ def cut(stream: bytes, sizes: tuple[int, int]) -> list[bytes]:
 
 
 def deliver(reader: Any, take: Callable[[bytes], None], chunks: list[bytes], way: int) -> Iterator[None]:
-    """Hand chunks over in one of three ways; what is there is to be read at each turn."""
+    """Hand chunks over in one of three ways; what is there is to be read at each turn.
+
+    They are copied, or lent until the next one comes, or lent for one turn.
+    """
     for chunk in chunks:
-        if way == 1:
-            while True:
-                with reader.get_buffer(7) as buffer:
-                    count = min(len(buffer), len(chunk))
-                    buffer[:count] = chunk[:count]
-                reader.buffer_updated(count)
-                yield
-                chunk = chunk[count:]
-                if not chunk:
-                    break
-        elif way == 2 and chunk:
-            borrowed = bytearray(chunk)
-            reader.read_from(borrowed, len(chunk))
-            yield
-            reader.release()
-            borrowed[:] = b"\xaa" * len(chunk)  # whoever still reads there reads that
-        else:
+        if way == 0:
             take(chunk)
             yield
+            continue
+        lent = bytearray(chunk)
+        reader.read_from(lent, len(chunk))
+        yield
+        if way == 2:
+            reader.release()
+            lent[:] = b"\xaa" * len(chunk)  # a reader that still looks there reads that
 
 
 # 1. FrameDecoder and encode_frame

@@ -22,6 +22,7 @@ LAYERS = (
     "errors",
     "events",
     "_mask",
+    "_mask_py",
     "uri",
     "masking",
     "frames",
@@ -59,6 +60,7 @@ CORE = LAYERS[: LAYERS.index("adapter")]
 STRANGERS = {
     "events": {"errors"},
     "uri": {"events"},
+    "_mask_py": {"errors", "events", "_mask"},
     "masking": {"errors", "events", "uri"},
     "frames": {"events", "uri"},
     "deflate": {"events", "uri", "masking", "frames"},
@@ -302,6 +304,38 @@ def test_the_types_of_a_module_come_only_from_modules_above_it(path):
     source = path.read_text(encoding="utf-8")
     for module, name in re.findall(r"^from (wsframe\S*) cimport (\w+)", source, re.MULTILINE):
         assert (name if module == "wsframe" else module.removeprefix("wsframe.")) in allowed - {path.stem}
+
+
+def attributes_typed(pxd: str) -> dict[str, set[str]]:
+    """Return the attributes that the classes of a .pxd declare."""
+    classes = re.findall(r"^cdef class (\w+).*\n((?:(?: +.*)?\n)*)", pxd, re.MULTILINE)
+    return {name: set(re.findall(r"^ +cdef [^(\n]*?(\w+)$", body, re.MULTILINE)) for name, body in classes}
+
+
+def attributes_of(definition: ast.ClassDef) -> set[str]:
+    """Return the ``__slots__`` of a class, or what its methods assign to ``self``."""
+    for node in definition.body:
+        if isinstance(node, ast.Assign) and any(ast.unparse(each) == "__slots__" for each in node.targets):
+            return set(ast.literal_eval(node.value))
+    stored = [node for node in ast.walk(definition) if isinstance(getattr(node, "ctx", None), ast.Store)]
+    return {
+        node.attr for node in stored if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self"
+    }
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for path in SOURCES.rglob("*.pxd") if path.with_suffix(".py").exists()),
+    ids=lambda path: str(path.relative_to(SOURCES)),
+)
+def test_the_types_of_a_module_name_the_attributes_of_its_classes(path):
+    """One that is missing in the .pxd is an AttributeError, but only when it is compiled."""
+    tree = ast.parse(path.with_suffix(".py").read_text(encoding="utf-8"))
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    typed = attributes_typed(path.read_text(encoding="utf-8"))
+    assert typed
+    for name, attributes in typed.items():
+        assert attributes - {"__weakref__"} == attributes_of(classes[name]) - {"__weakref__"}, name
 
 
 def test_the_python_that_is_compiled_does_not_know_it():

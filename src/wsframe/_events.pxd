@@ -3,15 +3,15 @@
 from wsframe cimport events
 
 
-cdef inline events.Text Text(object data):
+cdef inline events.Text Text(object data, bint final=True):
     cdef events.Text event = events.Text.__new__(events.Text)
     event.data = data
-    event.final = True
+    event.final = final
     return event
 
 
-cdef inline events.Binary Binary(object data):
+cdef inline events.Binary Binary(object data, bint final=True):
     cdef events.Binary event = events.Binary.__new__(events.Binary)
     event.data = data
-    event.final = True
+    event.final = final
     return event

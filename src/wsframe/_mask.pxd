@@ -1,4 +1,4 @@
-"""What other compiled modules call without Python in between; masking.py has the same in Python."""
+"""What other compiled modules call without Python in between; _mask_py.py has the same in Python."""
 
 cpdef bytes unmask(object buffer, Py_ssize_t start, Py_ssize_t stop, bytes key)
 cpdef str unmask_text(object buffer, Py_ssize_t start, Py_ssize_t stop, bytes key)

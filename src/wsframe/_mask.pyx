@@ -20,7 +20,7 @@ cdef extern from "Python.h":
     void* PyUnicode_DATA(object text)
 
 
-# As masking.py has it: a payload of this size or more goes out apart from its header.
+# As _mask_py.py has it: a payload of this size or more goes out apart from its header.
 cdef enum:
     LARGE = 16384
 
@@ -115,7 +115,13 @@ cdef inline const uint8_t* _pointer(object buffer, Py_ssize_t start, Py_ssize_t 
 
 
 cpdef bytes take(object buffer, Py_ssize_t start, Py_ssize_t stop):
-    """Return the bytes from ``start`` to ``stop`` of ``bytes`` or a ``bytearray``."""
+    """Return some bytes of a buffer.
+
+    Args:
+        buffer: ``bytes`` or a ``bytearray``.
+        start: where they begin.
+        stop: where they end.
+    """
     return PyBytes_FromStringAndSize(<const char*> _pointer(buffer, start, stop) + start, stop - start)
 
 
@@ -140,7 +146,14 @@ cdef inline void _unmask(void* target, const uint8_t* source, Py_ssize_t length,
 
 
 cpdef bytes unmask(object buffer, Py_ssize_t start, Py_ssize_t stop, bytes key):
-    """Return the bytes from ``start`` to ``stop``, unmasked. See masking.py."""
+    """Return some bytes of a buffer, unmasked (RFC 6455, section 5.2).
+
+    Args:
+        buffer: ``bytes`` or a ``bytearray``.
+        start: where they begin.
+        stop: where they end.
+        key: the masking key; None: the 4 bytes before ``start``; ``b""``: they are not masked.
+    """
     cdef const uint8_t* source = _masked(buffer, start, stop, key)
     cdef bytes result = PyBytes_FromStringAndSize(NULL, stop - start)
     _unmask(PyBytes_AS_STRING(result), source, stop - start, key)
@@ -148,7 +161,11 @@ cpdef bytes unmask(object buffer, Py_ssize_t start, Py_ssize_t stop, bytes key):
 
 
 cpdef str unmask_text(object buffer, Py_ssize_t start, Py_ssize_t stop, bytes key):
-    """Return the same as text. See masking.py."""
+    """Return what ``unmask`` does, as text.
+
+    Raises:
+        UnicodeDecodeError: it is not UTF-8.
+    """
     cdef const uint8_t* source = _masked(buffer, start, stop, key)
     cdef Py_ssize_t length = stop - start
     if length == 0:
@@ -183,7 +200,17 @@ cdef void _write_header(uint8_t* target, int first, Py_ssize_t length, int mask_
 
 
 cpdef append_frame(list output, int first, object payload, bint masked):
-    """Append the bytes of a frame to a list (RFC 6455, section 5.2). See masking.py."""
+    """Append the bytes of a frame to a list, in one or two pieces (RFC 6455, section 5.2).
+
+    Args:
+        output: the list.
+        first: the first byte: FIN, RSV1-3 and the opcode.
+        payload: the payload; text goes out as UTF-8.
+        masked: whether to mask it, with a fresh key.
+
+    Raises:
+        UnicodeEncodeError: the text contains a lone surrogate.
+    """
     cdef Py_ssize_t length, size
     cdef const uint8_t* data
     if PyUnicode_CheckExact(payload):
@@ -222,7 +249,11 @@ cpdef append_frame(list output, int first, object payload, bint masked):
 
 @cython.final
 cdef class MessageBuffer:
-    """Put together a message that comes in pieces. See masking.py."""
+    """The message that its pieces make, one after the other.
+
+    Attributes:
+        size: how many bytes it holds.
+    """
 
     def __cinit__(self):
         self.size = 0
@@ -245,7 +276,12 @@ cdef class MessageBuffer:
         return PyBytes_AS_STRING(self._bytes) + self.size
 
     cpdef append(self, bytes data, long long more):
-        """Take the next piece; ``more`` says how many bytes will follow in this frame."""
+        """Take the next piece.
+
+        Args:
+            data: the piece.
+            more: how many bytes the peer says will follow in this frame. It need not keep to that.
+        """
         if data is None:
             raise TypeError("data must be bytes, not None")
         cdef Py_ssize_t length = PyBytes_GET_SIZE(data)
@@ -253,17 +289,33 @@ cdef class MessageBuffer:
         self.size += length
 
     cpdef unmask(self, object buffer, Py_ssize_t start, Py_ssize_t stop, bytes key, long long more):
-        """Take the next piece from a buffer, and unmask it."""
+        """Take the next piece from a buffer, and unmask it.
+
+        Args:
+            buffer: as for the function ``unmask``.
+            start: the same.
+            stop: the same.
+            key: the same.
+            more: as for ``append``.
+        """
         cdef const uint8_t* source = _masked(buffer, start, stop, key)
         _unmask(self._room_for(stop - start, more), source, stop - start, key)
         self.size += stop - start
 
     cpdef bytes last(self, Py_ssize_t size):
-        """Return the last piece."""
+        """Return the last piece.
+
+        Args:
+            size: its length, in bytes.
+        """
         return take(self._bytes, self.size - size, self.size)
 
     cpdef bint is_ascii(self, Py_ssize_t size) except -1:
-        """Tell whether the last piece is ASCII."""
+        """Tell whether the last piece is ASCII.
+
+        Args:
+            size: its length, in bytes.
+        """
         return _is_ascii(_pointer(self._bytes, self.size - size, self.size) + self.size - size, size)
 
     cpdef bytes take(self):
@@ -275,7 +327,11 @@ cdef class MessageBuffer:
         return data
 
     cpdef str take_text(self):
-        """Return the same as text, and forget it."""
+        """Return what came as text, and forget it.
+
+        Raises:
+            UnicodeDecodeError: it is not UTF-8.
+        """
         cdef str text = unmask_text(self._bytes, 0, self.size, b"")
         self.clear()
         return text
@@ -288,7 +344,7 @@ cdef class MessageBuffer:
 
 @cython.final
 cdef class _Pool:
-    """Masking keys from ``os.urandom``, a page at a time; masking.py says why."""
+    """Masking keys from ``os.urandom``, a page at a time; _mask_py.py says why."""
 
     cdef bytes data
     cdef Py_ssize_t position

@@ -7,11 +7,44 @@ from wsframe cimport _mask as masking
 from wsframe.frames cimport FrameDecoder
 
 
-@cython.final
-cdef class _TextDecoder:
-    cdef public bytes pending
+# Names of frames.py and of this module, as ints of C
+cdef int BINARY
+cdef int CLOSE
+cdef int CONTINUATION
+cdef int CONTROL
+cdef int FIN
+cdef int PING
+cdef int PONG
+cdef int RSV1
+cdef int TEXT
+cdef int _WHOLE_BINARY
+cdef int _WHOLE_TEXT
+cdef int _PIECE
+cdef long long _MAX_FRAGMENTS
+cdef long long _BYTES_PER_FRAGMENT
+cdef object _CLIENT
+
+
+cdef class _PartialMessage:
+    cdef int opcode
+    cdef bint is_compressed
+    cdef bytes pending
+
     @cython.locals(text=str)
     cdef str decode(self, bytes data, bint final)
+
+
+@cython.final
+cdef class _IncomingMessage(_PartialMessage):
+    cdef masking.MessageBuffer buffer
+    cdef long long fragments
+    cdef long long room
+
+    cdef check_text(self, Py_ssize_t size, bint final)
+    @cython.locals(opcode=cython.int)
+    cdef take(self)
+    @cython.locals(data=bytes)
+    cdef take_piece(self)
 
 
 cdef class Connection:
@@ -30,54 +63,43 @@ cdef class Connection:
     cdef public FrameDecoder _decoder
     cdef public bint _eof
     cdef public bint _in_handshake
-    cdef bytes _between_messages
     cdef long long _max_message_size
-    cdef long long _max_fragments
     cdef bint _fragments
     cdef bint _as_pieces
-    cdef int _message_opcode
-    cdef masking.MessageBuffer _message
-    cdef long long _message_fragments
-    cdef _TextDecoder _utf8
+    cdef _IncomingMessage _incoming
     cdef public object _decompressor
-    cdef bint _is_compressed
-    cdef long long _room
-    cdef bint _is_last
     # Bytes out
-    cdef bint _masks
     cdef public list _output
-    cdef int _sent_opcode
-    cdef _TextDecoder _sent_utf8
+    cdef _PartialMessage _outgoing
     cdef public object _compressor
-    cdef bint _is_compressing
 
     cpdef receive_data(self, data)
     cpdef read_from(self, buffer, Py_ssize_t count)
     cpdef release(self)
-    @cython.locals(decoder=FrameDecoder, first=cython.int, payload=bytes)
+    @cython.locals(decoder=FrameDecoder, incoming=_IncomingMessage, first=cython.int, payload=bytes)
     cpdef next_event(self)
     cdef _receive_eof(self)
     cdef _end_of_stream(self)
-    @cython.locals(decoder=FrameDecoder, first=cython.int, final=cython.bint, fragments=cython.longlong)
+    @cython.locals(
+        decoder=FrameDecoder, incoming=_IncomingMessage, first=cython.int, final=cython.bint,
+        fragments=cython.longlong,
+    )
     cdef _receive_piece(self)
-    cdef _decompress(self)
+    @cython.locals(decoder=FrameDecoder, data=bytes, final=cython.bint, is_read=cython.bint)
+    cdef _decompress(self, _IncomingMessage incoming)
     @cython.locals(opcode=cython.int)
-    cdef _receive_bytes(self, bytes data, bint final)
-    cdef _check_text(self, Py_ssize_t size, bint final)
-    @cython.locals(opcode=cython.int)
-    cdef _take_message(self)
-    cdef _take_collected(self)
+    cdef _receive_bytes(self, _IncomingMessage incoming, bytes data, bint final)
     cdef _receive_control(self, int opcode, bytes payload)
     cdef _parse_close(self, bytes payload)
     cdef _conclude(self, end)
     cdef _check_open(self)
+    @cython.locals(sent=cython.int)
     cdef _check_sending(self, int opcode)
     cpdef send_message(self, message, fin=*, compress=*)
-    cdef _send_text(self, text, bint fin, compress)
-    cdef _send_binary(self, data, bint fin, compress)
+    @cython.locals(outgoing=_PartialMessage, first=cython.int)
+    cdef _send(self, int opcode, object data, bint fin, object compress)
+    cdef _check_utf8(self, bytes data, bint fin)
+    cdef _queue_frame(self, int first, object payload)
     cpdef bint has_unread(self)
     cpdef bint has_unsent(self)
-    @cython.locals(first=cython.int)
-    cdef _queue_message(self, int opcode, object payload, bint fin, object compress)
-    cdef _queue_frame(self, int first, object payload)
     cpdef list chunks_to_send(self)

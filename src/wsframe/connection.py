@@ -4,12 +4,12 @@ Theory of operation
 ===================
 
 A Connection is the RFC and nothing else: bytes in, events out; calls in, bytes out. It never touches
-the network, a clock or a thread. Whoever does its I/O follows this contract:
+the network, a clock or a thread. An adapter does its I/O, and follows this contract:
 
     1  receive_data(what you read; b"" at the end)
     2  next_event() until it returns None, acting on each
     3  write data_to_send()
-    4  if should_close: close.   While state is CLOSING: don't wait for ever
+    4  if should_close: close.   While state is CLOSING: use a timeout
 
 It has four states:
 
@@ -46,16 +46,18 @@ from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from enum import Enum, IntEnum
 from typing import Any, NoReturn, TypeAlias
 
+# As masking.py says of itself: compiled, events.Text(...) and events.Binary(...) are made without a call.
 from . import events, masking
-from .deflate import Compressor, Decompressor, Deflate
+from .deflate import Deflate
 from .errors import LocalProtocolError, RemoteProtocolError
-from .events import Binary, Close, Event, Fail, Ping, Pong, Text
+from .events import Close, Event, Fail, Ping, Pong
 from .frames import (
     BETWEEN_COMPRESSED,
     BETWEEN_MESSAGES,
     BINARY,
     CLOSE,
     CONTINUATION,
+    CONTROL,
     FIN,
     MAX_LENGTH,
     PING,
@@ -75,23 +77,26 @@ Message: TypeAlias = Fragment | Prepared
 # Why a connection is closed with 1011 when the fragments of a message end before the message does
 ABANDONED = "message could not be completed"
 
+# The first byte of a message that is one frame
+_WHOLE_TEXT, _WHOLE_BINARY = FIN | TEXT, FIN | BINARY
 _PIECE = 65536  # bytes: what one event of a compressed message holds, with fragments=True
-# A message may have this many fragments, or one for each 64 bytes of the limit if those are more.
+# A message may have this many fragments, or one for so many bytes of the limit if those are more.
 _MAX_FRAGMENTS = 65536
+_BYTES_PER_FRAGMENT = 64
 # Section 7.4: the status codes that may stand in a Close frame, and those that never do.
 _REGISTERED_CODES = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
 NO_STATUS_RECEIVED, ABNORMAL_CLOSURE = 1005, 1006
 
 
 class Role(Enum):
-    """Tell the two endpoints of a connection apart (RFC 6455, section 1.2)."""
+    """The two endpoints of a connection (RFC 6455, section 1.2)."""
 
     CLIENT = "client"
     SERVER = "server"
 
 
 class State(IntEnum):
-    """Name the states of a connection (RFC 6455, sections 4.1 and 7.1)."""
+    """The states of a connection (RFC 6455, sections 4.1 and 7.1)."""
 
     CONNECTING = 0
     OPEN = 1
@@ -99,6 +104,7 @@ class State(IntEnum):
     CLOSED = 3
 
 
+_CLIENT = Role.CLIENT
 CONNECTING, OPEN, CLOSING, CLOSED = State.CONNECTING, State.OPEN, State.CLOSING, State.CLOSED
 
 
@@ -178,7 +184,7 @@ def check_fragment(fragment: object, last: object) -> str | bytes:
     return as_plain(fragment)
 
 
-def join_pieces(pieces: Sequence[Any], final: bool) -> Text | Binary:
+def join_pieces(pieces: Sequence[Any], final: bool) -> events.Text | events.Binary:
     """Put pieces of a message together.
 
     Args:
@@ -186,7 +192,7 @@ def join_pieces(pieces: Sequence[Any], final: bool) -> Text | Binary:
         final: whether the message ends with them.
     """
     data = pieces[0][:0].join(pieces)
-    return Text(data, final) if isinstance(data, str) else Binary(data, final)
+    return events.Text(data, final) if isinstance(data, str) else events.Binary(data, final)
 
 
 def check_compression(compression: Deflate | None) -> Deflate | None:
@@ -200,15 +206,28 @@ def check_compression(compression: Deflate | None) -> Deflate | None:
     return compression
 
 
-class _TextDecoder:
-    """Decode UTF-8 that comes in pieces, and refuse at once a byte that no other can complete."""
+class _PartialMessage:
+    """A message that goes out, or comes in, of which some is still to come.
 
-    __slots__ = ("pending",)
+    Attributes:
+        opcode: TEXT or BINARY; CONTINUATION while there is no such message.
+        is_compressed: whether it is compressed.
+        pending: the first bytes of a character, which the text ends with so far.
+    """
+
+    __slots__ = ("is_compressed", "opcode", "pending")
 
     def __init__(self) -> None:
-        self.pending = b""  # the beginning of a character
+        self.opcode = CONTINUATION
+        self.is_compressed = False
+        self.pending = b""
 
     def decode(self, data: bytes, final: bool) -> str:
+        """Decode the next bytes of a text, and refuse at once a byte that no other can complete.
+
+        Raises:
+            UnicodeDecodeError: it is not UTF-8.
+        """
         if not self.pending and data.isascii():
             return data.decode("ascii")
         data = self.pending + data
@@ -221,8 +240,47 @@ class _TextDecoder:
         return text
 
 
+class _IncomingMessage(_PartialMessage):
+    """A message that comes in fragments, or in a frame that is not there whole (section 5.4).
+
+    Attributes:
+        buffer: what has come of it, unless events give it piece by piece.
+        fragments: how many of its fragments are there whole.
+        room: how many bytes it may still decompress to.
+    """
+
+    __slots__ = ("buffer", "fragments", "room")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buffer = masking.MessageBuffer()
+        self.fragments = 0
+        self.room = 0
+
+    def check_text(self, size: int, final: bool) -> None:
+        """Check the last bytes of a text as they come, so that a bad one fails the connection at once."""
+        if self.pending or not self.buffer.is_ascii(size):
+            self.decode(self.buffer.last(size), final)
+
+    def take(self) -> events.Text | events.Binary:
+        """Return the message, which is whole, and make room for the next."""
+        opcode = self.opcode
+        self.opcode = CONTINUATION
+        if opcode == TEXT:
+            return events.Text(self.buffer.take_text())
+        return events.Binary(self.buffer.take())
+
+    def take_piece(self) -> events.Text | events.Binary | None:
+        """Return what the buffer holds, up to the last whole character."""
+        data = self.buffer.take()
+        if self.opcode == BINARY:
+            return events.Binary(data, False)
+        text = data[: len(data) - len(self.pending)].decode("utf-8")
+        return events.Text(text, False) if text else None
+
+
 class Connection:
-    """Be one endpoint of a WebSocket connection that is open already (RFC 6455).
+    """One endpoint of a WebSocket connection that is open already (RFC 6455).
 
     Use ``ServerConnection`` and ``ClientConnection`` where the opening handshake is still to come.
 
@@ -254,27 +312,16 @@ class Connection:
     __slots__ = (
         "__weakref__",
         "_as_pieces",
-        "_between_messages",
         "_compressor",
         "_decoder",
         "_decompressor",
         "_eof",
         "_fragments",
         "_in_handshake",
-        "_is_compressed",
-        "_is_compressing",
-        "_is_last",
-        "_masks",
-        "_max_fragments",
+        "_incoming",
         "_max_message_size",
-        "_message",
-        "_message_fragments",
-        "_message_opcode",
+        "_outgoing",
         "_output",
-        "_room",
-        "_sent_opcode",
-        "_sent_utf8",
-        "_utf8",
         "close_received",
         "close_sent",
         "compressed",
@@ -315,33 +362,23 @@ class Connection:
 
         # Bytes in
         self._max_message_size = max_message_size
-        self._max_fragments = max(_MAX_FRAGMENTS, max_message_size // 64)
         self._fragments = fragments
         self._as_pieces = fragments  # the same, but for a message that stream_next() asks for
         self._decoder = FrameDecoder(masked=role is Role.SERVER, max_size=max_message_size)
         self._decoder.partial = True
-        self._decoder.legal = self._between_messages = BETWEEN_MESSAGES
+        self._decoder.legal = BETWEEN_MESSAGES
         self._eof = False  # the end of the stream has come in
-        # The message that is coming in, while it is not there whole: its opcode, or 0
-        self._message_opcode = CONTINUATION
-        self._message = masking.MessageBuffer()
-        self._message_fragments = 0
-        self._utf8 = _TextDecoder()
-        self._decompressor: Decompressor = None  # type: ignore[assignment]  # until _agree()
-        self._is_compressed = False
-        self._room = 0  # how many bytes it may still decompress to
-        self._is_last = False  # whether it ends with the frame that is being decompressed
+        # Made when the first one comes, and used for all of them
+        self._incoming: _IncomingMessage | None = None
 
         # Bytes out
-        self._masks = role is Role.CLIENT
         self._output: list[bytes] = []
-        # The message that is going out in fragments: its opcode, or 0
-        self._sent_opcode = CONTINUATION
-        self._sent_utf8 = _TextDecoder()
-        self._compressor: Compressor | None = None
-        self._is_compressing = False
+        self._outgoing = _PartialMessage()
         self.uncompressed = self.compressed = 0
 
+        # What the compression makes for each direction, once it is agreed on
+        self._compressor: Any = None
+        self._decompressor: Any = None
         self.compression: Deflate | None = None
         if compression is not None:
             self._agree(compression)
@@ -351,9 +388,9 @@ class Connection:
         check_compression(compression)
         self.compression = compression
         is_server = self.role is Role.SERVER
-        self._compressor = Compressor(compression, is_server=is_server)
-        self._decompressor = Decompressor(compression, is_server=is_server)
-        self._decoder.legal = self._between_messages = BETWEEN_COMPRESSED
+        self._compressor = compression.compressor(is_server=is_server)
+        self._decompressor = compression.decompressor(is_server=is_server)
+        self._decoder.legal = BETWEEN_COMPRESSED
         # What does not compress grows a little. The limit is for what it decompresses to; this one keeps
         # out frames that are too big whatever is in them.
         limit = self._max_message_size
@@ -391,57 +428,30 @@ class Connection:
         elif self.end is None:
             self._decoder.feed(data)
 
-    def get_buffer(self, hint: int = -1) -> memoryview:
-        """Return a buffer to receive bytes into, as ``receive_data`` but without a copy.
-
-        Made for ``socket.recv_into`` and ``asyncio.BufferedProtocol``.
-
-        Args:
-            hint: how many bytes may come; 0 or less: as many as you like.
-
-        Returns:
-            A writable buffer, valid until ``buffer_updated`` or ``receive_data``.
-        """
-        return self._decoder.get_buffer(hint)
-
-    def buffer_updated(self, count: int) -> None:
-        """Take bytes that were received into the buffer of ``get_buffer``.
-
-        Args:
-            count: how many came; 0 is the end of the stream.
-
-        Raises:
-            ValueError: the buffer does not hold as many.
-            LocalProtocolError: bytes come after the end of the stream.
-        """
-        if count == 0:
-            self._receive_eof()
-        elif self._eof:
-            raise LocalProtocolError("bytes after the end of the stream")
-        elif self.end is None:
-            self._decoder.buffer_updated(count)
-
     def read_from(self, buffer: bytearray, count: int) -> None:
-        """Take bytes off the network without a copy, as ``receive_data`` with one.
+        """Take bytes off the network where they were received, without the copy that ``receive_data`` makes.
 
-        Read events, and then call ``release``: what they did not need is copied.
+        Call ``next_event`` as often as you like, and then ``release``. For ``socket.recv_into`` and
+        ``asyncio.BufferedProtocol``: one buffer serves any number of connections.
 
         Args:
-            buffer: where the bytes stand. Nobody may change it meanwhile.
-            count: how many came; one or more.
+            buffer: its first bytes are those. Do not change it before ``release``.
+            count: how many came; 0 is the end of the stream.
 
         Raises:
             LocalProtocolError: bytes come after the end of the stream.
             TypeError: the buffer is not a ``bytearray``.
             ValueError: it does not hold as many.
         """
-        if self._eof:
+        if count == 0:
+            self._receive_eof()
+        elif self._eof:
             raise LocalProtocolError("bytes after the end of the stream")
-        if self.end is None:
+        elif self.end is None:
             self._decoder.read_from(buffer, count)
 
     def release(self) -> None:
-        """Return the buffer that was borrowed: a copy is kept of what was not read of it."""
+        """Give back the buffer of ``read_from``. Bytes in it that no event has used are copied."""
         self._decoder.release()
 
     def _receive_eof(self) -> None:
@@ -477,31 +487,33 @@ class Connection:
         try:
             if self._in_handshake:
                 return self._next_handshake_event() or self._end_of_stream()
-            if self._as_pieces and self._message.size and (event := self._take_collected()):
-                return event
+            if self._incoming is not None and self._incoming.opcode:
+                incoming = self._incoming
+                # More of a message may have come than events have told.
+                if self._as_pieces and incoming.buffer.size and (event := incoming.take_piece()):
+                    return event
+                if incoming.is_compressed and self._decompressor.has_more:
+                    event = self._decompress(incoming)
+                    if event is not None:
+                        return event
             decoder = self._decoder
-            while True:
-                if self._is_compressed and self._decompressor.has_more:
-                    event = self._decompress()
-                elif not decoder.advance():
-                    break
-                else:
-                    first = decoder.first
-                    if first & 0x08:
-                        return self._receive_control(first & 0x0F, decoder.read_payload())
-                    if decoder.is_whole and not self._as_pieces:
-                        # The usual case: a message is one frame, and all of it is there.
-                        if first == 0x81:
-                            return events.Text(decoder.read_text())
-                        if first == 0x82:
-                            return events.Binary(decoder.read_payload())
-                        if first & 0xC0 == 0xC0:
-                            payload = decoder.read_payload()
-                            payload = self._decompressor.decompress(payload, self._max_message_size)
-                            if first == 0xC1:
-                                return events.Text(payload.decode("utf-8"))
-                            return events.Binary(payload)
-                    event = self._receive_piece()
+            while decoder.advance():
+                first = decoder.first
+                if first & CONTROL:
+                    return self._receive_control(first & 0x0F, decoder.read_payload())
+                if decoder.is_whole and not self._as_pieces:
+                    # The usual case: a message is one frame, and all of it is there.
+                    if first == _WHOLE_TEXT:
+                        return events.Text(decoder.read_text())
+                    if first == _WHOLE_BINARY:
+                        return events.Binary(decoder.read_payload())
+                    if first & FIN and first & RSV1:
+                        payload = decoder.read_payload()
+                        payload = self._decompressor.decompress(payload, self._max_message_size)
+                        if first == _WHOLE_TEXT | RSV1:
+                            return events.Text(payload.decode("utf-8"))
+                        return events.Binary(payload)
+                event = self._receive_piece()
                 if event is not None:
                     return event
         except RemoteProtocolError as error:
@@ -524,81 +536,75 @@ class Connection:
         # Close Code_ is considered to be 1006."
         return self._fail(ABNORMAL_CLOSURE, "connection was lost: the stream ended without a Close")
 
-    def _receive_piece(self) -> Text | Binary | None:
+    def _receive_piece(self) -> events.Text | events.Binary | None:
         """Take some of a message that is fragmented, or not there whole (section 5.4)."""
         decoder = self._decoder
         first = decoder.first
-        fragments = self._message_fragments
-        if self._message_opcode == 0:
-            self._message_opcode = first & 0x0F
-            self._is_compressed = first & 0x40 != 0
-            self._room = self._max_message_size
-        final = decoder.is_end and first & 0x80 != 0
+        incoming = self._incoming
+        if incoming is None:
+            incoming = self._incoming = _IncomingMessage()
+        if incoming.opcode == CONTINUATION:
+            incoming.opcode = first & 0x0F
+            incoming.is_compressed = first & RSV1 != 0
+            incoming.fragments = 0
+            incoming.room = self._max_message_size
+            decoder.legal = WITHIN_MESSAGE
+        fragments = incoming.fragments
+        final = decoder.is_end and first & FIN != 0
         if final:
-            self._message_fragments = 0
-            decoder.legal = self._between_messages
+            decoder.legal = BETWEEN_MESSAGES if self.compression is None else BETWEEN_COMPRESSED
             decoder.max_size = self._max_message_size
+        elif incoming.is_compressed:
+            decoder.max_size = decoder.max_compressed_size
         else:
-            if self._is_compressed:
-                decoder.max_size = decoder.max_compressed_size
-            else:
-                decoder.max_size -= decoder.payload_size()
-            if decoder.is_end:
-                self._message_fragments += 1
-                if self._message_fragments >= self._max_fragments:
-                    raise RemoteProtocolError(1009, "message has too many fragments")
-                decoder.legal = WITHIN_MESSAGE
-        if self._is_compressed:
+            decoder.max_size -= decoder.payload_size()
+        if decoder.is_end and not final:
+            incoming.fragments += 1
+            if _MAX_FRAGMENTS <= incoming.fragments >= self._max_message_size // _BYTES_PER_FRAGMENT:
+                raise RemoteProtocolError(1009, "message has too many fragments")
+        if incoming.is_compressed:
             self._decompressor.feed(decoder.read_payload(), fragments)
-            self._is_last = final
-            return self._decompress()
+            return self._decompress(incoming)
         if self._as_pieces:
-            return self._receive_bytes(decoder.read_payload(), final)
-        decoder.collect(self._message)
-        if self._message_opcode == 1:
-            self._check_text(decoder.payload_size(), final)
-        return self._take_message() if final else None
+            return self._receive_bytes(incoming, decoder.read_payload(), final)
+        decoder.collect(incoming.buffer)
+        if incoming.opcode == TEXT:
+            incoming.check_text(decoder.payload_size(), final)
+        return incoming.take() if final else None
 
-    def _decompress(self) -> Text | Binary | None:
-        """Take some of what a piece decompresses to (RFC 7692, section 7.2.2)."""
-        data = self._decompressor.read(min(self._room, _PIECE - 1) + 1)
-        self._room -= len(data)
-        if self._room < 0:
-            raise RemoteProtocolError(1009, "message is too big")
-        final = self._is_last and not self._decompressor.has_more
-        if final:
-            self._decompressor.finish()
-            self._is_compressed = False
-        return self._receive_bytes(data, final)
+    def _decompress(self, incoming: _IncomingMessage) -> events.Text | events.Binary | None:
+        """Take what a piece decompresses to, up to the next event (RFC 7692, section 7.2.2)."""
+        decoder, decompressor = self._decoder, self._decompressor
+        while True:
+            data = decompressor.read(min(incoming.room, _PIECE - 1) + 1)
+            incoming.room -= len(data)
+            if incoming.room < 0:
+                raise RemoteProtocolError(1009, "message is too big")
+            is_read = not decompressor.has_more
+            final = is_read and decoder.is_end and decoder.first & FIN != 0
+            if final:
+                decompressor.finish()
+            event = self._receive_bytes(incoming, data, final)
+            if event is not None or is_read:
+                return event
 
-    def _receive_bytes(self, data: bytes, final: bool) -> Text | Binary | None:
-        """Take some of the bytes of a message, and return it when it is whole, or else a piece of it."""
-        opcode = self._message_opcode
+    def _receive_bytes(
+        self, incoming: _IncomingMessage, data: bytes, final: bool
+    ) -> events.Text | events.Binary | None:
+        """Take some bytes of a message, and return it when it is whole, or a piece of it."""
+        opcode = incoming.opcode
         if not self._as_pieces:
-            self._message.append(data, 0)
-            if opcode == 1:
-                self._check_text(len(data), final)
-            return self._take_message() if final else None
+            incoming.buffer.append(data, 0)
+            if opcode == TEXT:
+                incoming.check_text(len(data), final)
+            return incoming.take() if final else None
         if final:
-            self._message_opcode = 0
+            incoming.opcode = CONTINUATION
             self._as_pieces = self._fragments
-        if opcode == 1:
-            text = self._utf8.decode(data, final)
-            return Text(text, final) if text or final else None
-        return Binary(data, final) if data or final else None
-
-    def _check_text(self, size: int, final: bool) -> None:
-        """Check the last bytes of a message as they come, so that a bad one fails the connection at once."""
-        if self._utf8.pending or not self._message.is_ascii(size):
-            self._utf8.decode(self._message.last(size), final)
-
-    def _take_message(self) -> Text | Binary:
-        """Return a message that came in pieces."""
-        opcode = self._message_opcode
-        self._message_opcode = 0
-        if opcode == 1:
-            return events.Text(self._message.take_text())
-        return events.Binary(self._message.take())
+        if opcode == TEXT:
+            text = incoming.decode(data, final)
+            return events.Text(text, final) if text or final else None
+        return events.Binary(data, final) if data or final else None
 
     def stream_next(self) -> None:
         """Give the next message piece by piece, as ``fragments=True`` does for all of them.
@@ -607,18 +613,10 @@ class Connection:
         """
         self._as_pieces = True
 
-    def _take_collected(self) -> Text | Binary | None:
-        """Return what was collected of a message before ``stream_next()`` was called."""
-        data = self._message.take()
-        if self._message_opcode == BINARY:
-            return Binary(data, False)
-        text = data[: len(data) - len(self._utf8.pending)].decode("utf-8")
-        return Text(text, False) if text else None
-
     @property
     def collected(self) -> int:
         """How many bytes are kept of a message that is not there whole yet."""
-        return self._message.size
+        return 0 if self._incoming is None else self._incoming.buffer.size
 
     def _receive_control(self, opcode: int, payload: bytes) -> Ping | Pong | Close:
         """Act on a control frame (section 5.5)."""
@@ -674,9 +672,7 @@ class Connection:
         """Note the last event. Bytes that come after it are ignored."""
         self.end = end
         self._decoder.drain()
-        self._message.clear()
-        self._is_compressed = False
-        self._compressor = self._decompressor = None  # type: ignore[assignment]  # they hold memory
+        self._incoming = self._compressor = self._decompressor = None  # they hold memory
         if self._eof:
             self._receive_eof()
 
@@ -702,29 +698,7 @@ class Connection:
                 text is not UTF-8 (a lone surrogate is not). Nothing was queued.
             TypeError: ``data`` is neither a string nor bytes-like.
         """
-        if isinstance(data, str):
-            self._send_text(data, fin, compress)
-            return
-        self._check_sending(TEXT)
-        payload = as_bytes(data)
-        try:
-            self._sent_utf8.decode(payload, fin)
-        except UnicodeDecodeError:
-            raise LocalProtocolError("text is not UTF-8") from None
-        self._queue_message(TEXT, payload, fin, compress)
-
-    def _send_text(self, text: str, fin: bool, compress: bool | None) -> None:
-        if self.state is not OPEN or self._sent_opcode:
-            self._check_sending(1)
-        # The member of a StrEnum, or what a template returns, is a string as well.
-        if type(text) is not str:
-            text = str.__str__(text)
-        if self._sent_utf8.pending:
-            raise LocalProtocolError("the last fragment ended inside a character")
-        try:
-            self._queue_message(1, text, fin, compress)
-        except UnicodeEncodeError:
-            raise LocalProtocolError("text contains a lone surrogate") from None
+        self._send(TEXT, data, fin, compress)
 
     def send_binary(
         self, data: bytes | bytearray | memoryview, fin: bool = True, *, compress: bool | None = None
@@ -740,14 +714,7 @@ class Connection:
             LocalProtocolError: the state is not OPEN, or a fragmented text message is being sent.
             TypeError: ``data`` is not bytes-like (a string and an int are not), or not contiguous.
         """
-        self._send_binary(data, fin, compress)
-
-    def _send_binary(self, data: bytes | bytearray | memoryview, fin: bool, compress: bool | None) -> None:
-        if self.state is not OPEN or self._sent_opcode:
-            self._check_sending(2)
-        if type(data) is not bytes:
-            data = as_bytes(data)
-        self._queue_message(2, data, fin, compress)
+        self._send(BINARY, data, fin, compress)
 
     def send_message(self, message: Message, fin: bool = True, compress: bool | None = None) -> None:
         """Send a message, or a fragment of one, by its type.
@@ -762,11 +729,11 @@ class Connection:
             TypeError: it is none of these.
         """
         if isinstance(message, str):
-            self._send_text(message, fin, compress)
+            self._send(TEXT, message, fin, compress)
         elif isinstance(message, Prepared):
             self.send_prepared(message)
         else:
-            self._send_binary(message, fin, compress)
+            self._send(BINARY, message, fin, compress)
 
     def compresses(self, length: int, compress: bool | None = None) -> bool:
         """Tell whether a message will be compressed.
@@ -796,7 +763,7 @@ class Connection:
             self._compressor.forget()
             self.uncompressed += len(prepared.payload)
             self.compressed += len(payload)
-        if self._masks:
+        if self.role is _CLIENT:
             self._queue_frame(first, payload)
         else:
             self._output += chunks
@@ -874,8 +841,9 @@ class Connection:
 
     def _check_sending(self, opcode: int) -> None:
         self._check_open()
-        if self._sent_opcode and self._sent_opcode != opcode:
-            kind = "text" if self._sent_opcode == TEXT else "binary"
+        sent = self._outgoing.opcode
+        if sent and sent != opcode:
+            kind = "text" if sent == TEXT else "binary"
             raise LocalProtocolError(f"a fragmented {kind} message is being sent")
 
     def _send_control(self, opcode: int, payload: bytes | bytearray | memoryview) -> None:
@@ -885,37 +853,60 @@ class Connection:
             raise LocalProtocolError(f"payload must be at most 125 bytes long, not {len(payload)}")
         self._queue_frame(FIN | opcode, payload)
 
-    def _queue_message(self, opcode: int, payload: Any, fin: bool, compress: bool | None) -> None:
+    def _send(self, opcode: int, data: Any, fin: bool, compress: bool | None) -> None:
+        """Queue a message, or a fragment of one, as text or as binary."""
+        outgoing = self._outgoing
+        if self.state is not OPEN or (outgoing.opcode and outgoing.opcode != opcode):
+            self._check_sending(opcode)
+        if opcode == TEXT and isinstance(data, str):
+            if outgoing.pending:
+                raise LocalProtocolError("the last fragment ended inside a character")
+            # The member of a StrEnum, or what a template returns, is a string as well.
+            if type(data) is not str:
+                data = str.__str__(data)
+        else:
+            if type(data) is not bytes:
+                data = as_bytes(data)
+            if opcode == TEXT:
+                self._check_utf8(data, fin)
         # Section 5.4: the first fragment has the opcode, the others have opcode 0, the last has FIN.
-        first = 0 if self._sent_opcode else opcode
-        compressor = self._compressor
-        if compressor is not None:
-            if type(payload) is str:
-                payload = payload.encode("utf-8")
-            if not self._sent_opcode:
-                wanted = compress is None and not fin
-                self._is_compressing = wanted or compressor.is_wanted(len(payload), compress)
-                # RFC 7692, section 6: RSV1 is set on the first fragment, and on no other.
-                if self._is_compressing:
-                    first |= 0x40
-            if self._is_compressing:
-                size = len(payload)
-                payload = compressor.compress(payload, fin)
-                self.uncompressed += size
-                self.compressed += len(payload)
-        if fin:
-            first |= 0x80
-        # Then change something: this fails when text is not Unicode.
-        masking.append_frame(self._output, first, payload, self._masks)
-        self._sent_opcode = 0 if fin else opcode
+        first = CONTINUATION if outgoing.opcode else opcode
+        try:
+            if self._compressor is not None:
+                if type(data) is str:
+                    data = data.encode("utf-8")
+                if not outgoing.opcode:
+                    is_wanted = compress is None and not fin
+                    outgoing.is_compressed = is_wanted or self._compressor.is_wanted(len(data), compress)
+                    # RFC 7692, section 6: RSV1 is set on the first fragment, and on no other.
+                    if outgoing.is_compressed:
+                        first |= RSV1
+                if outgoing.is_compressed:
+                    size = len(data)
+                    data = self._compressor.compress(data, fin)
+                    self.uncompressed += size
+                    self.compressed += len(data)
+            if fin:
+                first |= FIN
+            # As _queue_frame() does: one call less for each message
+            masking.append_frame(self._output, first, data, self.role is _CLIENT)
+        except UnicodeEncodeError:
+            raise LocalProtocolError("text contains a lone surrogate") from None
+        outgoing.opcode = CONTINUATION if fin else opcode
+
+    def _check_utf8(self, data: bytes, fin: bool) -> None:
+        try:
+            self._outgoing.decode(data, fin)
+        except UnicodeDecodeError:
+            raise LocalProtocolError("text is not UTF-8") from None
 
     def _queue_frame(self, first: int, payload: str | bytes) -> None:
-        masking.append_frame(self._output, first, payload, self._masks)
+        masking.append_frame(self._output, first, payload, self.role is _CLIENT)
 
     @property
     def is_within_message(self) -> bool:
         """Whether a message is being sent in fragments, and its last one is still to come."""
-        return self._sent_opcode != CONTINUATION
+        return self._outgoing.opcode != CONTINUATION
 
     # Bytes out
 

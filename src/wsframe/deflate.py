@@ -7,7 +7,8 @@ client                                                                 server
   |     client_max_window_bits=12                                        |   Deflate.check_response(response)
 
 ``Deflate`` is what an endpoint wishes, and what two endpoints agreed on: negotiation turns one into the
-other. ``Compressor`` and ``Decompressor`` are the two directions of a connection that uses it.
+other. ``Compressor`` and ``Decompressor`` are the two directions of a connection that uses it. A Connection
+gets them from the ``Deflate`` that was agreed on, and knows only their methods.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ _BYTES_PER_STREAM = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deflate:
-    """Say how to compress messages: what an endpoint wishes, or what two have agreed on (RFC 7692).
+    """How to compress messages: what an endpoint wishes, or what two have agreed on (RFC 7692).
 
     By default an endpoint asks its peer for nothing, and compresses with a small window without saying so:
     some peers fail on more than that. Objects are immutable; they compare by value, and can be pickled.
@@ -118,6 +119,22 @@ class Deflate:
     def _compressobj(self, bits: int) -> Any:
         level = self.zlib.Z_DEFAULT_COMPRESSION if self.level is None else self.level
         return self.zlib.compressobj(level, self.zlib.DEFLATED, -bits, self.mem_level)
+
+    def compressor(self, *, is_server: bool) -> Compressor:
+        """Return what compresses the messages that go out on one connection.
+
+        Args:
+            is_server: whether this is the server's end.
+        """
+        return Compressor(self, is_server=is_server)
+
+    def decompressor(self, *, is_server: bool) -> Decompressor:
+        """Return what decompresses the messages that come in on one connection.
+
+        Args:
+            is_server: whether this is the server's end.
+        """
+        return Decompressor(self, is_server=is_server)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A module cannot be pickled, nor copied; its name can.
@@ -344,7 +361,7 @@ def _parse_parameters(pairs: list[tuple[str, str]]) -> dict[str, int | None] | N
 
 
 class Compressor:
-    """Compress the messages that go out on one connection (RFC 7692, section 7.2.1).
+    """The compression of the messages that go out on one connection (RFC 7692, section 7.2.1).
 
     A zlib object is made for the first message, and kept if the next one may refer to it. Without context
     takeover each message has a fresh one: that takes 0.5 us longer than Z_FULL_FLUSH, and leaves nothing
@@ -419,7 +436,7 @@ class Compressor:
 
 
 class Decompressor:
-    """Decompress the messages that come in on one connection (RFC 7692, section 7.2.2).
+    """The decompression of the messages that come in on one connection (RFC 7692, section 7.2.2).
 
     Each message has a zlib object of its own, which is given the window: the last bytes before it. So a
     connection holds no more than that between messages, a block with BFINAL is nothing special, and the

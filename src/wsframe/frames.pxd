@@ -5,6 +5,11 @@ cimport cython
 from wsframe cimport _mask as masking
 
 
+cdef int _RSV1
+cdef int _MASK
+cdef int _CONTROL
+
+
 @cython.final
 cdef class FrameDecoder:
     # Which first bytes may come now
@@ -22,13 +27,9 @@ cdef class FrameDecoder:
     cdef object _buffer
     cdef Py_ssize_t _position
     cdef Py_ssize_t _end
-    cdef bint _growable
-    cdef bint _is_borrowed
-    cdef object _view
+    cdef object _borrowed
     cdef int _mask_bit
-    cdef int _key_size
-    # The frame that is not there whole
-    cdef bint _in_payload
+    # The frame of which some is still to come
     cdef readonly long long remaining
     cdef int _turn
 
@@ -49,7 +50,8 @@ cdef class FrameDecoder:
     cpdef collect(self, message)
     cpdef read_from(self, buffer, Py_ssize_t count)
     cpdef release(self)
+    cdef _append(self, data)
     cpdef bint has_unread(self)
     cpdef bytes drain(self)
-    cdef _release(self)
+    cdef _forget(self)
     cdef _illegal(self, int first)

@@ -33,7 +33,7 @@ __all__ = ["CloseCode", "Frame", "FrameDecoder", "Opcode", "encode_frame"]
 
 
 class Opcode(IntEnum):
-    """Name the opcodes (RFC 6455, section 5.2)."""
+    """The opcodes (RFC 6455, section 5.2)."""
 
     CONTINUATION = 0
     TEXT = 1
@@ -44,7 +44,7 @@ class Opcode(IntEnum):
 
 
 class CloseCode(IntEnum):
-    """Name the status codes (RFC 6455, section 7.4.1, and the IANA registry)."""
+    """The status codes (RFC 6455, section 7.4.1, and the IANA registry)."""
 
     NORMAL_CLOSURE = 1000
     GOING_AWAY = 1001
@@ -66,6 +66,10 @@ class CloseCode(IntEnum):
 # Plain ints for the hot path: IntEnum(value) costs 350 ns.
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 FIN, RSV1, MASK = 0x80, 0x40, 0x80
+# Section 5.5: "Control frames are identified by opcodes where the most significant bit of the opcode is 1."
+CONTROL = 0x08
+# The same, where only this module reads them: ints of C when it is compiled, which Python cannot import.
+_RSV1, _MASK, _CONTROL = RSV1, MASK, CONTROL
 
 
 def legal_bytes(*firsts: int) -> bytes:
@@ -74,19 +78,18 @@ def legal_bytes(*firsts: int) -> bytes:
 
 
 # A first byte is legal or not: FIN, RSV1-3 and the opcode are judged at one look, by what may come now.
-_CONTROL = (FIN | CLOSE, FIN | PING, FIN | PONG)
+_CONTROL_FRAMES = (FIN | CLOSE, FIN | PING, FIN | PONG)
 _DATA = (TEXT, BINARY, FIN | TEXT, FIN | BINARY)
 _CONTINUATION = (CONTINUATION, FIN | CONTINUATION)
 # RFC 7692, section 6: with permessage-deflate, RSV1 marks the first frame of a compressed message.
 _COMPRESSED = (RSV1 | TEXT, RSV1 | BINARY, FIN | RSV1 | TEXT, FIN | RSV1 | BINARY)
-BETWEEN_MESSAGES = legal_bytes(*_DATA, *_CONTROL)
-BETWEEN_COMPRESSED = legal_bytes(*_DATA, *_COMPRESSED, *_CONTROL)
-WITHIN_MESSAGE = legal_bytes(*_CONTINUATION, *_CONTROL)
-_ANYWHERE = legal_bytes(*_DATA, *_CONTINUATION, *_CONTROL)
-_ANYWHERE_COMPRESSED = legal_bytes(*_DATA, *_COMPRESSED, *_CONTINUATION, *_CONTROL)
+BETWEEN_MESSAGES = legal_bytes(*_DATA, *_CONTROL_FRAMES)
+BETWEEN_COMPRESSED = legal_bytes(*_DATA, *_COMPRESSED, *_CONTROL_FRAMES)
+WITHIN_MESSAGE = legal_bytes(*_CONTINUATION, *_CONTROL_FRAMES)
+_ANYWHERE = legal_bytes(*_DATA, *_CONTINUATION, *_CONTROL_FRAMES)
+_ANYWHERE_COMPRESSED = legal_bytes(*_DATA, *_COMPRESSED, *_CONTINUATION, *_CONTROL_FRAMES)
 
 MAX_LENGTH = 2**63 - 1  # section 5.2: "the most significant bit MUST be 0"
-_READ_SIZE = 65536
 
 
 class Frame:
@@ -187,7 +190,7 @@ def as_bytes(data: bytes | bytearray | memoryview) -> bytes:
 
 
 class FrameDecoder:
-    """Read frames from bytes that come in any pieces (RFC 6455, section 5.2).
+    """The frames in bytes that come in any pieces (RFC 6455, section 5.2).
 
     Strict: only legal first bytes, minimal lengths, control frames of at most 125 bytes that are not
     fragmented, and masking exactly where the RFC asks for it. Each field of a header is judged as soon
@@ -201,18 +204,14 @@ class FrameDecoder:
     """
 
     __slots__ = (
+        "_borrowed",
         "_buffer",
         "_end",
-        "_growable",
-        "_in_payload",
-        "_is_borrowed",
         "_key",
-        "_key_size",
         "_mask_bit",
         "_position",
         "_start",
         "_turn",
-        "_view",
         "first",
         "is_end",
         "is_whole",
@@ -236,19 +235,18 @@ class FrameDecoder:
         self._start = 0  # of what read_payload() reads, up to _position
         # Its masking key: None if it stands in front of it, empty if there is none
         self._key: bytes | None = None if masked else b""
-        # What is not read yet stands in _buffer[_position:_end].
+        # What is not read yet stands in _buffer[_position:_end]. The buffer is what feed() or read_from() was
+        # given, or a bytearray of our own that joins several of these.
         self._buffer: bytes | bytearray = b""
         self._position = 0
         self._end = 0
-        self._growable = False  # whether _buffer is a bytearray that nobody holds a view of
-        self._view: memoryview | None = None  # of a _buffer that others receive into: so nobody can resize it
-        self._is_borrowed = False  # whether _buffer is somebody else's
+        # A view of the buffer of read_from(), so that nobody can resize it; None when there is none
+        self._borrowed: memoryview | None = None
         self._mask_bit = MASK if masked else 0
-        self._key_size = 4 if masked else 0
-        # The frame that is not there whole
-        self._in_payload = False
-        self.remaining = 0  # bytes of its payload that are still to come
-        self._turn = 0  # how far the key is to be turned for them
+        # The frame of which some is still to come: how many bytes of its payload, and how far the key is to
+        # be turned for them
+        self.remaining = 0
+        self._turn = 0
 
     def __reduce__(self) -> NoReturn:
         # A copy would share the buffer, which changes under its offsets.
@@ -266,72 +264,17 @@ class FrameDecoder:
             TypeError: it is not bytes-like, or not contiguous.
         """
         data = as_bytes(data)
-        if self._position == self._end:
-            # Nothing is left over: read straight from what was given, without a copy.
-            self._buffer = data
-            self._end = len(data)
-            self._growable = False
-            self._view = None
+        if self._position < self._end:
+            self._append(data)
         else:
-            buffer = self._buffer
-            if self._growable and type(buffer) is bytearray:
-                del buffer[: self._position]
-            else:
-                buffer = self._buffer = bytearray(buffer[self._position : self._end])
-                self._growable = True
-                self._view = None
-            buffer += data
-            self._end = len(buffer)
-        self._position = 0
-
-    def get_buffer(self, hint: int = _READ_SIZE) -> memoryview:
-        """Return a buffer to receive bytes into; ``buffer_updated`` says how many came.
-
-        Args:
-            hint: how many bytes may come; 0 or less: as many as you like (64 KiB).
-
-        Returns:
-            A writable buffer of one byte or more. It is valid until ``buffer_updated`` or ``feed``.
-        """
-        if hint <= 0:
-            hint = _READ_SIZE
-        buffer = self._buffer
-        unread = self._end - self._position
-        # This buffer is never resized: whoever received into it may still hold a view of it.
-        if (
-            type(buffer) is not bytearray
-            or self._growable
-            or len(buffer) - unread < max(1, min(hint, _READ_SIZE) // 2)
-        ):
-            fresh = bytearray(hint + 2 * unread)
-            fresh[:unread] = buffer[self._position : self._end]
-            self._buffer = buffer = fresh
-            self._growable = False
-            self._view = memoryview(fresh)
-        elif self._position:
-            buffer[:unread] = buffer[self._position : self._end]
-        self._position, self._end = 0, unread
-        assert self._view is not None
-        return self._view[unread:]
-
-    def buffer_updated(self, count: int) -> None:
-        """Take bytes that were received into the buffer of ``get_buffer``.
-
-        Args:
-            count: how many came.
-
-        Raises:
-            ValueError: the buffer does not hold as many.
-        """
-        if not 0 <= count <= len(self._buffer) - self._end:
-            raise ValueError(f"count must be 0 to {len(self._buffer) - self._end}, not {count}")
-        self._end += count
+            self._buffer, self._borrowed = data, None
+            self._position, self._end = 0, len(data)
 
     def read_from(self, buffer: bytearray, count: int) -> None:
-        """Read bytes where somebody received them, without a copy, until ``release`` is called.
+        """Read bytes in the buffer that they were received into, without a copy, until ``release`` is called.
 
         Args:
-            buffer: where they stand. Nobody may change it meanwhile.
+            buffer: its first bytes are those. Do not change it before ``release``.
             count: how many came.
 
         Raises:
@@ -342,23 +285,29 @@ class FrameDecoder:
             raise TypeError(f"buffer must be a bytearray, not {type(buffer).__name__}")
         if not 0 <= count <= len(buffer):
             raise ValueError(f"count must be 0 to {len(buffer)}, not {count}")
-        view = memoryview(buffer)
         if self._position < self._end:
-            self.feed(view[:count])
-            return
-        self._buffer = buffer
-        self._position, self._end = 0, count
-        self._growable = False
-        self._view = view
-        self._is_borrowed = True
+            self._append(memoryview(buffer)[:count])
+        else:
+            self._buffer, self._borrowed = buffer, memoryview(buffer)
+            self._position, self._end = 0, count
 
     def release(self) -> None:
-        """Keep a copy of what was not read of a borrowed buffer."""
-        if self._is_borrowed:
-            self._is_borrowed = False
-            self._view = None
-            self._buffer = masking.take(self._buffer, self._position, self._end)
-            self._position, self._end = 0, self._end - self._position
+        """Give back the buffer of ``read_from``. Bytes in it that were not read are copied."""
+        if self._borrowed is not None:
+            self._buffer = self._buffer[self._position : self._end]
+            self._position, self._end = 0, len(self._buffer)
+            self._borrowed = None
+
+    def _append(self, data: bytes | memoryview) -> None:
+        """Put bytes behind those that were not read yet, in a buffer of our own."""
+        self.release()
+        buffer = self._buffer
+        if type(buffer) is bytearray:
+            del buffer[: self._position]  # this moves nothing: bytearrays are made for it
+        else:
+            buffer = self._buffer = bytearray(buffer[self._position :])
+        buffer += data
+        self._position, self._end = 0, len(buffer)
 
     @property
     def unread(self) -> int:
@@ -371,17 +320,14 @@ class FrameDecoder:
 
     def drain(self) -> bytes:
         """Return the bytes that were not read yet, and forget them."""
-        data = bytes(self._buffer[self._position : self._end])
-        self._position = self._end
-        self._release()
+        data = masking.take(self._buffer, self._position, self._end)
+        self._forget()
         return data
 
-    def _release(self) -> None:
-        # An idle connection holds no memory for what it has read; but the buffer of get_buffer() stays
-        # where it is, for somebody may be receiving into it.
-        if self._growable or type(self._buffer) is bytes:
-            self._buffer = b""
-            self._position = self._end = 0
+    def _forget(self) -> None:
+        """Hold no memory for what was read."""
+        self._buffer, self._borrowed = b"", None
+        self._position = self._end = 0
 
     # Frames out
 
@@ -412,9 +358,9 @@ class FrameDecoder:
         position = self._position
         end = self._end
         if position == end:
-            self._release()
+            self._forget()
             return False
-        if self._in_payload:
+        if self.remaining:
             return self._advance_payload()
         buffer = self._buffer
         data = buffer  # compiled, this is a pointer: below, what is not there yet is never looked at
@@ -426,7 +372,7 @@ class FrameDecoder:
         if end - position < 2:
             return False
         second = data[position + 1]
-        if second & 0x80 != self._mask_bit:
+        if second & _MASK != self._mask_bit:
             # "a server MUST close the connection upon receiving a frame that is not masked" and
             # "a client MUST close a connection if it detects a masked frame", both with 1002.
             problem = "frames must be masked" if self._mask_bit else "frames must not be masked"
@@ -435,7 +381,7 @@ class FrameDecoder:
         length = second & 0x7F
         position += 2
         if length > 125:
-            if first & 0x08:
+            if first & _CONTROL:
                 # Section 5.5: "All control frames MUST have a payload length of 125 bytes or less"
                 raise RemoteProtocolError(1002, "control frame payload exceeds 125 bytes")
             # 4. Extended payload length
@@ -445,13 +391,14 @@ class FrameDecoder:
             length = self._read_length(position, size)
             position += size
         # 5. The limit
-        limit = self.max_compressed_size if first & 0x40 else self.max_size
-        if length > limit and not first & 0x08:
+        limit = self.max_compressed_size if first & _RSV1 else self.max_size
+        if length > limit and not first & _CONTROL:
             raise RemoteProtocolError(1009, "message is too big")
         # 6. Masking key
-        if end - position < self._key_size:
-            return False
-        position += self._key_size
+        if self._mask_bit:
+            if end - position < 4:
+                return False
+            position += 4
         # 7. The header is complete
         self.first = first
         if end - position < length:
@@ -459,7 +406,6 @@ class FrameDecoder:
                 self._key = masking.take(buffer, position - 4, position)
                 self._turn = 0
             self._position = position
-            self._in_payload = True
             self.remaining = length
             return position < end and self._advance_payload()
         if self._key:
@@ -487,13 +433,12 @@ class FrameDecoder:
         start = self._position
         length = min(self._end - start, self.remaining)
         self.is_end = length == self.remaining
-        if not self.is_end and (not self.partial or self.first & 0x08):
+        if not self.is_end and (not self.partial or self.first & _CONTROL):
             return False
-        self.is_whole = not self.partial or self.first & 0x08 != 0
+        self.is_whole = not self.partial or self.first & _CONTROL != 0
         self._start = start
         self._position = start + length
         self.remaining -= length
-        self._in_payload = not self.is_end
         turn = self._turn
         if turn and self._key:
             self._key = self._key[turn:] + self._key[:turn]

@@ -17,7 +17,7 @@ __all__ = ["Prepared", "prepare"]
 
 
 class Prepared:
-    """Hold a message that ``prepare`` encoded, for ``send`` and ``send_prepared``.
+    """A message that ``prepare`` encoded, for ``send`` and ``send_prepared``.
 
     A compressed one refers to no message before it, so it is right for every peer, with context takeover
     as without: section 7.2.3.2 of RFC 7692 leaves it to the sender what to refer to. The peer's window

@@ -371,7 +371,7 @@ def calls(rng):
     if kind == 34 and rng.random() < 0.5:
         return "send_close", (), {}
     if kind == 34:
-        return "buffer_updated", (rng.choice((-1, 2**40, 2**70, None, "1")),), {}
+        return "read_from", (rng.choice((bytearray(9), b"bytes", None)), rng.choice((-1, 2**40))), {}
     if kind == 35:
         return "receive_data", (rng.choice((None, 5, "text", memoryview(b"1234")[::2])),), {}
     methods = "send_text", "send_binary", "send_message", "send_ping", "send_pong", "send_prepared"
@@ -487,8 +487,10 @@ class Stream:
             if rng.random() < 0.8:
                 self.listen(2000)
         if rng.random() < 0.5:
-            end = ("receive_data", b"") if rng.random() < 0.7 else ("buffer_updated", 0)
-            self.attempt("end", getattr(self.conn, end[0]), end[1])
+            if rng.random() < 0.7:
+                self.attempt("end", self.conn.receive_data, b"")
+            else:
+                self.attempt("end", self.conn.read_from, bytearray(9), 0)
         self.listen(2000)
         self.call(calls)
         if rng.random() < 0.1:
@@ -504,20 +506,12 @@ class Stream:
             kind = bytes if rng.random() < 0.7 else rng.choice((bytearray, memoryview, Bytes))
             self.attempt("receive_data", conn.receive_data, kind(piece))
             return
-        if rng.random() < 0.3:
-            buffer = bytearray(piece + b"beyond")
-            self.attempt("read_from", conn.read_from, buffer, len(piece))
-            self.listen(rng.choice((0, 1, 2000)))
+        buffer = bytearray(piece + b"beyond")
+        self.attempt("read_from", conn.read_from, buffer, len(piece))
+        self.listen(rng.choice((0, 1, 2000)))
+        if rng.random() < 0.8:
             self.attempt("release", conn.release)
             buffer[:] = bytes(len(buffer))
-            return
-        while piece:
-            view = conn.get_buffer(rng.choice((-1, 0, 1, 2, 10, 100, 65536, 100000)))
-            length = min(len(view), len(piece))
-            view[:length] = piece[:length]
-            self.seen.append(len(view))
-            self.attempt("buffer_updated", conn.buffer_updated, length)
-            piece = piece[length:]
 
     def listen(self, most):
         rng, conn = self.rng, self.conn

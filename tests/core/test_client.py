@@ -448,11 +448,10 @@ def test_the_stream_may_end_right_after_the_101():
     check_over(conn)
 
 
-def test_the_response_can_be_received_into_the_buffer():
+def test_the_response_can_be_received_into_a_buffer():
     conn = connecting()
     data = b"HTTP/1.1 100 \r\n\r\n" + RESPONSE + HELLO
-    conn.get_buffer()[: len(data)] = data
-    conn.buffer_updated(len(data))
+    conn.read_from(bytearray(data), len(data))
     assert conn.next_event() is conn.response
     assert conn.next_event() == Text("Hello")
 

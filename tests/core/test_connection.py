@@ -326,9 +326,6 @@ def test_bytes_after_the_end_of_the_stream_are_the_callers_mistake(role, begin):
     before = snapshot(conn)
     with pytest.raises(LocalProtocolError, match="bytes after the end of the stream"):
         conn.receive_data(b"\x89\x00")
-    conn.get_buffer(16)
-    with pytest.raises(LocalProtocolError, match="bytes after the end of the stream"):
-        conn.buffer_updated(2)
     with pytest.raises(LocalProtocolError, match="bytes after the end of the stream"):
         conn.read_from(bytearray(b"\x89\x00"), 2)
     assert snapshot(conn) == before
@@ -374,6 +371,11 @@ def test_a_limit_beyond_all_frames_is_no_limit(role):
             ]
 
 
+def test_was_opened_tells_whether_the_handshake_has_succeeded(role):
+    for conn, was_opened in [(Connection(role), True), (connecting(role), False), (refused(role), False)]:
+        assert conn.was_opened is was_opened
+
+
 def test_repr_tells_role_and_state(role):
     assert repr(Connection(role)) == f"<Connection {role.name} OPEN>"
     assert repr(connecting(SERVER)) == "<ServerConnection SERVER CONNECTING>"
@@ -388,8 +390,8 @@ class Forgetful(Connection):
 NEEDY_CALLS = {
     "receive_data": lambda conn: conn.receive_data(b"\x81"),
     "receive_data at the end": lambda conn: conn.receive_data(b"") or conn.next_event(),
-    "get_buffer": lambda conn: conn.get_buffer(),
-    "buffer_updated": lambda conn: conn.buffer_updated(1),
+    "read_from": lambda conn: conn.read_from(bytearray(1), 1),
+    "release": lambda conn: conn.release(),
     "next_event": lambda conn: conn.next_event(),
     "stream_next": lambda conn: conn.stream_next() or conn.next_event(),
     "unread": lambda conn: conn.unread,
@@ -1420,27 +1422,27 @@ def test_pieces_make_up_the_messages_of_each_sample(role, name):
 # Bytes in without a copy
 
 
-def receive_into(conn, data, hint=-1):
+def receive_into(conn, data, buffer):
+    """Return the events of what comes through one buffer that is used again and again."""
     events = []
-    while True:
-        buffer = conn.get_buffer(hint)
+    while data:
         count = min(len(buffer), len(data))
         buffer[:count] = data[:count]
-        conn.buffer_updated(count)
+        conn.read_from(buffer, count)
         while event := conn.next_event():
             events.append(event)
+        conn.release()
         data = data[count:]
-        if not data:
-            return events
+    return events
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_sample_received_into_the_buffer(role, name):
-    for hint in [-1, 0, 1, 7, 100_000]:
-        with case(hint=hint):
+def test_sample_received_into_a_buffer(role, name):
+    for size in [1, 7, 4096, 100_000]:
+        with case(size=size):
             frames, events, replies = SAMPLES[name]
             conn = Connection(role)
-            assert receive_into(conn, all_said(role, frames), hint) == events
+            assert receive_into(conn, all_said(role, frames), bytearray(size)) == events
             assert sent_pairs(conn) == replies
 
 
@@ -1448,21 +1450,19 @@ def test_sample_received_into_the_buffer(role, name):
     ("begin", "event"),
     [(Connection, LOST), (connecting, LOST), (closing_first, LOST), (over_by_peer, None), (refused, None)],
 )
-def test_buffer_updated_with_0_is_the_end_of_the_stream(role, begin, event):
+def test_no_bytes_in_the_buffer_are_the_end_of_the_stream(role, begin, event):
     conn = begin(role)
-    conn.get_buffer()
-    conn.buffer_updated(0)
+    conn.read_from(bytearray(16), 0)
     assert conn.next_event() == event
     assert (conn.state, conn.should_close) == (CLOSED, True)
     assert conn.next_event() is None
 
 
-def test_buffer_updated_with_more_than_the_buffer_holds_is_an_error(role):
+def test_more_than_the_buffer_holds_is_an_error(role):
     conn = Connection(role)
-    size = len(conn.get_buffer(16))
-    for count in (size + 1, -1):
-        with pytest.raises(ValueError, match="count must be 0 to"):
-            conn.buffer_updated(count)
+    for count in (17, -1):
+        with pytest.raises(ValueError, match="count must be 0 to 16"):
+            conn.read_from(bytearray(16), count)
     assert conn.unread == 0
     assert conn.state is OPEN
 
@@ -1471,33 +1471,30 @@ def test_bytes_are_not_lost_between_the_two_ways_in(role):
     data = raw_frame(role, TEXT, b"Hello") * 3
     conn = Connection(role)
     conn.receive_data(data[:4])
-    buffer = conn.get_buffer()
-    buffer[:5] = data[4:9]
-    conn.buffer_updated(5)
+    conn.read_from(bytearray(data[4:9]), 5)
     conn.receive_data(data[9:12])
-    buffer = conn.get_buffer()
-    rest = data[12:]
-    buffer[: len(rest)] = rest
-    conn.buffer_updated(len(rest))
+    conn.release()
+    conn.read_from(bytearray(data[12:] + b"beyond"), len(data) - 12)
+    conn.release()
     assert hear(conn, TRAILING) == [Text("Hello")] * 3
 
 
 @pytest.mark.parametrize("begin", [over_by_peer, over_by_us, over_by_violation, refused])
-def test_bytes_in_the_buffer_after_the_last_event_are_ignored(role, begin):
+def test_bytes_in_a_buffer_after_the_last_event_are_ignored(role, begin):
     conn = begin(role)
-    assert receive_into(conn, raw_frame(role, TEXT, b"Hello") * 3) == []
+    data = raw_frame(role, TEXT, b"Hello") * 3
+    assert receive_into(conn, data, bytearray(data)) == []
     assert conn.unread == 0
     assert conn.data_to_send() == b""
 
 
-def test_the_buffer_outlives_the_last_event(role):
-    """A read may be under way into it while the last event is taken."""
+def test_the_last_event_lets_the_buffer_go(role):
     conn = Connection(role)
-    conn.receive_data(raw_frame(role, CLOSE))
-    buffer = conn.get_buffer()
+    buffer = bytearray(raw_frame(role, CLOSE) + raw_frame(role, TEXT, b"Hello"))
+    conn.read_from(buffer, len(buffer))
     assert conn.next_event() == Close(1005)
-    buffer[:2] = b"\x89\x00"
-    conn.buffer_updated(2)
+    buffer.clear()  # which fails while somebody holds a view of it
+    conn.release()
     assert conn.unread == 0
     assert conn.next_event() is None
 

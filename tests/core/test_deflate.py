@@ -1248,6 +1248,14 @@ def test_with_fragments_a_piece_is_small_whatever_it_decompresses_to(role, size)
     assert memory.peak < 2**19
 
 
+def test_a_fragment_that_fills_a_piece_leaves_nothing(role):
+    conn = Connection(role, compression=WIDE, fragments=True)
+    conn.receive_data(said(role, 2, deflated(bytes(65_536)) + b"\0\0\xff\xff", False, RSV1))
+    assert events_of(conn) == [Binary(bytes(65_536), False)]
+    conn.receive_data(said(role, 0, b"\0"))
+    assert events_of(conn) == [Binary(b"")]
+
+
 def test_fragments_that_decompress_to_nothing_are_counted(role):
     conn = Connection(role, compression=WIDE)
     empty = said(role, 0, b"\0\0\0\xff\xff", False)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.cases import case
 from tests.support.core import SAMPLE_MASK, Memory
-from wsframe import FrameDecoder, masking
+from wsframe import FrameDecoder, _mask_py, masking
 
 BYTES = bytes((i * 7 + i // 256) & 255 for i in range(70000))
 
@@ -37,13 +37,12 @@ NAMES = (
 )
 
 
+METHODS = ("append", "clear", "is_ascii", "last", "take", "take_text", "unmask")
+
+
 @pytest.fixture(params=["pure", "compiled"] if masking.compiled else ["pure"])
 def functions(request):
-    is_pure = request.param == "pure"
-    pure_names = {name: "PureMessageBuffer" if name == "MessageBuffer" else f"pure_{name}" for name in NAMES}
-    return SimpleNamespace(
-        **{name: getattr(masking, pure_names[name] if is_pure else name) for name in NAMES}
-    )
+    return _mask_py if request.param == "pure" else masking
 
 
 @pytest.fixture
@@ -415,34 +414,42 @@ def test_a_piece_is_bytes():
 # Which ones are used
 
 
-def load_masking():
-    """Execute masking.py once more, as another module."""
-    spec = importlib.util.spec_from_file_location("wsframe.another_masking", masking.__file__)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def execute(module):
+    """Execute a module once more, as another one of the package."""
+    spec = importlib.util.spec_from_file_location(f"wsframe.another{module.__name__[8:]}", module.__file__)
+    another = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(another)
+    return another
 
 
-def test_the_compiled_function_is_used_where_there_is_one(monkeypatch):
+def test_the_compiled_functions_are_used_where_there_are_any(monkeypatch):
     compiled = SimpleNamespace(**{name: object() for name in NAMES})
     monkeypatch.setitem(sys.modules, "wsframe._mask", compiled)
-    module = load_masking()
+    module = execute(masking)
     assert module.compiled
     for name in NAMES:
         assert getattr(module, name) is getattr(compiled, name)
-    assert module.pure_apply_mask(b"Hello", SAMPLE_MASK) == b"\x7f\x9f\x4d\x51\x58"
 
 
-def test_the_python_function_is_used_elsewhere(monkeypatch):
+def test_the_python_functions_are_used_elsewhere(monkeypatch):
     monkeypatch.setitem(sys.modules, "wsframe._mask", None)
-    module = load_masking()
+    module = execute(masking)
     assert not module.compiled
-    assert module.apply_mask is module.pure_apply_mask
+    for name in NAMES:
+        assert getattr(module, name) is getattr(_mask_py, name)
+
+
+def test_both_builds_have_the_same_docstrings():
+    for name in NAMES:
+        ours, pythons = getattr(masking, name), getattr(_mask_py, name)
+        assert ours.__doc__ == pythons.__doc__
+        for method in METHODS if name == "MessageBuffer" else ():
+            assert getattr(ours, method).__doc__ == getattr(pythons, method).__doc__
 
 
 def test_no_fork_is_needed(monkeypatch):
     monkeypatch.delattr(os, "register_at_fork", raising=False)
-    assert len(load_masking().pure_new_masking_key()) == 4
+    assert len(execute(_mask_py).new_masking_key()) == 4
 
 
 @pytest.fixture

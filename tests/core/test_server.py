@@ -597,11 +597,10 @@ def test_the_request_is_answered_when_the_stream_ended_in_the_same_read():
     assert conn.next_event() == LOST
 
 
-def test_the_request_can_be_received_into_the_buffer():
+def test_the_request_can_be_received_into_a_buffer():
     conn = ServerConnection(subprotocols=["chat"])
     data = REQUEST + HELLO
-    conn.get_buffer()[: len(data)] = data
-    conn.buffer_updated(len(data))
+    conn.read_from(bytearray(data), len(data))
     assert conn.next_event() is conn.request
     conn.accept()
     assert conn.next_event() == Text("Hello")

@@ -9,7 +9,7 @@ import tracemalloc
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from wsframe import Connection, Event, Fail, Frame, FrameDecoder, Role, encode_frame, masking
+from wsframe import Connection, Event, Fail, Frame, FrameDecoder, Role, _mask_py, encode_frame, masking
 
 CLIENT, SERVER = Role.CLIENT, Role.SERVER
 OTHER = {CLIENT: SERVER, SERVER: CLIENT}
@@ -149,10 +149,10 @@ def pairs_of(frames: Iterable[Frame]) -> list[tuple[int, bytes]]:
 def fill_tables_of_mask() -> None:
     """Let the Python mask make the tables that it keeps for the process, of each length and each byte."""
     if not masking.compiled:
-        for length in range(masking._LONGEST_INTEGER + 1):
+        for length in range(_mask_py._LONGEST_INTEGER + 1):
             masking.apply_mask(bytes(length), MASK)
         for byte in range(256):
-            masking.apply_mask(bytes(masking._LONGEST_INTEGER + 1), bytes([byte] * 4))
+            masking.apply_mask(bytes(_mask_py._LONGEST_INTEGER + 1), bytes([byte] * 4))
 
 
 class Memory:
