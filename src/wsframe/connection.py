@@ -486,7 +486,7 @@ class Connection:
             return None
         try:
             if self._in_handshake:
-                return self._next_handshake_event() or self._end_of_stream()
+                return self._next_handshake_event() or (self._end_of_stream() if self._eof else None)
             if self._incoming is not None and self._incoming.opcode:
                 incoming = self._incoming
                 # More of a message may have come than events have told.
@@ -523,15 +523,13 @@ class Connection:
             # byte stream is not, in fact, a valid UTF-8 stream, that endpoint MUST _Fail the WebSocket
             # Connection_."
             return self._fail(1007, "text is not UTF-8")
-        return self._end_of_stream()
+        return self._end_of_stream() if self._eof else None
 
     def _next_handshake_event(self) -> Event | None:
         """Return the next event of the opening handshake, which the subclasses know."""
         raise NotImplementedError
 
-    def _end_of_stream(self) -> Fail | None:
-        if not self._eof:
-            return None
+    def _end_of_stream(self) -> Fail:
         # Section 7.1.5: "If [...] no Close control frame was received [...], _The WebSocket Connection
         # Close Code_ is considered to be 1006."
         return self._fail(ABNORMAL_CLOSURE, "connection was lost: the stream ended without a Close")

@@ -10,7 +10,7 @@ from tests.support.core import LOST, READINGS
 from wsframe import encode_frame
 from wsframe.connection import State
 from wsframe.errors import LocalProtocolError
-from wsframe.events import Binary, Fail, Request, Text
+from wsframe.events import Binary, Fail, Request, Response, Text
 from wsframe.server import ServerConnection
 
 # RFC 6455, section 1.2
@@ -638,3 +638,41 @@ def test_a_malformed_request_is_not_repeated_at_length():
     fail = conn.next_event()
     assert fail.reason.startswith("malformed HTTP request: ")
     assert len(fail.reason) <= 120
+
+
+# What a process_request returned
+
+
+@pytest.mark.parametrize(
+    ("response", "status", "subprotocol"),
+    [
+        (None, 101, "chat"),
+        (Response(101, [("X-Trace", "1")]), 101, "chat"),
+        (Response(101, subprotocol="superchat"), 101, "superchat"),
+        (Response(403, [("X-Trace", "1")], b"no\n"), 403, None),
+    ],
+)
+def test_a_request_is_answered_with_what_process_request_returned(response, status, subprotocol):
+    conn = ServerConnection(subprotocols=["chat", "superchat"])
+    conn.receive_data(REQUEST)
+    assert conn.next_event() is conn.request
+    conn.respond(response)
+    head, _, body = conn.data_to_send().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert conn.subprotocol == subprotocol
+    assert (conn.state is State.OPEN, conn.was_opened) == (status == 101, status == 101)
+    if response is not None:
+        assert body == response.body
+        assert (b"\r\nX-Trace: 1" in head) is bool(response.headers)
+
+
+@pytest.mark.parametrize("response", [True, 403, "no", ("a", "b")])
+def test_what_is_no_response_is_refused_and_the_request_can_still_be_answered(response):
+    conn = ServerConnection()
+    conn.receive_data(REQUEST)
+    conn.next_event()
+    with pytest.raises(TypeError, match="process_request must return a Response or None, not"):
+        conn.respond(response)
+    assert conn.data_to_send() == b""
+    conn.respond(None)
+    assert conn.state is State.OPEN

@@ -347,7 +347,7 @@ class Session:
     # Calls in
 
     def is_sendable(self) -> bool:
-        """Tell whether a message may be sent now."""
+        """Return whether a message may be sent now."""
         return self.connection.state is OPEN and not self.is_broken and not self.is_lost
 
     def check_sendable(self) -> None:

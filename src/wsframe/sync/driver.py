@@ -147,7 +147,7 @@ class Driver:
 
     def _receive(self, reader: PieceReader | None, timeout: float | None) -> Text | Binary:
         """Receive the next message, or the next piece for a reader."""
-        deadline = deadline_after(timeout)
+        deadline = None if timeout is None else deadline_after(timeout)
         thread = self._check_not_reading()
         session = self.session
         message: Text | Binary | None = None
