@@ -60,7 +60,7 @@ _FRAMING = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 
 
 class ClientDisconnected(OSError):
-    """Say that the application sent something when the connection was closing or closed.
+    """The application sent something when the connection was closing or closed.
 
     The specification wants an ``OSError``. An application that lets it pass ends silently, also when it
     passes as all that an ``ExceptionGroup`` holds.
@@ -68,7 +68,7 @@ class ClientDisconnected(OSError):
 
 
 class WebSocketProtocol(WebSocket):
-    """Be a WebSocket of an ASGI application: for uvicorn's ``--ws`` or ``Config(ws=...)``.
+    """A WebSocket of an ASGI application, for uvicorn's ``--ws`` or ``Config(ws=...)``.
 
     It honours uvicorn's ``ws_max_size``, ``ws_max_queue``, ``ws_ping_interval``, ``ws_ping_timeout``,
     ``ws_per_message_deflate``, ``limit_concurrency``, ``access_log``, ``root_path``, ``reset_contextvars``
@@ -234,7 +234,7 @@ class WebSocketProtocol(WebSocket):
             self.discard()
 
     async def _receive_event(self) -> Event:
-        """Be ``receive``. Cancelling it loses nothing."""
+        """Return the next event for the application, as its ``receive``. Cancelling it loses nothing."""
         if not self._is_announced:
             self._is_announced = True
             return {"type": "websocket.connect"}
@@ -249,7 +249,7 @@ class WebSocketProtocol(WebSocket):
         return {"type": "websocket.receive", "text" if type(data) is str else "bytes": data}
 
     async def _send_event(self, event: Event) -> None:
-        """Be ``send``. It waits while more than 64 KiB are unsent."""
+        """Act on an event of the application, as its ``send``. It waits while more than 64 KiB are unsent."""
         kind = event["type"]
         if kind == "websocket.send" and self._connection.state is OPEN:
             message: str | bytes | Prepared = _payload(event)

@@ -13,7 +13,8 @@ import pytest
 
 from tests.support.cases import case
 from wsframe import InvalidURI, LocalProtocolError, Origins, aio, sync
-from wsframe.adapter.options import ClientOptions, ServerOptions, Timing, check_unix, is_unix
+from wsframe.adapter.options import ClientOptions, ServerOptions, Timing
+from wsframe.adapter.sockets import check_unix, is_unix
 
 
 @pytest.mark.parametrize("name", ["ping_interval", "ping_timeout"])

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
-from .options import check_unix
+from .sockets import check_unix
 
 __all__ = ["BACKLOG", "Address", "Listeners"]
 

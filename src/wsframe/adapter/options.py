@@ -22,27 +22,9 @@ from ..server import ServerConnection
 from ..uri import parse_uri
 from .auth import AsyncProcessRequest
 from .proxy import Proxy, parse_proxy
+from .sockets import check_unix
 
-__all__ = ["ClientOptions", "ServerOptions", "Timing", "check_unix", "is_unix"]
-
-
-def check_unix() -> None:
-    """Check that this system has Unix sockets.
-
-    Raises:
-        ValueError: it has none.
-    """
-    if not hasattr(socket, "AF_UNIX"):
-        raise ValueError("this system has no Unix sockets")
-
-
-def is_unix(sock: socket.socket) -> bool:
-    """Return whether a socket is a Unix socket.
-
-    Args:
-        sock: the socket.
-    """
-    return sock.family == getattr(socket, "AF_UNIX", None)
+__all__ = ["ClientOptions", "ServerOptions", "Timing"]
 
 
 def _check_number(name: str, number: int, least: int) -> None:

@@ -19,8 +19,9 @@ from ..adapter.connecting import (
     unreachable,
 )
 from ..adapter.connecting import is_fatal as is_fatal_by_default
-from ..adapter.options import ClientOptions, Timing, is_unix
+from ..adapter.options import ClientOptions, Timing
 from ..adapter.proxy import Proxy, Tunnel, socks
+from ..adapter.sockets import is_unix
 from ..client import ClientConnection
 from ..deflate import DEFAULT, Deflate
 from ..errors import HandshakeRejected

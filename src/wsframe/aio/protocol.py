@@ -33,6 +33,7 @@ from typing import Any, cast
 
 from ..adapter.options import Timing
 from ..adapter.session import MAX_QUEUE, PieceReader, Session
+from ..adapter.sockets import set_nodelay
 from ..connection import Connection, State
 from ..events import Binary, Close, Fail, Text
 from ..prepared import Prepared
@@ -196,20 +197,6 @@ def transport_below(transport: asyncio.Transport) -> asyncio.WriteTransport | No
     return None
 
 
-def set_nodelay(transport: asyncio.BaseTransport) -> None:
-    """Switch off Nagle's algorithm: what leaves in two writes must not wait for the peer's delayed ACK.
-
-    asyncio does so only where the socket object has the number of the protocol. ``socket.socket(AF_INET)``
-    has not, and neither have the sockets that it accepts.
-    """
-    sock = transport.get_extra_info("socket")
-    if sock is not None:
-        # A Unix socket has no such option. The family does not tell: under uvicorn's --fd it is wrong. And
-        # some systems say EINVAL when the peer has reset the connection already.
-        with suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
 def join_small(chunks: list[bytes]) -> Iterator[bytes]:
     """Join what is cheaper to copy than to write by itself."""
     small: list[bytes] = []
@@ -225,7 +212,7 @@ def join_small(chunks: list[bytes]) -> Iterator[bytes]:
         yield b"".join(small)
 
 
-def finish(waiters: list[asyncio.Future[None]]) -> None:
+def wake_all(waiters: list[asyncio.Future[None]]) -> None:
     """Let the tasks that wait go on.
 
     Args:
@@ -679,7 +666,10 @@ class Protocol:
         """Begin (called by the event loop)."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's are none by name
         self.transport.set_write_buffer_limits(HIGH_WATER)
-        set_nodelay(transport)
+        # asyncio does so only where the socket object has the number of the protocol. A socket that was made
+        # without it has not, nor has one that it accepts.
+        if (sock := transport.get_extra_info("socket")) is not None:
+            set_nodelay(sock)
         # A closed transport does not always know them.
         self.session.remote_address = transport.get_extra_info("peername")
         self.session.local_address = transport.get_extra_info("sockname")
@@ -725,7 +715,7 @@ class Protocol:
         self._forget_duplicate()
         self.session.receive_eof()
         self.session.lose()
-        finish(self._close_waiters)
+        wake_all(self._close_waiters)
         for callback in self._close_callbacks:
             self._loop.call_soon(callback, self)
         self._close_callbacks = ()
@@ -742,5 +732,5 @@ class Protocol:
         self._is_writing_paused = False
         if self.session.connection.has_unsent():
             self.flush()
-        finish(self._drain_waiters)
+        wake_all(self._drain_waiters)
         self._forget_pongs()

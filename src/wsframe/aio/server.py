@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 from ..adapter.auth import AsyncProcessRequest
 from ..adapter.counters import Counters
 from ..adapter.listeners import BACKLOG, Address, Listeners
-from ..adapter.options import ServerOptions, Timing, is_unix
+from ..adapter.options import ServerOptions, Timing
+from ..adapter.sockets import is_unix
 from ..connection import Connection, Role
 from ..deflate import DEFAULT, Deflate
 from ..errors import ConnectionClosed, is_only

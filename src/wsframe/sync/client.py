@@ -17,7 +17,7 @@ from ..deflate import DEFAULT, Deflate
 from ..errors import HandshakeRejected
 from ..events import Fail
 from ..handshake import HeaderList
-from .stream import Stream, TLSStream, deadline_after, remaining
+from .stream import SocketStream, TLSStream, deadline_after, remaining
 from .websocket import WebSocket
 
 __all__ = ["connect"]
@@ -115,7 +115,7 @@ def _open(route: Route, sock: socket.socket, deadline: float | None) -> WebSocke
             sock = context.wrap_socket(
                 sock, server_hostname=route.server_hostname, do_handshake_on_connect=False
             )
-        stream = TLSStream(sock) if isinstance(sock, tls.SSLSocket) else Stream(sock)
+        stream = TLSStream(sock) if isinstance(sock, tls.SSLSocket) else SocketStream(sock)
         stream.do_handshake(deadline)
         route.enter("opening handshake")
         websocket = WebSocket(connection, stream, timing)
@@ -158,7 +158,7 @@ def _pass(route: Route, proxy: Proxy, sock: socket.socket, deadline: float | Non
     """Have a proxy connect to the server."""
     uri = route.connection.uri
     if proxy.scheme == "http":
-        stream, tunnel = Stream(sock), Tunnel(proxy, uri)
+        stream, tunnel = SocketStream(sock), Tunnel(proxy, uri)
         data, buffer = memoryview(tunnel.request), memoryview(bytearray(65536))
         while data:
             data = data[stream.send(data, deadline) :]

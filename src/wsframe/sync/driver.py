@@ -38,7 +38,7 @@ from ..adapter.wording import is_own_timeout
 from ..connection import ABANDONED, Connection, Fragment, Message, State, check_fragment, is_fragmented
 from ..errors import ConnectionClosed, WebSocketError
 from ..events import Binary, Fail, Request, Text
-from .stream import Stream, deadline_after, earlier, remaining
+from .stream import SocketStream, deadline_after, earlier, remaining
 
 __all__ = ["Driver"]
 
@@ -98,7 +98,7 @@ class Driver:
     def __init__(
         self,
         connection: Connection,
-        stream: Stream,
+        stream: SocketStream,
         timing: Timing,
     ) -> None:
         self.session = Session(connection, logger, monotonic, timing)
@@ -163,7 +163,7 @@ class Driver:
                     if session.connection.has_unsent():
                         self._answer(deadline)
                     if session.end is not None:
-                        self.finish(deadline)
+                        self.close_tcp(deadline)
                         raise session.closed_error()
                     if deadline is not None and monotonic() >= deadline:
                         # Look once whether a message is there, but not again: bytes may come without an end.
@@ -686,7 +686,7 @@ class Driver:
             except RuntimeError:
                 pass  # it was not taken
 
-    def finish(self, deadline: float | None) -> None:
+    def close_tcp(self, deadline: float | None) -> None:
         """Close the TCP connection so that the peer reads all that was written (section 7.1.1).
 
         Args:

@@ -24,7 +24,7 @@ from ..errors import ConnectionClosed, is_only
 from ..events import Request
 from ..server import ServerConnection
 from .driver import OPEN, logger
-from .stream import Stream, TLSStream, deadline_after, earlier
+from .stream import SocketStream, TLSStream, deadline_after, earlier
 from .websocket import WebSocket
 
 __all__ = ["Handler", "Server", "serve"]
@@ -149,7 +149,7 @@ class Server:
         self._lock = threading.RLock()  # close() may be called by a signal handler
         self._ended = threading.Condition(self._lock)  # a thread has ended, which close() waits for
         self._threads: set[threading.Thread] = set()
-        self._opening: set[Stream] = set()
+        self._opening: set[SocketStream] = set()
         self._websockets: dict[threading.Thread, WebSocket] = {}
         self._serving: threading.Thread | None = None  # the thread of serve_forever()
         self._is_closing = False  # whether close() was called
@@ -362,7 +362,7 @@ class Server:
             if context is not None:
                 sock.setblocking(False)
                 sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            stream = TLSStream(sock) if isinstance(sock, tls.SSLSocket) else Stream(sock)
+            stream = TLSStream(sock) if isinstance(sock, tls.SSLSocket) else SocketStream(sock)
             websocket = self._open(stream, deadline)
             if websocket is not None:
                 self._handle(websocket)
@@ -379,7 +379,7 @@ class Server:
                 self._ended.notify_all()
             self._wake()
 
-    def _open(self, stream: Stream, deadline: float | None) -> WebSocket | None:
+    def _open(self, stream: SocketStream, deadline: float | None) -> WebSocket | None:
         with self._lock:
             if self._is_closing:
                 return None
@@ -399,7 +399,7 @@ class Server:
 
             if websocket.shake_hands(deadline, answer):
                 return websocket
-            websocket.finish(deadline)
+            websocket.close_tcp(deadline)
             return None
         finally:
             with self._lock:

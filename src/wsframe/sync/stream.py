@@ -1,7 +1,7 @@
 """A connected socket, as the few things that a WebSocket asks of it.
 
-``Stream`` is TCP or a Unix socket, which blocks. ``TLSStream`` never blocks inside OpenSSL, whose objects
-must not be used by two threads at a time: it waits for the socket outside of its lock.
+``SocketStream`` is TCP or a Unix socket, which blocks. ``TLSStream`` never blocks inside OpenSSL, whose
+objects must not be used by two threads at a time: it waits for the socket outside of its lock.
 
 A signal handler may raise (Ctrl-C does), and no byte may be lost by that. The interpreter runs the handlers
 after a call of a function in C, before it stores the result. It does not run them before it stores what an
@@ -20,7 +20,9 @@ from contextlib import suppress
 from time import monotonic
 from typing import TypeVar
 
-__all__ = ["Stream", "TLSStream", "deadline_after", "earlier", "remaining"]
+from ..adapter.sockets import set_nodelay
+
+__all__ = ["SocketStream", "TLSStream", "deadline_after", "earlier", "remaining"]
 
 T = TypeVar("T")
 
@@ -65,7 +67,7 @@ def earlier(one: float | None, other: float | None) -> float | None:
     return min(one, other)
 
 
-class Stream:
+class SocketStream:
     """A connected socket without TLS.
 
     Args:
@@ -74,10 +76,7 @@ class Stream:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        with suppress(
-            OSError
-        ):  # a Unix socket has no such option, and the family of a given one may be wrong
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        set_nodelay(sock)
         sock.settimeout(None)
 
     def do_handshake(self, deadline: float | None) -> None:
@@ -202,7 +201,7 @@ class Stream:
         return False, False
 
 
-class TLSStream(Stream):
+class TLSStream(SocketStream):
     """A connected socket with TLS.
 
     Args:

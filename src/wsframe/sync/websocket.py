@@ -157,7 +157,7 @@ class WebSocket(Facts, Driver):
             except TimeoutError:
                 self.abort()
             finally:
-                self.finish(None)
+                self.close_tcp(None)
         finally:
             if self._reader == thread:
                 self._reader = 0

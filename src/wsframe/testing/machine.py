@@ -112,7 +112,7 @@ def _say(conn: Connection, event: Text | Binary | Ping | Pong, places: list[int]
 
 
 class TwoEndpoints(RuleBasedStateMachine):
-    """Be the state machine of two endpoints, for ``TwoEndpoints.TestCase`` or ``run_state_machine_as_test``.
+    """The state machine of two endpoints, for ``TwoEndpoints.TestCase`` or ``run_state_machine_as_test``.
 
     Subclass it and override ``endpoints`` to test your own: subclasses of ``Connection``, or what behaves
     like them. Add rules for what else yours can do.

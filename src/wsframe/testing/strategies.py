@@ -242,7 +242,7 @@ def frames(
 
 
 class Stream(bytes):
-    """Be the bytes of a stream that know what they mean.
+    """The bytes of a stream, with what they mean.
 
     Attributes:
         events: what an open ``Connection`` hears in them, up to their end and without it.
