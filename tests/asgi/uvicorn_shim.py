@@ -8,6 +8,7 @@ ours: so it is the behaviour that is tested.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 
@@ -19,12 +20,8 @@ class Judged(WebSocketProtocol):
     """Ours, with the attributes of uvicorn's classes that its tests look at."""
 
     @property
-    def transport(self):
-        return self._transport
-
-    @property
     def ping_timer(self):
-        return self._ping_timer
+        return self._timer if self.session.close_deadline is None else None
 
     @property
     def ping_sent_at(self):
@@ -37,7 +34,7 @@ class Judged(WebSocketProtocol):
             self._look_ahead()
 
     def _set_close_timeout(self, seconds):
-        self._close_timeout = seconds
+        self.session._timing = dataclasses.replace(self.session._timing, close_timeout=seconds)
 
     close_timeout = property(None, _set_close_timeout)
 
@@ -46,7 +43,7 @@ class Judged(WebSocketProtocol):
         # They ask whether it waits for the client's Close.
         connection = self._connection
         waits = connection.close_sent is not None and connection.close_received is None
-        return self if waits and not self._is_lost and not self._transport.closed else None
+        return self if waits and not self.session.is_lost and not self.transport.closed else None
 
 
 def completed(transport_class):

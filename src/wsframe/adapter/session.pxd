@@ -28,7 +28,7 @@ cdef class Session:
     cdef public object local_address
     cdef object _logger
     cdef object _clock
-    cdef object _timing
+    cdef public object _timing
     cdef Py_ssize_t _max_queue
     cdef Py_ssize_t _max_queue_size
     cdef Py_ssize_t _queue_size

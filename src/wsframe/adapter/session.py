@@ -203,6 +203,8 @@ class Session:
         Returns:
             None when more bytes are needed, or the connection is over.
         """
+        if self.is_broken and self.end is not None:
+            return None  # an adapter that was interrupted within a change has given the Connection up
         while event := self.connection.next_event():
             kind = type(event)
             if kind is Text or kind is Binary:

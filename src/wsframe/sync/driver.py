@@ -28,7 +28,7 @@ import logging
 from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from threading import Condition, RLock, get_ident
+from threading import Condition, RLock, get_ident, local
 from time import monotonic
 from typing import Any
 
@@ -56,9 +56,15 @@ SECOND = 1.0
 REFUSALS = (BufferError, TypeError, ValueError, WebSocketError)
 _INTERRUPTED = Fail(1006, "connection was lost: a signal handler raised while it was being changed")
 _NOTHING = memoryview(b"")
-# Buffers that no connection reads into now, so that an idle connection has none.
-_buffers: list[bytearray] = []
-_MOST_BUFFERS = 16
+
+
+class _Spare(local):
+    """The buffer that a thread keeps for its next read, so that an idle connection needs none."""
+
+    buffer: bytearray | None = None
+
+
+_spare = _Spare()
 
 
 class Driver:
@@ -211,11 +217,9 @@ class Driver:
         self._arrived = 0
 
     def _release_buffer(self) -> None:
-        """Leave the buffer to other connections."""
+        """Leave the buffer to the next read of this thread."""
         self.session.connection.release()
-        buffer, self._buffer = self._buffer, None
-        if buffer is not None and len(_buffers) < _MOST_BUFFERS:
-            _buffers.append(buffer)
+        _spare.buffer, self._buffer = self._buffer, None
 
     def _look_ahead(self, deadline: float | None) -> bool:
         """Queue messages that have arrived, as the thread that reads; return whether the queue is full."""
@@ -297,10 +301,9 @@ class Driver:
         is_waiting = False
         try:
             if self._buffer is None:
-                try:
-                    self._buffer = _buffers.pop()
-                except IndexError:
-                    self._buffer = bytearray(READ_SIZE)
+                self._buffer, _spare.buffer = _spare.buffer, None
+            if self._buffer is None:
+                self._buffer = bytearray(READ_SIZE)
             is_waiting = True
             try:
                 count = self._stream.receive_into(self._buffer, monotonic() if only_look else until)
@@ -665,12 +668,11 @@ class Driver:
         """Wait for the last event, as the thread that reads."""
         with self._lock:
             self.session.discard()
-        while True:
+        while self.session.end is None:
             self._look_ahead(deadline)
-            if self.session.end is not None:
-                return
-            remaining(deadline)
-            self._read(deadline)
+            if self.session.end is None:
+                remaining(deadline)
+                self._read(deadline)
 
     def _write_last(self, deadline: float | None) -> None:
         """Write our Close, after what another thread is sending."""
