@@ -36,7 +36,6 @@ cdef class Driver:
     cpdef bint _look_ahead(self, deadline) except -1
     cpdef _wait(self, deadline)
     cdef _notify(self)
-    cdef long long _check_not_reading(self) except -1
     cpdef _start_reading(self, long long thread, deadline)
     cpdef _wait_for_reader(self, deadline)
     cpdef _stop_reading(self)

@@ -154,7 +154,9 @@ class Driver:
     def _receive(self, reader: PieceReader | None, timeout: float | None) -> Text | Binary:
         """Receive the next message, or the next piece for a reader."""
         deadline = None if timeout is None else deadline_after(timeout)
-        thread = self._check_not_reading()
+        thread = get_ident()
+        if self._reader == thread or self._lock._is_owned():
+            raise RuntimeError("a signal handler cannot receive: it has interrupted a call that receives")
         session = self.session
         message: Text | Binary | None = None
         try:
@@ -253,13 +255,6 @@ class Driver:
     def _notify(self) -> None:
         if self._waiting:
             self._changed.notify_all()
-
-    def _check_not_reading(self) -> int:
-        """Check that this thread may start to read, and return it."""
-        thread = get_ident()
-        if self._reader == thread or self._lock._is_owned():
-            raise RuntimeError("a signal handler cannot receive: it has interrupted a call that receives")
-        return thread
 
     def _start_reading(self, thread: int, deadline: float | None) -> None:
         with self._lock:
