@@ -148,7 +148,7 @@ class Session:
         self._reader: object = (
             None  # of the message whose pieces are being received; itself: no reader wants it
         )
-        self._pieces: list[Any] = []  # of a message that take_message() puts together
+        self._pieces: list[Any] | None = None  # of a message that take_message() puts together
         self.is_discarding = False
         self.is_at_eof = False
         # Out
@@ -251,6 +251,8 @@ class Session:
             elif message.final and not self._pieces:
                 return message
             else:
+                if self._pieces is None:
+                    self._pieces = []
                 self._pieces.append(message.data)
                 self._queue_size += events.size_in_memory(message.data)
                 if message.final:
@@ -296,10 +298,11 @@ class Session:
             raise RuntimeError("the rest of this message was dropped by another recv, or by close")
 
     def _join_pieces(self, final: bool) -> Text | Binary:
+        assert self._pieces is not None
         joined = join_pieces(self._pieces, final)
         for piece in self._pieces:
             self._queue_size -= events.size_in_memory(piece)
-        self._pieces = []
+        self._pieces = None
         return joined
 
     # Reading ahead

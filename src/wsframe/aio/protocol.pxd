@@ -40,7 +40,7 @@ cdef class Protocol:
     cdef public object _timer
     cdef object _timer_due
     cdef public tuple _close_callbacks
-    cdef public list _close_waiters
+    cdef public tuple _close_waiters
     # In
     cdef ReadBuffer _read_buffer
     cdef Wakeup _waiter
@@ -55,7 +55,7 @@ cdef class Protocol:
     cdef public object _sender
     cdef bint _is_flush_scheduled
     cdef public bint _is_writing_paused
-    cdef public list _drain_waiters
+    cdef public tuple _drain_waiters
     cdef bint _is_closing
     cdef object _duplicate
 

@@ -212,7 +212,7 @@ def join_small(chunks: list[bytes]) -> Iterator[bytes]:
         yield b"".join(small)
 
 
-def wake_all(waiters: list[asyncio.Future[None]]) -> None:
+def wake_all(waiters: tuple[asyncio.Future[None], ...]) -> None:
     """Let the tasks that wait go on.
 
     Args:
@@ -276,7 +276,7 @@ class Protocol:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: float | None = None
         self._close_callbacks: tuple[Callable[..., object], ...] = ()
-        self._close_waiters: list[asyncio.Future[None]] = []  # done when TCP is closed
+        self._close_waiters: tuple[asyncio.Future[None], ...] = ()  # done when TCP is closed
         # In
         self._read_buffer = _shared.read_buffer
         self._waiter: Wakeup | None = None  # of the task in recv
@@ -291,7 +291,7 @@ class Protocol:
         self._sender: asyncio.Task[Any] | None = None  # the task that sends it
         self._is_flush_scheduled = False
         self._is_writing_paused = False
-        self._drain_waiters: list[asyncio.Future[None]] = []
+        self._drain_waiters: tuple[asyncio.Future[None], ...] = ()
         self._is_closing = False
         self._duplicate: socket.socket | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import current_task
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from typing import TypeVar
 
 from ..adapter.facts import Facts
 from ..adapter.session import CLEAN_CODES, PieceReader
@@ -15,6 +16,8 @@ from ..prepared import Prepared, prepare
 from .protocol import BURST, Protocol
 
 __all__ = ["WebSocket"]
+
+T = TypeVar("T")
 
 # A message of more bytes is compressed in slices, between which others have a turn. Measured with 1 MiB of
 # JSON: compressed at once it stops the loop for 8 ms, in slices for 0.5 ms, and takes as long; a thread
@@ -237,11 +240,11 @@ class WebSocket(Facts, Protocol, asyncio.BufferedProtocol):
     async def _drain(self) -> None:
         while self._is_writing_paused and not self.session.is_lost:
             waiter = self._loop.create_future()
-            self._drain_waiters.append(waiter)
+            self._drain_waiters += (waiter,)
             try:
                 await waiter
             finally:
-                self._drain_waiters.remove(waiter)
+                self._drain_waiters = _without(self._drain_waiters, waiter)
 
     async def ping(self, payload: bytes | None = None, timeout: float | None = None) -> float:
         """Send a Ping and wait for its Pong.
@@ -315,11 +318,11 @@ class WebSocket(Facts, Protocol, asyncio.BufferedProtocol):
                 await self.wait_closed()
         elif not self.session.is_lost:
             waiter = self._loop.create_future()
-            self._close_waiters.append(waiter)
+            self._close_waiters += (waiter,)
             try:
                 await waiter
             finally:
-                self._close_waiters.remove(waiter)
+                self._close_waiters = _without(self._close_waiters, waiter)
 
     def add_close_callback(self, callback: Callable[[WebSocket], object]) -> None:
         """Schedule a call of ``callback(websocket)`` for when the connection is closed.
@@ -342,7 +345,7 @@ class WebSocket(Facts, Protocol, asyncio.BufferedProtocol):
         Args:
             callback: the callback.
         """
-        self._close_callbacks = tuple(other for other in self._close_callbacks if other != callback)
+        self._close_callbacks = _without(self._close_callbacks, callback)
 
     async def __aenter__(self) -> WebSocket:
         return self
@@ -373,6 +376,11 @@ class Pieces(PieceReader):
             raise StopAsyncIteration  # the last fragment was empty
         self.is_begun = True
         return piece.data
+
+
+def _without(items: tuple[T, ...], item: T) -> tuple[T, ...]:
+    # They stand in tuples because an empty tuple takes no memory, and most connections have no waiter.
+    return tuple(other for other in items if other != item)
 
 
 async def _iterate(fragments: Iterable[Fragment] | AsyncIterable[Fragment]) -> AsyncIterator[Fragment]:
