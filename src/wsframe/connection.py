@@ -109,7 +109,7 @@ CONNECTING, OPEN, CLOSING, CLOSED = State.CONNECTING, State.OPEN, State.CLOSING,
 
 
 def _is_sendable(code: int) -> bool:
-    """Tell whether a status code may stand in a Close frame (sections 7.4.1 and 7.4.2)."""
+    """Return whether a status code may stand in a Close frame (sections 7.4.1 and 7.4.2)."""
     return code in _REGISTERED_CODES or 3000 <= code < 5000
 
 
@@ -135,7 +135,7 @@ def _encode_close(code: int, reason: str) -> bytes:
 
 
 def is_fragmented(message: object) -> bool:
-    """Tell whether a user gives a message as an iterable of its fragments.
+    """Return whether a user gives a message as an iterable of its fragments.
 
     Args:
         message: what is to be sent. Bytes-like objects and mappings are iterable, but not meant so.
@@ -466,7 +466,7 @@ class Connection:
         return self._decoder.unread
 
     def has_unread(self) -> bool:
-        """Tell whether bytes have come in that ``next_event`` has not read yet."""
+        """Return whether bytes have come in that ``next_event`` has not read yet."""
         return self._decoder.has_unread()
 
     @property
@@ -734,7 +734,7 @@ class Connection:
             self._send(BINARY, message, fin, compress)
 
     def compresses(self, length: int, compress: bool | None = None) -> bool:
-        """Tell whether a message will be compressed.
+        """Return whether a message will be compressed.
 
         Args:
             length: its length, in bytes.
@@ -923,7 +923,7 @@ class Connection:
         return output
 
     def has_unsent(self) -> bool:
-        """Tell whether bytes wait for ``data_to_send()``."""
+        """Return whether bytes wait for ``data_to_send()``."""
         return bool(self._output)
 
     @property

@@ -315,7 +315,7 @@ class FrameDecoder:
         return self._end - self._position
 
     def has_unread(self) -> bool:
-        """Tell whether bytes have come in that were not read yet."""
+        """Return whether bytes have come in that were not read yet."""
         return self._position < self._end
 
     def drain(self) -> bytes:

@@ -6,7 +6,7 @@
     > BINARY 65536 bytes, compressed, more follows
     < CLOSE 1000 'bye'
 
-Payloads, headers and queries may hold passwords, and who reads a log need not know them: none is logged.
+Payloads, headers and queries may hold passwords. They are not logged.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class _Direction:
         if question:
             line = f"{path}?... {query.rpartition(' ')[2]}"
         self._log(f"{self._arrow} {line if line.isprintable() else repr(line)}")
-        # What follows any other answer, its body, is nobody's business either.
+        # The body of any other answer is not logged either.
         self._is_over = line.startswith("HTTP/") and " 101 " not in line
         return rest
 

@@ -1,4 +1,4 @@
-"""``broadcast``: one message to many, encoded once (RFC 6455, section 5.6), and nobody waits for the slow."""
+"""``broadcast``: one message to many clients, encoded once, without waiting for slow ones."""
 
 from __future__ import annotations
 

@@ -183,8 +183,9 @@ class Wakeup:
 def transport_below(transport: asyncio.Transport) -> asyncio.WriteTransport | None:
     """Return the transport that a TLS transport writes to.
 
-    A TLS transport counts what it has not passed on, but not what the one below has not sent, and tells
-    nobody which that is. asyncio's attributes do; uvloop's can be seen by the garbage collector alone.
+    A TLS transport counts the bytes that it has not passed on, but not those that the transport below has not
+    sent. It has no public attribute for that transport. asyncio has a private one. uvloop's is visible to the
+    garbage collector alone.
     """
     layer = getattr(transport, "_ssl_protocol", None)
     if layer is not None:
@@ -649,7 +650,7 @@ class Protocol:
             self._loop.call_later(MOMENT, self._shut_down_by_polling)
 
     def _has_written_all(self) -> bool:
-        """Tell whether neither TLS nor the transport below it holds anything."""
+        """Return whether neither TLS nor the transport below it holds anything."""
         below = transport_below(self.transport)
         waits_below = below is not None and below.get_write_buffer_size() > 0
         return not (self.transport.get_write_buffer_size() or waits_below)

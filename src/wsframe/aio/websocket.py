@@ -41,7 +41,7 @@ class WebSocket(Facts, Protocol, asyncio.BufferedProtocol):
         """Receive the next message. Cancelling it loses none.
 
         Args:
-            timeout: how many seconds to wait; None: for ever.
+            timeout: how many seconds to wait; None for no limit.
 
         Returns:
             Text as ``str``, binary as ``bytes``.
@@ -250,11 +250,11 @@ class WebSocket(Facts, Protocol, asyncio.BufferedProtocol):
         """Send a Ping and wait for its Pong.
 
         The Pong is read when there is room for the messages before it: 16 of them, and 1 MiB. When more
-        came, somebody has to receive them.
+        came, a task has to receive them.
 
         Args:
             payload: up to 125 bytes; by default 4 random ones.
-            timeout: how many seconds to wait; None: for ever.
+            timeout: how many seconds to wait; None for no limit.
 
         Returns:
             The round trip, in seconds.

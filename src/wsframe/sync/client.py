@@ -51,16 +51,16 @@ def connect(
         subprotocols: the subprotocols to offer, the favourite first.
         origin: the value of an Origin header.
         additional_headers: more headers for the request; a value is a ``str`` in ISO 8859-1, or ``bytes``.
-        compression: the compression to offer; None: none. By default it is the offer of browsers.
+        compression: the compression to offer; None to disable it. By default it is the offer of browsers.
         ssl: the TLS context for ``wss://``; by default one that verifies the server.
         server_hostname: the name that the server's certificate must have; by default the host.
         unix: connect to the Unix socket at this path.
         sock: use this connected socket.
         proxy: the proxy to go through: ``http://``, ``socks4://``, ``socks4a://``, ``socks5://`` or
-            ``socks5h://user:password@host:port``; True: the proxy of the environment; None: none.
+            ``socks5h://user:password@host:port``; True: the proxy of the environment; None: no proxy.
             Not with ``unix`` or ``sock``. SOCKS needs ``pip install 'wsframe[proxy]'``.
-        max_redirects: how many redirects to follow; 0: none. They never lead from TLS to none. To another
-            scheme, host or port they take no user name, password, Authorization or Cookie along.
+        max_redirects: how many redirects to follow; 0 for no redirects. They never lead from TLS to TCP.
+            To another scheme, host or port they take no user name, password, Authorization or Cookie along.
         open_timeout: how many seconds opening may take, with all redirects; None: no limit.
             It does not interrupt the system when that looks up a name.
         close_timeout: how many seconds closing may take before the connection is cut; None: no limit.
@@ -182,8 +182,8 @@ def race(addresses: Iterable[tuple[Any, Any]], deadline: float | None) -> socket
         deadline: when to give up; None: never.
 
     Raises:
-        OSError: none answers.
-        TimeoutError: none answers in time.
+        OSError: no address answers.
+        TimeoutError: no address answers in time.
     """
     waiting = interleave(addresses)
     attempts = selectors.DefaultSelector()

@@ -566,7 +566,7 @@ class Driver:
     # Calls from signal handlers
 
     def _is_inside(self) -> bool:
-        """Tell whether this thread is within another call: then a signal handler has interrupted that."""
+        """Return whether this thread is within another call: then a signal handler has interrupted that."""
         return self._reader == get_ident() or self._lock._is_owned() or self._writing._is_owned()
 
     def _defer(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:

@@ -80,8 +80,8 @@ def serve(
         subprotocols: the subprotocols that the server speaks, its favourite first.
         origins: the origins whose pages may connect, strings such as ``https://example.com`` and compiled
             patterns that match all of one: see ``wsframe.Origins``. Others get 403. By default all may.
-        compression: the compression to agree on with clients that offer it; None: none. By default it takes
-            little memory.
+        compression: the compression to agree on with clients that offer it; None to disable it. By default
+            it takes little memory.
         ssl: the TLS context, for ``wss://``.
         unix: listen on a Unix socket at this path, or at each of several. A file that a dead server has left
             there is replaced, and ours is removed at the end.

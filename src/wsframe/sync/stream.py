@@ -45,7 +45,7 @@ def remaining(deadline: float | None) -> float | None:
         deadline: a value of ``time.monotonic``; None: there is none.
 
     Raises:
-        TimeoutError: none are left.
+        TimeoutError: no time is left.
     """
     if deadline is None:
         return None
@@ -98,7 +98,7 @@ class SocketStream:
             deadline: when to give up; None: never.
 
         Raises:
-            TimeoutError: none came in time.
+            TimeoutError: no byte came in time.
             OSError: the connection is broken.
         """
         if deadline is None:
@@ -120,7 +120,7 @@ class SocketStream:
             deadline: when to give up; None: never.
 
         Raises:
-            TimeoutError: none could be sent in time.
+            TimeoutError: no byte could be sent in time.
             OSError: the connection is broken.
         """
         if deadline is None:
