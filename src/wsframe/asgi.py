@@ -344,6 +344,7 @@ class _Repeated(threading.local):
 
     def __init__(self) -> None:
         self._sent: dict[str | bytes, _Sent] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def prepare(self, message: str | bytes, sender: int) -> str | bytes | Prepared:
         """Return the message itself, or a prepared one if other connections have sent it just now."""
@@ -351,8 +352,12 @@ class _Repeated(threading.local):
             return message
         sent = self._sent.get(message)
         if sent is None:
+            loop = asyncio.get_running_loop()
+            if self._loop is not loop:  # the timer of another loop would not fire any more
+                self._sent.clear()
+                self._loop = loop
             if not self._sent:
-                asyncio.get_running_loop().call_later(_REPEATED_SECONDS, self._sent.clear)
+                loop.call_later(_REPEATED_SECONDS, self._sent.clear)
             if len(self._sent) == _REPEATED_MESSAGES:
                 del self._sent[next(iter(self._sent))]
             sent = self._sent[message] = _Sent()

@@ -338,3 +338,45 @@ def test_binary_pieces_are_put_together_as_binary():
     assert session.take_message() is None
     receive(session, encode_frame(Opcode.CONTINUATION, b"b"))
     assert session.take_message() == Binary(b"ab")
+
+
+def test_a_message_of_any_size_is_dropped_after_discard():
+    session = session_of(Connection(Role.CLIENT, max_message_size=None), max_queue_size=100)
+    receive(session, encode_frame(Opcode.BINARY, bytes(1000))[:500])
+    assert session.take_message() is None
+    assert session.is_full
+    session.discard()
+    receive(session, encode_frame(Opcode.BINARY, bytes(1000))[500:], encode_frame(Opcode.CLOSE, CLOSE_1000))
+    session.look_ahead()
+    assert session.end == Close(1000)
+
+
+def test_a_peer_is_given_up_also_when_nothing_reaches_it():
+    clock = Clock()
+    session = session_of(clock=clock, ping_interval=20, ping_timeout=5)
+    session.is_broken = True
+    for clock.now in (120, 125, 126):
+        session.poll()
+    assert session.end == Fail(1011, "no pong within 5 seconds")
+
+
+def test_pieces_that_have_arrived_are_queued_after_the_end():
+    session = session_of()
+    assert session.take_piece(PieceReader()) is None
+    receive(session, text("part", fin=False))
+    assert session.take_message() is None
+    receive(session, encode_frame(Opcode.CLOSE, CLOSE_1000))
+    assert session.take_message() is None
+    assert session.end == Close(1000)
+    assert session.has_queued
+    assert session.take_piece(PieceReader()) == Text("part", False)
+    assert not session.has_queued
+
+
+def test_pull_stops_at_each_ping_for_an_adapter_that_answers_it_first():
+    session = session_of()
+    session.stops_at_pings = True
+    receive(session, encode_frame(Opcode.PING, b""), text("a"))
+    assert session.take_message() is None
+    assert session.pong_bytes == 2
+    assert session.take_message() == Text("a")

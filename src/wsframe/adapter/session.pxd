@@ -24,6 +24,7 @@ cdef class Session:
     cdef readonly object close_deadline
     cdef readonly list messages
     cdef public long long pong_bytes
+    cdef public bint stops_at_pings
     cdef public object remote_address
     cdef public object local_address
     cdef object _logger

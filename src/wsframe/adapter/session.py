@@ -66,6 +66,9 @@ class PieceReader:
         self.is_over = False
 
 
+_DROPPED = PieceReader()  # the reader of a message that is dropped
+
+
 class Session:
     """An open connection as both adapters see it.
 
@@ -84,7 +87,9 @@ class Session:
         is_lost: whether the TCP connection is closed. The adapter sets it.
         is_broken: whether some output did not reach the network. The adapter sets it.
         is_at_eof: whether the peer has closed its direction of TCP.
-        is_discarding: whether messages are dropped instead of queued.
+        is_discarding: whether messages are dropped instead of queued, unless they are taken at once.
+        stops_at_pings: whether ``pull`` returns after each Ping, so that the adapter can write the Pong
+            before it takes what follows. ``pong_bytes`` is not 0 then. The adapter sets it.
         close_deadline: when to cut the TCP connection; None before the closing handshake.
         messages: the queue.
         pong_bytes: how many bytes of Pongs were queued for output. The adapter resets it.
@@ -121,6 +126,7 @@ class Session:
         "messages",
         "pong_bytes",
         "remote_address",
+        "stops_at_pings",
     )
 
     def __init__(
@@ -145,14 +151,14 @@ class Session:
         # In
         self.messages: list[Text | Binary] = []
         self._queue_size = 0
-        self._reader: object = (
-            None  # of the message whose pieces are being received; itself: no reader wants it
-        )
+        # The reader of the message whose pieces arrive, or _DROPPED when no reader wants the rest
+        self._reader: PieceReader | None = None
         self._pieces: list[Any] | None = None  # of a message that take_message() puts together
         self.is_discarding = False
         self.is_at_eof = False
         # Out
         self.pong_bytes = 0
+        self.stops_at_pings = False
         # Time
         self._keepalive: Keepalive | None = None  # until it is needed
         self.close_deadline: float | None = None
@@ -201,7 +207,7 @@ class Session:
         """Pull the next message, or piece of one, out of the Connection, and act on the events before it.
 
         Returns:
-            None when more bytes are needed, or the connection is over.
+            None when more bytes are needed, the connection is over, or it ``stops_at_pings``.
         """
         if self.is_broken and self.end is not None:
             return None  # an adapter that was interrupted within a change has given the Connection up
@@ -216,6 +222,8 @@ class Session:
             elif kind is Ping:
                 self._pings_received += 1
                 self.pong_bytes += len(event.payload) + 2  # type: ignore[union-attr]
+                if self.stops_at_pings:
+                    return None
             elif kind is Pong:
                 if self._keepalive is not None:
                     self._keepalive.pong(event.payload, self._clock())  # type: ignore[union-attr]
@@ -308,6 +316,11 @@ class Session:
     # Reading ahead
 
     @property
+    def has_queued(self) -> bool:
+        """Whether a message, or some of one, waits to be taken."""
+        return bool(self.messages or self._pieces)
+
+    @property
     def is_full(self) -> bool:
         """Whether the queue has no room for another message."""
         return (
@@ -321,7 +334,7 @@ class Session:
         Returns:
             Whether the queue is full: then there may be more to pull.
         """
-        while not self.is_full:
+        while self.is_discarding or not self.is_full:
             if self.is_discarding:
                 self.connection.stream_next()  # what is dropped need not be collected
             message = self.pull()
@@ -339,7 +352,7 @@ class Session:
         self.is_discarding = True
         if self._pieces:
             self._join_pieces(False)
-            self._reader = self
+            self._reader = _DROPPED
         if self.messages:
             self._drop(self.messages[-1])
         self.messages.clear()
@@ -347,7 +360,7 @@ class Session:
 
     def _drop(self, message: Text | Binary) -> None:
         # After a piece, the rest of its message is of no use either.
-        self._reader = None if message.final else self
+        self._reader = None if message.final else _DROPPED
 
     # Calls in
 
@@ -486,7 +499,8 @@ class Session:
             is_held_up: whether it is our fault that a Pong cannot be read.
         """
         connection = self.connection
-        if self._keepalive is None or self.end is not None or not self.is_sendable():
+        # Also when nothing can be sent any more: a peer that does not answer is given up all the same.
+        if self._keepalive is None or self.end is not None or self.is_lost or connection.state is not OPEN:
             return
         read = self._bytes_received - connection.unread
         try:

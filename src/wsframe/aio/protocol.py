@@ -385,6 +385,8 @@ class Protocol:
                 session.put_back(message)
             if message is not None or session.end is not None:
                 waiter.wake()
+        if session.close_deadline is not None:
+            self._set_timer()
         if connection.has_unread() or (session.is_at_eof and connection.end is None):
             self._schedule_look_ahead()
         else:
@@ -503,8 +505,9 @@ class Protocol:
         if connection.has_unsent() and (not is_held or connection.should_close):
             self._corked = 0
             self._write(connection.chunks_to_send())
-        if connection.should_close and not self._is_closing:
-            self._close_transport()
+        if connection.should_close:
+            if not self._is_closing:
+                self._close_transport()
         elif session.pong_bytes >= HIGH_WATER:
             # Perhaps the peer sends Pings, and does not read our Pongs. asyncio has called pause_writing()
             # when they were written. uvloop writes at the end of its turn, and calls it in the next.
@@ -547,9 +550,9 @@ class Protocol:
 
     def _poll(self) -> None:
         """Do what is due: send a Ping, give up the peer, or cut the TCP connection."""
-        self._timer = self._timer_due = None
         session = self.session
-        if session.close_deadline is not None:
+        due, self._timer, self._timer_due = self._timer_due, None, None
+        if due == session.close_deadline:
             self.abort()
             return
         # Reading is paused when received messages fill the queue. It is also paused when the peer does not

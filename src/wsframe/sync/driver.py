@@ -108,6 +108,7 @@ class Driver:
         timing: Timing,
     ) -> None:
         self.session = Session(connection, logger, monotonic, timing)
+        self.session.stops_at_pings = True
         self.session.remote_address = stream.sock.getpeername()
         self.session.local_address = stream.sock.getsockname()
         self._stream = stream
@@ -163,13 +164,12 @@ class Driver:
             try:
                 self._start_reading(thread, deadline)
                 while True:
-                    if self._is_left and session.connection.has_unsent():
-                        self._answer(deadline)
                     message = self._take(reader)
                     if message is not None:
                         return message
-                    if session.connection.has_unsent():
+                    if session.pong_bytes:
                         self._answer(deadline)
+                        continue
                     if session.end is not None:
                         self.close_tcp(deadline)
                         raise session.closed_error()
@@ -196,7 +196,7 @@ class Driver:
             session.check_reader(reader)
         try:
             with self._lock:
-                if session.end is None or session.messages:
+                if session.end is None or session.has_queued:
                     if self._arrived:
                         self._hand_over()
                     message = session.take_message() if reader is None else session.take_piece(reader)
@@ -204,9 +204,6 @@ class Driver:
                         self._release_buffer()
                     if self._waiting:
                         self._changed.notify_all()  # a Pong may have come, or the end
-            if message is not None and session.connection.has_unsent():
-                with suppress(TimeoutError):
-                    self._flush(monotonic())  # Pongs; if there are too many, the next call waits for them
         except BaseException:
             self._give_up()
             raise
@@ -220,23 +217,25 @@ class Driver:
 
     def _release_buffer(self) -> None:
         """Leave the buffer to the next read of this thread."""
-        self.session.connection.release()
-        _spare.buffer, self._buffer = self._buffer, None
+        if self._buffer is not None:
+            self.session.connection.release()
+            _spare.buffer, self._buffer = self._buffer, None
 
     def _look_ahead(self, deadline: float | None) -> bool:
         """Queue messages that have arrived, as the thread that reads; return whether the queue is full."""
-        try:
-            with self._lock:
-                self._hand_over()
-                is_full = self.session.look_ahead()
-                self._release_buffer()
-                self._notify()
-        except BaseException:
-            self._give_up()
-            raise
-        if self.session.connection.has_unsent():
+        while True:
+            try:
+                with self._lock:
+                    self._hand_over()
+                    is_full = self.session.look_ahead()
+                    self._release_buffer()
+                    self._notify()
+            except BaseException:
+                self._give_up()
+                raise
+            if not self.session.pong_bytes:
+                return is_full
             self._answer(deadline)
-        return is_full
 
     # The thread that reads
 
@@ -323,6 +322,7 @@ class Driver:
 
     def _answer(self, deadline: float | None) -> None:
         """Write our answers. Keepalive gives up a peer that asks for more of them than it reads."""
+        self.session.pong_bytes = 0
         while self.session.end is None:
             with self._lock:
                 is_too_much = self.session.connection.unsent > HIGH_WATER
@@ -497,10 +497,10 @@ class Driver:
                 self._is_left = True
                 is_too_much = connection.unsent > HIGH_WATER
             try:
-                if is_too_much:
+                if not self._writing.acquire(blocking=False):
+                    if not is_too_much:
+                        return
                     self._start_writing(deadline)
-                elif not self._writing.acquire(blocking=False):
-                    return
                 if self._is_writing:
                     return  # below a signal handler, and goes on when that returns
                 self._write(deadline)
@@ -613,7 +613,7 @@ class Driver:
         """
         session = self.session
         self._flush(deadline)
-        while session.connection.state is not OPEN:
+        while not session.connection.was_opened:
             self._hand_over()
             event = session.next_handshake_event()
             self._release_buffer()
@@ -663,10 +663,14 @@ class Driver:
         """Wait for the last event, as the thread that reads."""
         with self._lock:
             self.session.discard()
+        is_late = False
         while self.session.end is None:
             self._look_ahead(deadline)
             if self.session.end is None:
-                remaining(deadline)
+                if is_late:
+                    raise TimeoutError("timed out")
+                # Look once after the deadline: the Close may be there.
+                is_late = deadline is not None and monotonic() >= deadline
                 self._read(deadline)
 
     def _write_last(self, deadline: float | None) -> None:
@@ -707,6 +711,7 @@ class Driver:
         self._close_stream(SECOND)
         with self._lock:
             session.receive_eof()
+            session.stops_at_pings = False
             while session.end is None:
                 if session.pull() is None:
                     session.conclude(_INTERRUPTED)
