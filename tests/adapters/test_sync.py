@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import queue
 import select
 import socket
@@ -369,3 +371,50 @@ def test_a_server_is_closed_while_it_begins_to_serve(spawn):
         server.close()
         error = serving.exception(TIMEOUT)
         assert error is None or (type(error) is RuntimeError and "closed" in str(error))
+
+
+def test_pings_are_answered_before_the_message_behind_them_is_returned():
+    count = 12_000  # their Pongs are more than the output that may wait
+    with opened(adapter, "client", ping_interval=None) as (websocket, peer):
+        peer.send(peer.encode(Opcode.PING, b"") * count + peer.text("x"))
+        assert websocket.recv(TIMEOUT) == "x"
+        assert {peer.next_frame().opcode for _ in range(count)} == {Opcode.PONG}
+        peer.send(peer.close())
+
+
+def test_a_peer_is_given_up_although_nothing_can_be_written_any_more():
+    with opened(adapter, "client", ping_interval=0.05, ping_timeout=0.05) as (websocket, _):
+
+        def broken_send(data, deadline):
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+        websocket._stream.send = broken_send
+        with pytest.raises(ConnectionClosed) as caught:
+            websocket.recv(TIMEOUT)
+        assert (caught.value.code, caught.value.clean) == (1011, False)
+
+
+def test_close_reads_the_answer_that_is_there_although_its_time_is_over():
+    with opened(adapter, "client", close_timeout=1e-9, ping_interval=None) as (websocket, peer):
+        websocket.start_close(3000, "bye")
+        assert peer.next_frame().opcode == Opcode.CLOSE
+        peer.send(peer.close(3000))
+        assert select.select([websocket._stream.sock], [], [], TIMEOUT)[0]
+        websocket.close()
+        assert (websocket.close_code, websocket.state) == (3000, State.CLOSED)
+
+
+def test_close_drops_the_rest_of_a_large_message():
+    with opened(adapter, "client", max_message_size=None, ping_interval=None, close_timeout=None) as (
+        websocket,
+        peer,
+    ):
+        frame = peer.encode(Opcode.BINARY, bytes(3 * MIB))
+        peer.send(frame[: 2 * MIB])
+        while websocket.session.connection.collected < MIB + 1:
+            with pytest.raises(TimeoutError):
+                websocket.recv(timeout=0)
+        peer.send(frame[2 * MIB :] + peer.close(1001))
+        peer.end()
+        websocket.close()
+        assert websocket.close_code == 1001
