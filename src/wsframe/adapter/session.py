@@ -3,12 +3,12 @@
     the network                        Session                             the application
       | -- read_from, receive_eof --> | Connection | -- take_message, take_piece -->  |
       |                               | queue      |                                  |
-      | <------ chunks_to_send ------ | keepalive  | <-- send, send_ping, start_close |
+      | <-- connection.chunks_to_send | keepalive  | <-- send, send_ping, start_close |
       |                               | counters   |                                  |
     the clock -- poll when it is due ->| log       |
 
 Both adapters use it. What an adapter adds is what waits: for the network, for time and for other tasks or
-threads. Whoever holds the socket at the moment may drive the session, one task or thread at a time.
+threads. The task or thread that holds the socket at the moment may drive the session, one at a time.
 
 1. Messages are pulled out of the Connection one at a time, in order, up to the last event. ``take_message``
    takes the next one. ``look_ahead`` pulls messages into the queue before they are asked for, until the queue
@@ -64,6 +64,17 @@ class PieceReader:
     def __init__(self) -> None:
         self.is_begun = False
         self.is_over = False
+
+    def accept(self, piece: Text | Binary) -> str | bytes | None:
+        """Return what a piece holds; None for the end of the iteration, when the last fragment was empty.
+
+        Args:
+            piece: what ``take_piece`` returned.
+        """
+        if self.is_begun and not piece.data:
+            return None
+        self.is_begun = True
+        return piece.data
 
 
 _DROPPED = PieceReader()  # the reader of a message that is dropped
@@ -480,7 +491,7 @@ class Session:
 
     @property
     def due(self) -> float | None:
-        """When to call ``poll``, or to cut the TCP connection; None for never."""
+        """When to call ``poll``; None for never. It is ``close_deadline`` once closing has begun."""
         if self.close_deadline is not None:
             return self.close_deadline
         if self._keepalive is None or self.connection.state is not OPEN:

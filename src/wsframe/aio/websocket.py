@@ -372,10 +372,10 @@ class Pieces(PieceReader):
             raise StopAsyncIteration
         async with asyncio.timeout(self._timeout):
             piece = await self._websocket._receive(self)
-        if self.is_begun and not piece.data:
-            raise StopAsyncIteration  # the last fragment was empty
-        self.is_begun = True
-        return piece.data
+        data = self.accept(piece)
+        if data is None:
+            raise StopAsyncIteration
+        return data
 
 
 def _without(items: tuple[T, ...], item: T) -> tuple[T, ...]:

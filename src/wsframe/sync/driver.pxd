@@ -15,7 +15,6 @@ cdef class Driver:
     cdef object _deferred
     # In
     cdef public long long _reader
-    cdef bint _is_late
     cdef bytearray _buffer
     cdef Py_ssize_t _arrived
     cdef readonly object lost
@@ -27,7 +26,7 @@ cdef class Driver:
     cdef Py_ssize_t _unwritten_size
     cdef object _sender
 
-    @cython.locals(session=Session, thread=cython.longlong)
+    @cython.locals(session=Session, thread=cython.longlong, is_late=cython.bint)
     cpdef _receive(self, reader, timeout)
     @cython.locals(session=Session)
     cdef _take(self, reader)

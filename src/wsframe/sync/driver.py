@@ -86,7 +86,6 @@ class Driver:
         "_buffer",
         "_changed",
         "_deferred",
-        "_is_late",
         "_is_left",
         "_is_writing",
         "_lock",
@@ -118,7 +117,6 @@ class Driver:
         self._deferred: Any = None  # a lock that is held until the last deferred call is done
         # Bytes in
         self._reader = 0  # the thread that reads, or 0
-        self._is_late = False  # whether it has read after its deadline
         self._buffer: bytearray | None = None
         self._arrived = 0  # how many bytes in the buffer the session does not know
         self.lost: OSError | None = None
@@ -160,6 +158,7 @@ class Driver:
             raise RuntimeError("a signal handler cannot receive: it has interrupted a call that receives")
         session = self.session
         message: Text | Binary | None = None
+        is_late = False
         try:
             try:
                 self._start_reading(thread, deadline)
@@ -175,9 +174,9 @@ class Driver:
                         raise session.closed_error()
                     if deadline is not None and monotonic() >= deadline:
                         # Look once whether a message is there, but not again: bytes may come without an end.
-                        if self._is_late:
+                        if is_late:
                             raise TimeoutError("timed out")
-                        self._is_late = True
+                        is_late = True
                     self._read(deadline)
             finally:
                 if self._reader == thread:
@@ -259,7 +258,6 @@ class Driver:
         with self._lock:
             while self._reader:
                 self._wait_for_reader(deadline)
-            self._is_late = False
             self._reader = thread
 
     def _wait_for_reader(self, deadline: float | None) -> None:

@@ -203,8 +203,7 @@ class Pieces(PieceReader):
     def __next__(self) -> str | bytes:
         if self.is_over:
             raise StopIteration
-        piece = self._websocket._receive(self, self._timeout)
-        if self.is_begun and not piece.data:
-            raise StopIteration  # the last fragment was empty
-        self.is_begun = True
-        return piece.data
+        data = self.accept(self._websocket._receive(self, self._timeout))
+        if data is None:
+            raise StopIteration
+        return data
