@@ -16,8 +16,18 @@ import pytest
 
 from tests.support.adapters import MIB, TIMEOUT, SyncAdapter, close_payload, each_role_and_transport, opened
 from tests.support.tiers import full
-from wsframe import ConnectionClosed, LocalProtocolError, Opcode, State
-from wsframe.sync import connect, serve
+from wsframe import (
+    ClientConnection,
+    Close,
+    ConnectionClosed,
+    LocalProtocolError,
+    Opcode,
+    ServerConnection,
+    State,
+)
+from wsframe.adapter.options import Timing
+from wsframe.sync import WebSocket, connect, serve
+from wsframe.sync.stream import SocketStream, deadline_after
 
 pytestmark = pytest.mark.usefixtures("leaks")
 
@@ -418,3 +428,26 @@ def test_close_drops_the_rest_of_a_large_message():
         peer.end()
         websocket.close()
         assert websocket.close_code == 1001
+
+
+def test_a_close_before_the_answer_is_written_ends_the_opening_handshake():
+    """Another thread that closes the server may send a Close before our answer is written."""
+    near, far = socket.socketpair()
+    with far:
+        connection, client = ServerConnection(), ClientConnection("ws://localhost/")
+        websocket = WebSocket(connection, SocketStream(near), Timing(close_timeout=TIMEOUT))
+
+        def answer(request):
+            connection.respond(None)
+            websocket.start_close(1001, "restart")
+
+        far.sendall(client.data_to_send())
+        assert websocket.shake_hands(deadline_after(TIMEOUT), answer)
+        assert websocket.state is State.CLOSING
+        client.receive_data(far.recv(65536))
+        assert client.next_event().status == 101
+        assert client.next_event() == Close(1001, "restart")
+        far.sendall(client.data_to_send())
+        far.shutdown(socket.SHUT_WR)
+        websocket.close()
+        assert (websocket.close_code, websocket.state) == (1001, State.CLOSED)
