@@ -73,7 +73,6 @@ cdef class Protocol:
     cpdef _post_outbox(self)
     cpdef _cork(self, Py_ssize_t size)
     cpdef _collect(self, Py_ssize_t size)
-    cdef _schedule_flush(self)
     cpdef _forget_pongs(self)
     @cython.locals(session=Session, connection=Connection)
     cpdef flush(self)

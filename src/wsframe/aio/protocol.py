@@ -305,8 +305,10 @@ class Protocol:
             ConnectionClosed: the connection is over.
             RuntimeError: another task is receiving, or has dropped the rest of the reader's message.
         """
-        if self._waiter is not None and (self._waiter.is_waiting or self._waiter.is_woken):
-            raise RuntimeError("another task is receiving from this WebSocket already")
+        if self._waiter is not None:
+            if self._waiter.is_waiting or self._waiter.is_woken:
+                raise RuntimeError("another task is receiving from this WebSocket already")
+            self._waiter = None
         session = self.session
         message = session.take_message() if reader is None else session.take_piece(reader)
         self._burst = 0
@@ -470,19 +472,15 @@ class Protocol:
         self._corked += size + FRAME_COST
         if self._corked >= HIGH_WATER or not (self.session.messages or self.session.connection.has_unread()):
             self.flush()
-        else:
-            self._schedule_flush()
+        elif not self._is_flush_scheduled:
+            self._is_flush_scheduled = True
+            self._loop.call_soon(self._scheduled_flush)
 
     def _collect(self, size: int) -> None:
         """Write some of a message when 64 KiB of it are there; more of it follows."""
         self._corked += size
         if self._corked >= HIGH_WATER:
             self.flush()
-
-    def _schedule_flush(self) -> None:
-        if not self._is_flush_scheduled:
-            self._is_flush_scheduled = True
-            self._loop.call_soon(self._scheduled_flush)
 
     def _scheduled_flush(self) -> None:
         self._is_flush_scheduled = False
