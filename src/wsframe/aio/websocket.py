@@ -55,8 +55,7 @@ class WebSocket(Facts, Protocol, asyncio.BufferedProtocol):
         if message is None and timeout is None:
             message = await self._wait() or self._take() or await self._receive()
         elif message is None:
-            async with asyncio.timeout(timeout):
-                message = await self._receive()
+            message = await self._receive(None, timeout)
         return message.data
 
     def recv_stream(self, timeout: float | None = None) -> Pieces:
@@ -76,8 +75,13 @@ class WebSocket(Facts, Protocol, asyncio.BufferedProtocol):
         """
         return Pieces(self, timeout)
 
-    async def _receive(self, reader: PieceReader | None = None) -> Text | Binary:
+    async def _receive(
+        self, reader: PieceReader | None = None, timeout: float | None = None
+    ) -> Text | Binary:
         """Receive the next message, or the next piece for a reader. It takes longer than ``_take``."""
+        if timeout is not None:
+            async with asyncio.timeout(timeout):
+                return await self._receive(reader)
         while (message := self._take(reader)) is None:
             await self._wait()
         return message
@@ -370,9 +374,7 @@ class Pieces(PieceReader):
     async def __anext__(self) -> str | bytes:
         if self.is_over:
             raise StopAsyncIteration
-        async with asyncio.timeout(self._timeout):
-            piece = await self._websocket._receive(self)
-        data = self.accept(piece)
+        data = self.accept(await self._websocket._receive(self, self._timeout))
         if data is None:
             raise StopAsyncIteration
         return data
