@@ -188,13 +188,13 @@ def test_a_peer_that_does_not_answer_is_given_up_with_1011():
 def test_the_time_for_closing_begins_once():
     clock = Clock()
     session = session_of(clock=clock, close_timeout=10)
-    session.start_close(1001, "bye")
+    assert session.start_close(1001, "bye") is True
     clock.now = 105
     session.begin_closing()
     receive(session, encode_frame(Opcode.CLOSE, CLOSE_1000))
     assert session.pull() is None
     assert (session.end, session.due) == (Close(1000), 110)
-    session.start_close(1000, "")  # does nothing now
+    assert session.start_close(1000, "") is False
 
 
 def test_without_a_limit_closing_is_never_due():

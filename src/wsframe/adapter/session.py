@@ -525,16 +525,18 @@ class Session:
 
     # The end
 
-    def start_close(self, code: int, reason: str) -> None:
-        """Begin the closing handshake, if the connection is open.
+    def start_close(self, code: int, reason: str) -> bool:
+        """Begin the closing handshake, if the connection is open, and return whether it was.
 
         Raises:
             LocalProtocolError: the code or the reason cannot be sent.
             TypeError: the code is not an int, or the reason not a string.
         """
-        if self.is_sendable():
-            self.connection.send_close(code, reason)
-            self.begin_closing()
+        if not self.is_sendable():
+            return False
+        self.connection.send_close(code, reason)
+        self.begin_closing()
+        return True
 
     def begin_closing(self) -> None:
         """Start the time within which the TCP connection must be closed, if it has not begun."""

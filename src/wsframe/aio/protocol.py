@@ -574,8 +574,7 @@ class Protocol:
             code: as for ``close``.
             reason: as for ``close``.
         """
-        if self.session.is_sendable():
-            self.session.start_close(code, reason)
+        if self.session.start_close(code, reason):
             self._set_timer()
             self.flush()
 
