@@ -26,16 +26,31 @@ cdef enum:
 
 
 cdef void _xor(uint8_t* target, const uint8_t* source, Py_ssize_t length, const uint8_t* key) noexcept nogil:
-    # memcpy of 8 bytes is one unaligned load or store, and gcc -O3 vectorises the loop.
+    # memcpy of 8 bytes is one unaligned load or store, and gcc -O3 makes vectors of four of them. With one
+    # word in each round, the loop takes twice as long where it crosses a cache line of the code.
     cdef uint32_t half
-    cdef uint64_t mask, word
+    cdef uint64_t mask, a, b, c, d
     cdef Py_ssize_t i = 0
     memcpy(&half, key, 4)
     mask = (<uint64_t> half << 32) | half
+    while i + 32 <= length:
+        memcpy(&a, source + i, 8)
+        memcpy(&b, source + i + 8, 8)
+        memcpy(&c, source + i + 16, 8)
+        memcpy(&d, source + i + 24, 8)
+        a ^= mask
+        b ^= mask
+        c ^= mask
+        d ^= mask
+        memcpy(target + i, &a, 8)
+        memcpy(target + i + 8, &b, 8)
+        memcpy(target + i + 16, &c, 8)
+        memcpy(target + i + 24, &d, 8)
+        i += 32
     while i + 8 <= length:
-        memcpy(&word, source + i, 8)
-        word ^= mask
-        memcpy(target + i, &word, 8)
+        memcpy(&a, source + i, 8)
+        a ^= mask
+        memcpy(target + i, &a, 8)
         i += 8
     while i < length:
         target[i] = source[i] ^ key[i & 3]
