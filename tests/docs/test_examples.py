@@ -238,6 +238,8 @@ def cluster(tmp_path):
     with redis_server() as redis, socket.create_server(("127.0.0.1", 0)) as listener:
         port, fd = listener.getsockname()[1], listener.fileno()
         variables = {"REDIS_URL": redis.url, "PORT": port, "FOLDER": tmp_path, "NGINX": f"{fd};"}
+        # Unbuffered, print() makes several writes of a line, and three processes write to the same pipe.
+        variables["PYTHONUNBUFFERED"] = ""
         with started(CLUSTER, (fd,), **variables) as example:
             for _ in range(3):
                 example.wait_for("listens on (.*)")
