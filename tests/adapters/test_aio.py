@@ -521,6 +521,7 @@ async def test_a_close_callback_is_called_once_when_the_connection_is_closed(end
             peer.reset()
         else:
             await in_thread(peer.send, peer.close())
+            peer.end()
         assert await called.get() == (websocket, State.CLOSED)
         await websocket.wait_closed()
         await asyncio.sleep(0)
@@ -532,6 +533,7 @@ async def test_a_close_callback_of_a_closed_connection_is_called_soon():
     called = []
     async with opened() as (websocket, peer):
         await in_thread(peer.send, peer.close())
+        peer.end()
         await websocket.wait_closed()
         websocket.add_close_callback(called.append)
         assert called == []
@@ -552,6 +554,7 @@ async def test_a_close_callback_that_was_removed_is_not_called():
         websocket.remove_close_callback(called.extend)
         websocket.add_close_callback(lambda _: called.append("kept"))
         await in_thread(peer.send, peer.close())
+        peer.end()
         await websocket.wait_closed()
         await asyncio.sleep(0)
         assert called == ["kept"]
@@ -565,6 +568,7 @@ async def test_a_close_callback_is_called_as_often_as_it_was_added():
         websocket.add_close_callback(called.append)
         websocket.add_close_callback(called.append)
         await in_thread(peer.send, peer.close())
+        peer.end()
         await websocket.wait_closed()
         await asyncio.sleep(0)
         assert called == [websocket, websocket]
@@ -581,6 +585,7 @@ async def test_a_close_callback_that_raises_disturbs_no_other():
         websocket.add_close_callback(fail)
         websocket.add_close_callback(called.append)
         await in_thread(peer.send, peer.close())
+        peer.end()
         await websocket.wait_closed()
         websocket.add_close_callback(fail)
         await asyncio.sleep(0)
@@ -596,6 +601,7 @@ async def test_a_closed_connection_holds_no_close_callback():
         del called
         assert holder() is not None
         await in_thread(peer.send, peer.close())
+        peer.end()
         await websocket.wait_closed()
         await asyncio.sleep(0)
         gc.collect()
