@@ -293,7 +293,11 @@ class FrameDecoder:
 
     def release(self) -> None:
         """Give back the buffer of ``read_from``. Bytes in it that were not read are copied."""
-        if self._borrowed is not None:
+        if self._borrowed is None:
+            return
+        if self._position == self._end:
+            self._forget()
+        else:
             self._buffer = self._buffer[self._position : self._end]
             self._position, self._end = 0, len(self._buffer)
             self._borrowed = None

@@ -10,7 +10,7 @@ import socket
 import threading
 from collections import Counter
 from concurrent.futures import wait
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -26,7 +26,7 @@ from wsframe import (
     State,
 )
 from wsframe.adapter.options import Timing
-from wsframe.sync import WebSocket, connect, serve
+from wsframe.sync import WebSocket, connect, driver, serve
 from wsframe.sync.stream import SocketStream, deadline_after
 
 pytestmark = pytest.mark.usefixtures("leaks")
@@ -68,6 +68,25 @@ def test_a_ping_is_written_although_other_threads_fail_to_send(spawn):
             is_over.set()
         for future in failing:
             future.result(TIMEOUT)
+
+
+def test_connections_share_the_buffers_that_they_read_into(monkeypatch):
+    """A connection has a buffer of 64 KiB only while it is read."""
+    spare = []
+    monkeypatch.setattr(driver, "_spare_buffers", spare)
+    with ExitStack() as stack:
+        for _ in range(3):
+            websocket, peer = stack.enter_context(opened(adapter, "client"))
+            with pytest.raises(TimeoutError):
+                websocket.recv(0)
+            assert len(spare) == 1
+            peer.send(peer.text("Hello"))
+            assert websocket.recv(TIMEOUT) == "Hello"
+            assert len(spare) == 1
+        monkeypatch.setattr(driver, "MAX_SPARE_BUFFERS", 0)
+        peer.send(peer.text("Hello again"))
+        assert websocket.recv(TIMEOUT) == "Hello again"
+        assert spare == []
 
 
 @full

@@ -28,7 +28,7 @@ import logging
 from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from threading import Condition, RLock, get_ident, local
+from threading import Condition, RLock, get_ident
 from time import monotonic
 from typing import Any
 
@@ -46,6 +46,7 @@ logger = logging.getLogger("wsframe.sync")
 
 OPEN = State.OPEN
 READ_SIZE = 65536
+MAX_SPARE_BUFFERS = 32  # 2 MiB
 HIGH_WATER = 65536  # bytes of unsent output
 MOMENT = 0.05  # seconds
 # The seconds that a thread has that was woken. Also the seconds between two looks at what should have been
@@ -57,14 +58,16 @@ REFUSALS = (BufferError, TypeError, ValueError, WebSocketError)
 _INTERRUPTED = Fail(1006, "connection was lost: a signal handler raised while it was being changed")
 _NOTHING = memoryview(b"")
 
-
-class _Spare(local):
-    """The buffer that a thread keeps for its next read, so that an idle connection needs none."""
-
-    buffer: bytearray | None = None
+# Buffers that no connection reads into now, so that an idle connection needs none. The lists of Python can be
+# shared by threads without a lock.
+_spare_buffers: list[bytearray] = []
 
 
-_spare = _Spare()
+def _take_buffer() -> bytearray:
+    try:
+        return _spare_buffers.pop()
+    except IndexError:
+        return bytearray(READ_SIZE)
 
 
 class Driver:
@@ -215,10 +218,13 @@ class Driver:
         self._arrived = 0
 
     def _release_buffer(self) -> None:
-        """Leave the buffer to the next read of this thread."""
-        if self._buffer is not None:
+        """Leave the buffer to the next read of any connection."""
+        buffer = self._buffer
+        if buffer is not None:
             self.session.connection.release()
-            _spare.buffer, self._buffer = self._buffer, None
+            self._buffer = None  # first: a signal handler may raise, and two connections must not share it
+            if len(_spare_buffers) < MAX_SPARE_BUFFERS:
+                _spare_buffers.append(buffer)
 
     def _look_ahead(self, deadline: float | None) -> bool:
         """Queue messages that have arrived, as the thread that reads; return whether the queue is full."""
@@ -293,14 +299,13 @@ class Driver:
         is_waiting = False
         try:
             if self._buffer is None:
-                self._buffer, _spare.buffer = _spare.buffer, None
-            if self._buffer is None:
-                self._buffer = bytearray(READ_SIZE)
+                self._buffer = _take_buffer()
             is_waiting = True
             try:
                 count = self._stream.receive_into(self._buffer, monotonic() if only_look else until)
             except OSError as error:
                 if is_own_timeout(error):
+                    self._release_buffer()
                     if only_look:
                         return
                     if until is None or until == deadline or monotonic() < until:
