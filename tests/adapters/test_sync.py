@@ -89,6 +89,21 @@ def test_connections_share_the_buffers_that_they_read_into(monkeypatch):
         assert spare == []
 
 
+def test_a_closed_connection_leaves_no_buffer(monkeypatch):
+    spare = []
+    monkeypatch.setattr(driver, "_spare_buffers", spare)
+    with ExitStack() as stack:
+        for _ in range(3):
+            websocket, peer = stack.enter_context(opened(adapter, "client"))
+            peer.send(peer.text("Hello"))
+            assert websocket.recv(TIMEOUT) == "Hello"
+            assert len(spare) == 1
+            peer.sock.shutdown(socket.SHUT_RDWR)
+            with pytest.raises(ConnectionClosed):
+                websocket.recv(TIMEOUT)
+            assert spare == []
+
+
 @full
 def test_threads_send_while_others_look_at_the_state(size, spawn):
     """Without a GIL, the compiled build crashed when a thread read an attribute that another replaced."""

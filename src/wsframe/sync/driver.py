@@ -721,6 +721,9 @@ class Driver:
             session.lose()
             self._notify()
         self._close_stream(0)
+        # So there are never more buffers than connections, and none is left when all connections are closed.
+        with suppress(IndexError):
+            _spare_buffers.pop()
         session.log_closed()
 
     def _close_stream(self, seconds: float) -> None:
