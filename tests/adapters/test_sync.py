@@ -70,38 +70,40 @@ def test_a_ping_is_written_although_other_threads_fail_to_send(spawn):
             future.result(TIMEOUT)
 
 
-def test_connections_share_the_buffers_that_they_read_into(monkeypatch):
+@pytest.fixture
+def spare_buffers(monkeypatch):
+    buffers = []
+    monkeypatch.setattr(driver, "_spare_buffers", buffers)
+    return buffers
+
+
+def test_connections_share_the_buffers_that_they_read_into(spare_buffers, monkeypatch):
     """A connection has a buffer of 64 KiB only while it is read."""
-    spare = []
-    monkeypatch.setattr(driver, "_spare_buffers", spare)
     with ExitStack() as stack:
         for _ in range(3):
             websocket, peer = stack.enter_context(opened(adapter, "client"))
             with pytest.raises(TimeoutError):
                 websocket.recv(0)
-            assert len(spare) == 1
+            assert len(spare_buffers) == 1
             peer.send(peer.text("Hello"))
             assert websocket.recv(TIMEOUT) == "Hello"
-            assert len(spare) == 1
+            assert len(spare_buffers) == 1
         monkeypatch.setattr(driver, "MAX_SPARE_BUFFERS", 0)
         peer.send(peer.text("Hello again"))
         assert websocket.recv(TIMEOUT) == "Hello again"
-        assert spare == []
+        assert spare_buffers == []
 
 
-def test_a_closed_connection_leaves_no_buffer(monkeypatch):
-    spare = []
-    monkeypatch.setattr(driver, "_spare_buffers", spare)
-    with ExitStack() as stack:
-        for _ in range(3):
-            websocket, peer = stack.enter_context(opened(adapter, "client"))
+def test_a_closed_connection_leaves_no_buffer(spare_buffers):
+    for _ in range(3):
+        with opened(adapter, "client") as (websocket, peer):
             peer.send(peer.text("Hello"))
             assert websocket.recv(TIMEOUT) == "Hello"
-            assert len(spare) == 1
+            assert len(spare_buffers) == 1
             peer.sock.shutdown(socket.SHUT_RDWR)
             with pytest.raises(ConnectionClosed):
                 websocket.recv(TIMEOUT)
-            assert spare == []
+            assert spare_buffers == []
 
 
 @full

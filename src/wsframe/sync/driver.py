@@ -58,8 +58,8 @@ REFUSALS = (BufferError, TypeError, ValueError, WebSocketError)
 _INTERRUPTED = Fail(1006, "connection was lost: a signal handler raised while it was being changed")
 _NOTHING = memoryview(b"")
 
-# Buffers that no connection reads into now, so that an idle connection needs none. The lists of Python can be
-# shared by threads without a lock.
+# Buffers that no connection reads into now. So a connection needs one only while a thread reads it. Threads
+# can share a list of Python without a lock.
 _spare_buffers: list[bytearray] = []
 
 
@@ -721,7 +721,7 @@ class Driver:
             session.lose()
             self._notify()
         self._close_stream(0)
-        # So there are never more buffers than connections, and none is left when all connections are closed.
+        # Otherwise the list keeps the buffers of connections that have ended, and does not shrink again.
         with suppress(IndexError):
             _spare_buffers.pop()
         session.log_closed()
